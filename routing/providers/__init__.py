@@ -1,0 +1,1 @@
+"""Upstream AI providers: one adapter per wire protocol, plain Python without Django or models."""

@@ -1,0 +1,229 @@
+"""The contract between the pipeline and the provider adapters: one normal form for usage, failures and answers.
+
+An adapter speaks one wire protocol. It never retries by itself, never logs and never keeps a body or a secret after
+the call; whatever goes wrong upstream leaves it as a `ProviderError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import aiohttp
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one call consumed, in tokens; the parts are included in the totals.
+
+    `cache_read`, `cache_write` and `cache_write_1h` (the one-hour share of `cache_write`) are parts of `input_total`,
+    `reasoning` is a part of `output_total`. `provider_cost_usd` is the provider's own bill for the call, if it says so.
+    """
+
+    input_total: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    output_total: int = 0
+    reasoning: int = 0
+    provider_cost_usd: Decimal | None = None
+
+
+class FailureClass(StrEnum):
+    """What a failure means for the router, whatever status or code the provider chose to say it with."""
+
+    BAD_REQUEST = "bad_request"
+    """The request itself is wrong: return it to the client."""
+    REFUSED = "refused"
+    """Content policy: return it to the client."""
+    AUTH = "auth"
+    """Our credential is bad: disable it, alert, try the next candidate."""
+    NO_FUNDS = "no_funds"
+    """Our account there is empty: disable the provider, alert, try the next candidate."""
+    RATE_LIMITED = "rate_limited"
+    """Wait as hinted or try the next candidate."""
+    OVERLOADED = "overloaded"
+    """Unreachable, too slow or without capacity: try the next candidate."""
+    INTERNAL = "internal"
+    """The provider failed, or said something not understood: try the next candidate."""
+    TRUNCATED = "truncated"
+    """The stream broke after content was delivered: bill what was delivered, send an in-band error."""
+
+
+_RETRYABLE = frozenset(
+    {
+        FailureClass.AUTH,
+        FailureClass.NO_FUNDS,
+        FailureClass.RATE_LIMITED,
+        FailureClass.OVERLOADED,
+        FailureClass.INTERNAL,
+    }
+)
+
+
+class ProviderError(Exception):
+    """A call that a provider did not (fully) serve.
+
+    `message` may be shown to clients: it never contains our key, organisation or account. `detail` is what the
+    provider said, without our key, for operators only. `status` is the HTTP status or None when no answer arrived;
+    `code` and `param` are the provider's. `retry_after_seconds` is its hint, None without one. `may_have_billed` says
+    that the provider may charge for this call although it failed.
+    """
+
+    def __init__(
+        self,
+        failure: FailureClass,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_seconds: float | None = None,
+        may_have_billed: bool = False,
+        detail: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.failure = failure
+        self.message = message
+        self.status = status
+        self.code = code
+        self.param = param
+        self.retry_after_seconds = retry_after_seconds
+        self.may_have_billed = may_have_billed
+        self.detail = detail
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the router may try the next candidate (never once bytes have reached the client)."""
+        return self.failure in _RETRYABLE
+
+    def __repr__(self) -> str:
+        return f"ProviderError({self.failure.value}, status={self.status}, code={self.code!r}, {self.message!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where and how one call goes out: a provider, one of its credentials, one of its models.
+
+    `base_url` is what the provider documents, version included (`https://api.openai.com/v1`). `upstream_model` is what
+    is sent there, `public_model` what the client sees. `first_byte_timeout_seconds` runs from the start of the call to
+    the first event of a stream (to the headers of a whole answer), `read_timeout_seconds` between two reads after it.
+    `quirks` are the small differences of a company from the protocol's original (see `presets`).
+    """
+
+    provider: str
+    base_url: str
+    secret: str = field(repr=False)
+    upstream_model: str
+    public_model: str
+    connect_timeout_seconds: float = 5.0
+    first_byte_timeout_seconds: float = 60.0
+    read_timeout_seconds: float = 120.0
+    quirks: frozenset[str] = frozenset()
+    extra_headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(slots=True)
+class ChatAnswer:
+    """A whole answer in OpenAI's dialect.
+
+    `body` has every field OpenAI's schema requires and `model` is the public name; `body["usage"]` agrees with `usage`
+    (neither exists when the provider reported none: the caller estimates and fills both in). `output_bytes` are the
+    UTF-8 bytes of all produced text: content, refusals, reasoning, tool names and arguments, over all choices.
+    """
+
+    body: dict[str, Any]
+    usage: Usage | None
+    output_bytes: int
+    finish_reason: str | None
+    upstream_id: str | None
+
+
+class ChatChunk:
+    """One chunk of a stream in OpenAI's dialect, ready to be sent as `b"data: " + data + b"\\n\\n"`.
+
+    `output_bytes` are the UTF-8 bytes of text in this chunk alone. `usage_only` marks the extra chunk with empty
+    `choices`, to be dropped unless the client asked for usage; no other chunk shows usage in `data`. `usage` is set on
+    any chunk whose upstream reported figures (cumulative: the latest one counts).
+    """
+
+    __slots__ = ("data", "finish_reason", "output_bytes", "usage", "usage_only")
+
+    def __init__(
+        self,
+        data: bytes,
+        output_bytes: int = 0,
+        usage: Usage | None = None,
+        usage_only: bool = False,
+        finish_reason: str | None = None,
+    ) -> None:
+        self.data = data
+        self.output_bytes = output_bytes
+        self.usage = usage
+        self.usage_only = usage_only
+        self.finish_reason = finish_reason
+
+    def __repr__(self) -> str:
+        return (
+            f"ChatChunk({len(self.data)} bytes, output_bytes={self.output_bytes}, usage={self.usage!r}, "
+            f"usage_only={self.usage_only}, finish_reason={self.finish_reason!r})"
+        )
+
+
+class ChatStream(Protocol):
+    """An open stream: `async with adapter.open_chat_stream(...) as stream: async for chunk in stream: ...`.
+
+    Entering sends the request and raises `ProviderError` if it is refused. Iterating raises `ProviderError(truncated)`
+    when the stream breaks after text was delivered (a chunk with `output_bytes > 0`), and the proper class before that;
+    the end of the iteration alone does not mean success: only `completed` does. `[DONE]` is never yielded: the caller
+    writes it. Leaving closes the upstream connection unless the answer was read to its end. One consumer at a time.
+    """
+
+    completed: bool
+    """True once the answer ended as the protocol says it must."""
+    aborted: bool
+    """True once `abort()` was called."""
+    usage: Usage | None
+    """The latest figures reported upstream."""
+    output_bytes: int
+    """Sum over the chunks yielded so far."""
+    finish_reason: str | None
+    upstream_id: str | None
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def __aiter__(self) -> AsyncIterator[ChatChunk]: ...
+
+    async def __anext__(self) -> ChatChunk: ...
+
+    def abort(self) -> None:
+        """Hang up now. May be called from any task or callback of the loop, also while the stream is being opened.
+
+        The waiting consumer sees the iteration end at once, without an error, `completed` False and `aborted` True.
+        """
+
+
+class ChatAdapter(Protocol):
+    """Serves chat calls over one wire protocol. Stateless: one instance serves every provider of the protocol.
+
+    `request` is the client's body in OpenAI's dialect, unknown fields included; it is not changed. The adapter sets
+    `model`, `stream` and what it needs to see usage. One call is one upstream request, never retried here.
+    """
+
+    protocol: str
+
+    async def chat(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
+        """Make a whole call. Raises `ProviderError`; a cancelled call closes its connection."""
+
+    def open_chat_stream(
+        self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]
+    ) -> ChatStream:
+        """Prepare a streamed call; nothing is sent before the stream is entered."""
