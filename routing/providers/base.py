@@ -111,7 +111,8 @@ class Target:
 
     `base_url` is what the provider documents, version included (`https://api.openai.com/v1`). `upstream_model` is what
     is sent there, `public_model` what the client sees. `first_byte_timeout_seconds` runs from the start of the call to
-    the first event of a stream (to the headers of a whole answer), `read_timeout_seconds` between two reads after it.
+    the first event of a stream, `read_timeout_seconds` between two reads after it. A whole answer may take as long as
+    both together, because its first byte usually comes when all of it is ready.
     `quirks` are the small differences of a company from the protocol's original (see `presets`).
     """
 

@@ -1,0 +1,74 @@
+"""What is known about companies: where their API lives, which protocol it speaks, how it deviates. Data, no code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+QUIRKS: Mapping[str, str] = {
+    "max_completion_tokens": "Wants max_completion_tokens; max_tokens is renamed.",
+    "max_tokens_only": "Knows only max_tokens; max_completion_tokens is renamed.",
+    "no_stream_options": "Rejects or ignores stream_options; usage comes unasked.",
+    "random_seed": "Calls seed random_seed.",
+    "tool_choice_any": "Calls tool_choice 'required' 'any'.",
+    "bad_key_is_400": "Answers 400 to a wrong API key.",
+    "forbidden_is_too_long": "Answers 403 when input and max_tokens exceed the context.",
+    "status_498_is_auth": "Answers 498 to an invalid token (elsewhere 498 means no capacity).",
+    "insufficient_quota_is_rate": "Code insufficient_quota is a rate limit, not an empty account.",
+}
+"""Every quirk an adapter understands, and what it means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A company as shipped: `slug` names it for good, the rest may be edited by operators."""
+
+    slug: str
+    display_name: str
+    protocol: str
+    base_url: str
+    quirks: frozenset[str] = frozenset()
+
+
+PRESETS: Mapping[str, Preset] = {
+    preset.slug: preset
+    for preset in (
+        Preset("openai", "OpenAI", "openai", "https://api.openai.com/v1", frozenset({"max_completion_tokens"})),
+        Preset("groq", "Groq", "openai", "https://api.groq.com/openai/v1"),
+        Preset("openrouter", "OpenRouter", "openai", "https://openrouter.ai/api/v1", frozenset({"max_tokens_only"})),
+        Preset("deepseek", "DeepSeek", "openai", "https://api.deepseek.com", frozenset({"max_tokens_only"})),
+        Preset("xai", "xAI", "openai", "https://api.x.ai/v1", frozenset({"bad_key_is_400"})),
+        Preset(
+            "mistral",
+            "Mistral",
+            "openai",
+            "https://api.mistral.ai/v1",
+            frozenset({"max_tokens_only", "no_stream_options", "random_seed", "tool_choice_any"}),
+        ),
+        Preset(
+            "together",
+            "Together AI",
+            "openai",
+            "https://api.together.ai/v1",
+            frozenset({"max_tokens_only", "forbidden_is_too_long"}),
+        ),
+        Preset(
+            "dashscope",
+            "Qwen (Alibaba Cloud)",
+            "openai",
+            "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+            frozenset({"max_tokens_only", "insufficient_quota_is_rate"}),
+        ),
+        Preset("google", "Google Gemini", "openai", "https://generativelanguage.googleapis.com/v1beta/openai"),
+        Preset(
+            "cohere",
+            "Cohere",
+            "openai",
+            "https://api.cohere.ai/compatibility/v1",
+            frozenset({"max_tokens_only", "status_498_is_auth"}),
+        ),
+        Preset("anthropic", "Anthropic", "anthropic", "https://api.anthropic.com"),
+        Preset("elevenlabs", "ElevenLabs", "elevenlabs", "https://api.elevenlabs.io"),
+        Preset("stability", "Stability AI", "stability", "https://api.stability.ai"),
+    )
+}
