@@ -194,6 +194,8 @@ class ChatStream(Protocol):
     """Sum over the chunks yielded so far."""
     finish_reason: str | None
     upstream_id: str | None
+    service_tier: str | None
+    """The tier the provider says it served (and charges), None if it does not say."""
 
     async def __aenter__(self) -> Self: ...
 

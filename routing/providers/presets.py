@@ -59,7 +59,13 @@ PRESETS: Mapping[str, Preset] = {
             "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
             frozenset({"max_tokens_only", "insufficient_quota_is_rate"}),
         ),
-        Preset("google", "Google Gemini", "openai", "https://generativelanguage.googleapis.com/v1beta/openai"),
+        Preset(
+            "google",
+            "Google Gemini",
+            "openai",
+            "https://generativelanguage.googleapis.com/v1beta/openai",
+            frozenset({"bad_key_is_400"}),
+        ),
         Preset(
             "cohere",
             "Cohere",

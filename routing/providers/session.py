@@ -13,7 +13,7 @@ KEEPALIVE_SECONDS = 30
 def open_session(
     *, connections_total: int = CONNECTIONS_TOTAL, connections_per_host: int = CONNECTIONS_PER_HOST
 ) -> aiohttp.ClientSession:
-    """A pooled, bounded client without cookies or proxies from the environment. One per event loop; close it at the end.
+    """A pooled, bounded client without cookies or environment proxies. One per event loop; close it at the end.
 
     Adapters set timeouts per call and never follow redirects, so that a key is not sent to another host.
     """

@@ -1,0 +1,798 @@
+"""OpenAI's Chat Completions and everyone who copies it (Groq, OpenRouter, DeepSeek, xAI, Mistral, Qwen, Gemini, ...).
+
+Streams are the hot path: a chunk is decoded only as far as billing needs (lengths, finish reason, usage, error) and
+its bytes are passed on with the model name replaced. Whatever deviates takes the slow path through a dict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import msgspec
+
+from routing.providers.base import ChatAnswer, ChatChunk, FailureClass, ProviderError, Target, Usage
+from routing.providers.failures import (
+    MAX_ERROR_BYTES,
+    error_object_failure,
+    find_error,
+    http_failure,
+    network_failure,
+    parse_json,
+    public_message,
+)
+from routing.providers.registry import register
+from routing.providers.sse import SseDecoder
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+# The last bytes after [DONE] arrive at once or not at all; waiting for them keeps the connection in the pool.
+_DRAIN_SECONDS = 0.1
+
+_encode = msgspec.json.Encoder().encode
+
+_FINISH_REASONS: Mapping[str, str] = {
+    "model_length": "length",
+    "max_tokens": "length",
+    "eos": "stop",
+    "end_turn": "stop",
+}
+_FAILED_FINISH_REASONS: Mapping[str, FailureClass] = {
+    "error": FailureClass.INTERNAL,
+    "insufficient_system_resource": FailureClass.OVERLOADED,
+}
+_COST_KEYS = ("cost", "cost_details", "is_byok", "cost_in_usd_ticks")
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct, gc=False):
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    model: str | None = None
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+    x_groq: dict[str, Any] | None = None
+    error: Any = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+class OpenAIAdapter:
+    """See `ChatAdapter`. Endpoint: `{base_url}/chat/completions` with a bearer key."""
+
+    protocol = "openai"
+
+    async def chat(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
+        """One whole call; see `ChatAdapter.chat`."""
+        try:
+            async with session.post(
+                _endpoint(target),
+                data=_encode(build_request(target, request, stream=False)),
+                headers=_headers(target, "application/json"),
+                allow_redirects=False,
+                timeout=_timeout(target),
+            ) as response:
+                if response.status != 200:
+                    raise await _refusal(response, target)
+                raw = await _read_limited(response, MAX_ANSWER_BYTES)
+                return parse_answer(raw, response.headers, target)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise network_failure(error) from error
+
+    def open_chat_stream(
+        self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]
+    ) -> OpenAIChatStream:
+        """One streamed call, sent when entered; see `ChatStream`."""
+        return OpenAIChatStream(session, target, request)
+
+
+class OpenAIChatStream:
+    """See `ChatStream`."""
+
+    def __init__(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> None:
+        self.completed = False
+        self.aborted = False
+        self.usage: Usage | None = None
+        self.output_bytes = 0
+        self.finish_reason: str | None = None
+        self.upstream_id: str | None = None
+        self.service_tier: str | None = None
+        self._session = session
+        self._target = target
+        self._request = request
+        self._response: aiohttp.ClientResponse | None = None
+        self._opening: asyncio.Timeout | None = None
+        self._decoder = SseDecoder()
+        self._ready: deque[ChatChunk] = deque()
+        self._over = False
+        self._failure: ProviderError | None = None
+        self._finish_seen = False
+        self._raw_usage: dict[str, Any] | None = None
+        # Top-level keys every chunk needs and this upstream leaves out; None until the first chunk was seen.
+        self._missing: dict[str, Any] | None = None
+        self._id = ""
+        self._created = 0
+        self._public_model = target.public_model
+        self._upstream_model: str | None = None
+        self._model_pair: tuple[bytes, bytes] | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._waiting_since: float | None = None
+        self._first_event_due = 0.0
+        self._event_seen = False
+        self._timed_out = False
+
+    async def __aenter__(self) -> Self:
+        if self.aborted:
+            self._over = True
+            return self
+        target = self._target
+        loop = asyncio.get_running_loop()
+        self._first_event_due = loop.time() + target.first_byte_timeout_seconds
+        try:
+            async with asyncio.timeout_at(self._first_event_due) as self._opening:
+                response = await self._session.post(
+                    _endpoint(target),
+                    data=_encode(build_request(target, self._request, stream=True)),
+                    headers=_headers(target, "text/event-stream"),
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(
+                        total=None, connect=target.connect_timeout_seconds, sock_connect=target.connect_timeout_seconds
+                    ),
+                )
+                self._response = response
+                content_type = response.content_type
+                if response.status != 200:
+                    raise await _refusal(response, target)
+                if content_type in ("application/json", "text/html"):
+                    # Asked for a stream, answered with a document: an error in disguise, or money spent for nothing.
+                    raw = await _read_limited(response, MAX_ANSWER_BYTES)
+                    raise _document_failure(response.status, response.headers, raw, target)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._close()
+            if self.aborted:
+                self._over = True
+                return self
+            raise network_failure(error) from error
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            self._opening = None
+            self._request = {}
+        self._watchdog = loop.call_at(self._first_event_due, self._watch)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop_watchdog()
+        response = self._response
+        if response is None or response.closed:
+            return
+        if self.completed and kind is None:
+            try:
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    while await response.content.readany():
+                        pass
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                pass
+            except BaseException:
+                response.close()
+                raise
+        # Returns the connection to the pool if the answer was read to its end, closes it otherwise.
+        response.release()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ChatChunk:
+        ready = self._ready
+        while True:
+            if self.aborted:
+                raise StopAsyncIteration
+            if ready:
+                chunk = ready.popleft()
+                self.output_bytes += chunk.output_bytes
+                return chunk
+            if self._failure is not None:
+                raise self._broken(self._failure)
+            if self._over:
+                raise StopAsyncIteration
+            await self._read()
+
+    def abort(self) -> None:
+        """Hang up now; see `ChatStream.abort`."""
+        if self.aborted or self.completed:
+            return
+        self.aborted = True
+        if self._opening is not None:
+            self._opening.reschedule(asyncio.get_running_loop().time())
+        else:
+            self._close()
+
+    async def _read(self) -> None:
+        """Wait for the next bytes and turn them into chunks, a failure or the end."""
+        response = self._response
+        assert response is not None, "enter the stream before iterating"
+        loop = asyncio.get_running_loop()
+        self._waiting_since = loop.time()
+        try:
+            data = await response.content.readany()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if not self.aborted:
+                self._failure = network_failure(TimeoutError() if self._timed_out else error)
+            self._over = True
+            return
+        finally:
+            self._waiting_since = None
+        if self._timed_out:
+            self._fail(network_failure(TimeoutError()))
+            return
+        try:
+            if data:
+                for event, _ in self._decoder.feed(data):
+                    self._take(event)
+                    if self._over:
+                        return
+            else:
+                for event, _ in self._decoder.finish():
+                    self._take(event)
+                if not self._over:
+                    self._end_of_connection()
+        except ProviderError as error:
+            self._fail(error)
+
+    def _take(self, data: bytes) -> None:
+        """One event's data."""
+        self._event_seen = True
+        if data == b"[DONE]":
+            self._complete()
+            return
+        try:
+            chunk = _decode_chunk(data)
+        except msgspec.ValidationError:
+            data, chunk = self._straighten(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise _internal("bad_stream", "an event is not JSON") from None
+        if chunk.error is not None:
+            self._fail(self._error_event(data))
+            return
+        choices = chunk.choices
+        if not choices:
+            if chunk.usage is not None:
+                self._note_usage(chunk.usage)
+            if self._missing is None:
+                self._see_first(data)
+            # A chunk without choices is passed on for its usage only, once, before the end.
+            return
+
+        size = 0
+        finish_reason = None
+        rename_finish = False
+        for choice in choices:
+            delta = choice.delta
+            if delta is not None:
+                text = delta.content
+                if text:
+                    size += len(text) if text.isascii() else _utf8_length(text)
+                text = delta.reasoning_content or delta.reasoning
+                if text:
+                    size += len(text) if text.isascii() else _utf8_length(text)
+                if delta.tool_calls is not None or delta.refusal is not None or delta.function_call is not None:
+                    size += _rare_delta_bytes(delta)
+            reason = choice.finish_reason
+            if reason is not None:
+                failure = _FAILED_FINISH_REASONS.get(reason)
+                if failure is not None:
+                    self._fail(
+                        ProviderError(
+                            failure, public_message(failure), code=reason, may_have_billed=True, detail=reason
+                        )
+                    )
+                    return
+                if reason in _FINISH_REASONS:
+                    rename_finish = True
+                    reason = _FINISH_REASONS[reason]
+                finish_reason = reason
+
+        usage = chunk.usage
+        if usage is None and chunk.x_groq is not None:
+            groq_usage = chunk.x_groq.get("usage")
+            if isinstance(groq_usage, dict):
+                usage = groq_usage
+        noted = self._note_usage(usage) if usage is not None else None
+        if finish_reason is not None:
+            self._finish_seen = True
+            self.finish_reason = finish_reason
+        if self._missing is None:
+            self._see_first(data)
+        if usage is not None or rename_finish or self._missing or chunk.model is None:
+            data = self._rewrite(data)
+        elif chunk.model != self._public_model:
+            data = self._rename_model(data, chunk.model)
+        self._ready.append(ChatChunk(data, size, noted, False, finish_reason))
+
+    def _rename_model(self, data: bytes, upstream_model: str) -> bytes:
+        """Replace the model name in place where that is provably the top-level one, else through a dict."""
+        if upstream_model != self._upstream_model:
+            self._upstream_model = upstream_model
+            self._model_pair = None
+        # A quote inside a JSON string is escaped, so `"model"` seen once is a key or a value, and since the chunk has
+        # a top-level model, it is that key.
+        if data.count(b'"model"') == 1:
+            pair = self._model_pair
+            if pair is None:
+                old, new = _encode(upstream_model), _encode(self._public_model)
+                colon = b'"model":' if b'"model":' + old in data else b'"model": '
+                pair = self._model_pair = (colon + old, colon + new)
+            if pair[0] in data:
+                return data.replace(pair[0], pair[1], 1)
+        return self._rewrite(data)
+
+    def _rewrite(self, data: bytes) -> bytes:
+        """The slow path: public model, required keys, usual finish reasons, no usage on a chunk with choices."""
+        body = msgspec.json.decode(data)
+        for key, value in (self._missing or {}).items():
+            if body.get(key) is None:
+                body[key] = value
+        body["model"] = self._public_model
+        if body.get("usage") is not None:
+            body["usage"] = None
+        groq = body.get("x_groq")
+        if isinstance(groq, dict):
+            groq.pop("usage", None)
+        for choice in body["choices"]:
+            reason = choice.get("finish_reason")
+            if reason in _FINISH_REASONS:
+                choice["finish_reason"] = _FINISH_REASONS[reason]
+        return _encode(body)
+
+    def _straighten(self, data: bytes) -> tuple[bytes, _Chunk]:
+        """A chunk of unusual types (arguments as an object, content as parts) in the usual ones."""
+        body = parse_json(data)
+        body = body[0] if isinstance(body, list) and body else body
+        if not isinstance(body, dict):
+            raise _internal("bad_stream", "an event is not an object")
+        if find_error(body) is not None:
+            return data, _Chunk(error=True)
+        choices = body.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict) and isinstance(choice.get("delta"), dict):
+                _straighten_message(choice["delta"])
+        data = _encode(body)
+        try:
+            return data, _decode_chunk(data)
+        except msgspec.ValidationError as error:
+            raise _internal("bad_stream", str(error)) from None
+
+    def _see_first(self, data: bytes) -> None:
+        """Learn id, creation time and what is missing from the first chunk; the following ones are like it."""
+        body = msgspec.json.decode(data)
+        upstream_id = body.get("id")
+        if isinstance(upstream_id, str) and upstream_id:
+            self.upstream_id = upstream_id
+        tier = body.get("service_tier")
+        self.service_tier = tier if isinstance(tier, str) else None
+        self._id = self.upstream_id or f"chatcmpl-{id(self):x}{time.time_ns():x}"
+        created = body.get("created")
+        self._created = created if isinstance(created, int) and created > 0 else int(time.time())
+        required = {
+            "id": self._id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+        }
+        self._missing = {key: value for key, value in required.items() if not body.get(key)}
+
+    def _note_usage(self, raw: dict[str, Any]) -> Usage | None:
+        usage = usage_from_openai(raw)
+        if usage is not None:
+            self.usage = usage
+            self._raw_usage = raw
+        return usage
+
+    def _complete(self) -> None:
+        """The protocol's end: pass on the usage, then stop."""
+        self._over = True
+        self.completed = True
+        self._stop_watchdog()
+        if self.usage is not None:
+            body = {
+                "id": self._id,
+                "object": "chat.completion.chunk",
+                "created": self._created,
+                "model": self._public_model,
+                "choices": [],
+                "usage": usage_to_openai(self.usage, self._raw_usage),
+            }
+            self._ready.append(ChatChunk(_encode(body), 0, self.usage, True, None))
+
+    def _end_of_connection(self) -> None:
+        """A clean end without [DONE]: complete only if a finish reason was seen."""
+        if self._finish_seen:
+            self._complete()
+        else:
+            self._fail(
+                ProviderError(
+                    FailureClass.OVERLOADED,
+                    public_message(FailureClass.OVERLOADED),
+                    code="connection_error",
+                    may_have_billed=True,
+                    detail="the stream ended without a finish reason",
+                )
+            )
+
+    def _error_event(self, data: bytes) -> ProviderError:
+        error = find_error(parse_json(data)) or {}
+        return error_object_failure(None, error, secret=self._target.secret, quirks=self._target.quirks)
+
+    def _fail(self, failure: ProviderError) -> None:
+        self._failure = failure
+        self._over = True
+        self._close()
+
+    def _broken(self, failure: ProviderError) -> ProviderError:
+        """What the consumer sees: once text was delivered, any failure is a truncation."""
+        if self.output_bytes == 0:
+            return failure
+        return ProviderError(
+            FailureClass.TRUNCATED,
+            public_message(FailureClass.TRUNCATED),
+            status=failure.status,
+            code=failure.code,
+            retry_after_seconds=failure.retry_after_seconds,
+            may_have_billed=True,
+            detail=failure.detail,
+        )
+
+    def _watch(self) -> None:
+        """Close a silent connection. One timer, re-armed only when it fires, instead of one per read."""
+        self._watchdog = None
+        if self._over or self._response is None:
+            return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if not self._event_seen:
+            due = self._first_event_due
+        elif self._waiting_since is not None:
+            due = self._waiting_since + self._target.read_timeout_seconds
+        else:
+            # Nobody is reading: a slow client is not the provider's fault.
+            due = now + self._target.read_timeout_seconds
+        if now < due:
+            self._watchdog = loop.call_at(due, self._watch)
+            return
+        self._timed_out = True
+        self._close()
+
+    def _stop_watchdog(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+
+    def _close(self) -> None:
+        self._stop_watchdog()
+        if self._response is not None:
+            self._response.close()
+
+
+def build_request(target: Target, request: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
+    """The body to send: the client's, with our model name, usage asked for, and names as this company spells them."""
+    body = dict(request)
+    quirks = target.quirks
+    body["model"] = target.upstream_model
+    if stream:
+        body["stream"] = True
+        if "no_stream_options" in quirks:
+            body.pop("stream_options", None)
+        else:
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    else:
+        body.pop("stream", None)
+        body.pop("stream_options", None)
+    if "max_completion_tokens" in quirks:
+        _rename_limit(body, "max_tokens", "max_completion_tokens")
+    elif "max_tokens_only" in quirks:
+        _rename_limit(body, "max_completion_tokens", "max_tokens")
+    if "random_seed" in quirks and "seed" in body:
+        body.setdefault("random_seed", body.pop("seed"))
+        body.pop("seed", None)
+    if "tool_choice_any" in quirks and body.get("tool_choice") == "required":
+        body["tool_choice"] = "any"
+    return body
+
+
+def _rename_limit(body: dict[str, Any], old: str, new: str) -> None:
+    """Move a token limit to its other name; with both set the lower one holds, as the caller's price bound assumes."""
+    value = body.pop(old, None)
+    if value is None:
+        return
+    other = body.get(new)
+    body[new] = value if other is None else min(value, other)
+
+
+def parse_answer(raw: bytes, headers: Mapping[str, str], target: Target) -> ChatAnswer:
+    """A 200 body as a `ChatAnswer`. Raises `ProviderError` for an error body, however it is wrapped."""
+    body = parse_json(raw)
+    choices = body.get("choices") if isinstance(body, dict) else None
+    if not isinstance(body, dict) or body.get("error") or not isinstance(choices, list) or not choices:
+        raise _document_failure(200, headers, raw, target)
+    upstream_id = body.get("id") if isinstance(body.get("id"), str) else None
+    raw_usage = body.get("usage")
+    if not isinstance(raw_usage, dict):
+        groq = body.get("x_groq")
+        raw_usage = groq.get("usage") if isinstance(groq, dict) else None
+    usage = usage_from_openai(raw_usage) if isinstance(raw_usage, dict) else None
+
+    size = 0
+    finish_reason = None
+    for position, choice in enumerate(choices):
+        if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
+            raise _internal("bad_answer", "a choice has no message")
+        reason = choice.get("finish_reason")
+        if isinstance(choice.get("error"), dict):
+            raise error_object_failure(None, choice["error"], secret=target.secret, quirks=target.quirks)
+        if reason in _FAILED_FINISH_REASONS:
+            failure = _FAILED_FINISH_REASONS[reason]
+            raise ProviderError(failure, public_message(failure), code=reason, may_have_billed=True, detail=reason)
+        message = choice["message"]
+        _straighten_message(message)
+        message.setdefault("role", "assistant")
+        message.setdefault("content", None)
+        message.setdefault("refusal", None)
+        if message.get("tool_calls") is None:
+            message.pop("tool_calls", None)
+        choice.setdefault("index", position)
+        choice.setdefault("logprobs", None)
+        choice["finish_reason"] = _FINISH_REASONS.get(reason, reason) if isinstance(reason, str) else "stop"
+        finish_reason = finish_reason or choice["finish_reason"]
+        size += _message_bytes(message)
+
+    body["model"] = target.public_model
+    body["object"] = "chat.completion"
+    if not upstream_id:
+        body["id"] = f"chatcmpl-{time.time_ns():x}"
+    if not isinstance(body.get("created"), int):
+        body["created"] = int(time.time())
+    if usage is not None:
+        body["usage"] = usage_to_openai(usage, raw_usage)
+    else:
+        body.pop("usage", None)
+    return ChatAnswer(body=body, usage=usage, output_bytes=size, finish_reason=finish_reason, upstream_id=upstream_id)
+
+
+def usage_from_openai(raw: Mapping[str, Any]) -> Usage | None:
+    """The normal form of an OpenAI-style usage object, the known miscounts corrected; None if it holds no counts.
+
+    Reasoning left out of completion_tokens (xAI) shows in the total or in reasoning > completion; thinking counted in
+    the total alone (Gemini's compatible endpoint) makes the total exceed the sum.
+    """
+    prompt = _count(raw.get("prompt_tokens"))
+    completion = _count(raw.get("completion_tokens"))
+    total = _count(raw.get("total_tokens"))
+    cache_hit = _count(raw.get("prompt_cache_hit_tokens"))
+    if not prompt and cache_hit is not None:
+        prompt = cache_hit + (_count(raw.get("prompt_cache_miss_tokens")) or 0)
+    if prompt is None and completion is None:
+        return None
+    prompt = prompt or 0
+    completion = completion or 0
+
+    details = raw.get("prompt_tokens_details")
+    details = details if isinstance(details, dict) else {}
+    cache_read = max(_count(details.get("cached_tokens")) or 0, cache_hit or 0)
+    cache_write = _count(details.get("cache_write_tokens")) or 0
+    details = raw.get("completion_tokens_details")
+    details = details if isinstance(details, dict) else {}
+    reasoning = _count(details.get("reasoning_tokens")) or _count(raw.get("reasoning_tokens")) or 0
+
+    output = completion
+    if reasoning > completion or (reasoning and total == prompt + completion + reasoning):
+        output = completion + reasoning
+    elif total is not None and total > prompt + completion:
+        output = total - prompt
+    return Usage(
+        # Parts above the total would be priced as a negative rest.
+        input_total=max(prompt, cache_read + cache_write),
+        cache_read=cache_read,
+        cache_write=cache_write,
+        output_total=output,
+        reasoning=reasoning,
+        provider_cost_usd=_provider_cost(raw),
+    )
+
+
+def usage_to_openai(usage: Usage, raw: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What clients see: `raw` with the totals that are billed and without what the provider charges us."""
+    body = {key: value for key, value in (raw or {}).items() if key not in _COST_KEYS}
+    body["prompt_tokens"] = usage.input_total
+    body["completion_tokens"] = usage.output_total
+    body["total_tokens"] = usage.input_total + usage.output_total
+    details = body.get("prompt_tokens_details")
+    body["prompt_tokens_details"] = {
+        **(details if isinstance(details, dict) else {}),
+        "cached_tokens": usage.cache_read,
+    }
+    details = body.get("completion_tokens_details")
+    body["completion_tokens_details"] = {
+        **(details if isinstance(details, dict) else {}),
+        "reasoning_tokens": usage.reasoning,
+    }
+    return body
+
+
+def _provider_cost(raw: Mapping[str, Any]) -> Decimal | None:
+    ticks = _count(raw.get("cost_in_usd_ticks"))
+    if ticks is not None:
+        return Decimal(ticks) / 10**10
+    cost = _decimal(raw.get("cost"))
+    if cost is not None and raw.get("is_byok") is True:
+        # With our own key at the upstream, `cost` is the broker's fee alone.
+        details = raw.get("cost_details")
+        upstream = _decimal(details.get("upstream_inference_cost")) if isinstance(details, dict) else None
+        cost += upstream or 0
+    return cost
+
+
+def _decimal(value: Any) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        # Through text: the shortest decimal that reads back as the same number is the one the provider wrote.
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return amount if amount.is_finite() and amount >= 0 else None
+
+
+def _count(value: Any) -> int | None:
+    """A token count; None for anything that is not a number of things."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
+        return None
+    return int(value)
+
+
+def _straighten_message(message: dict[str, Any]) -> None:
+    """Mistral's shapes in OpenAI's: content parts become text and reasoning_content, argument objects become text."""
+    content = message.get("content")
+    if isinstance(content, list):
+        texts: list[str] = []
+        thoughts: list[str] = []
+        for part in content:
+            if not isinstance(part, dict):
+                continue
+            if isinstance(part.get("text"), str):
+                texts.append(part["text"])
+            thinking = part.get("thinking")
+            if isinstance(thinking, str):
+                thoughts.append(thinking)
+            pieces = thinking if isinstance(thinking, list) else []
+            thoughts += [p["text"] for p in pieces if isinstance(p, dict) and isinstance(p.get("text"), str)]
+        message["content"] = "".join(texts)
+        if thoughts:
+            message["reasoning_content"] = "".join(thoughts)
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("arguments"), dict | list):
+            function["arguments"] = _encode(function["arguments"]).decode()
+
+
+def _message_bytes(message: Mapping[str, Any]) -> int:
+    """UTF-8 bytes of everything a whole message says."""
+    texts = [
+        message.get("content"),
+        message.get("reasoning_content") or message.get("reasoning"),
+        message.get("refusal"),
+    ]
+    functions = [message.get("function_call")]
+    calls = message.get("tool_calls")
+    functions += [call.get("function") for call in (calls if isinstance(calls, list) else ()) if isinstance(call, dict)]
+    for function in functions:
+        if isinstance(function, dict):
+            texts += [function.get("name"), function.get("arguments")]
+    return sum(_utf8_length(text) for text in texts if isinstance(text, str))
+
+
+def _rare_delta_bytes(delta: _Delta) -> int:
+    texts = [delta.refusal]
+    functions = [call.function for call in delta.tool_calls or ()]
+    functions.append(delta.function_call)
+    for function in functions:
+        if function is not None:
+            texts += [function.name, function.arguments]
+    return sum(_utf8_length(text) for text in texts if text)
+
+
+def _utf8_length(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _endpoint(target: Target) -> str:
+    return target.base_url.rstrip("/") + "/chat/completions"
+
+
+def _headers(target: Target, accept: str) -> dict[str, str]:
+    headers = {
+        "Authorization": f"Bearer {target.secret}",
+        "Content-Type": "application/json",
+        "Accept": accept,
+    }
+    if accept == "text/event-stream":
+        # Compressed streams arrive in the compressor's portions, not in the model's.
+        headers["Accept-Encoding"] = "identity"
+    headers.update(target.extra_headers)
+    return headers
+
+
+def _timeout(target: Target) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(
+        total=None,
+        connect=target.connect_timeout_seconds,
+        sock_connect=target.connect_timeout_seconds,
+        sock_read=target.first_byte_timeout_seconds + target.read_timeout_seconds,
+    )
+
+
+async def _refusal(response: aiohttp.ClientResponse, target: Target) -> ProviderError:
+    raw = await _read_limited(response, MAX_ERROR_BYTES, strict=False)
+    return http_failure(response.status, response.headers, raw, secret=target.secret, quirks=target.quirks)
+
+
+def _document_failure(status: int, headers: Mapping[str, str], raw: bytes, target: Target) -> ProviderError:
+    """The error of a 200 that is no answer: an error body if it has one, else an answer not understood."""
+    if find_error(parse_json(raw)) is None:
+        return _internal("bad_answer", "a 200 without an answer")
+    return http_failure(status, headers, raw, secret=target.secret, quirks=target.quirks, may_have_billed=True)
+
+
+async def _read_limited(response: aiohttp.ClientResponse, limit: int, *, strict: bool = True) -> bytes:
+    """The body up to `limit` bytes. Beyond it: ProviderError(internal) if `strict`, else what was read so far."""
+    pieces: list[bytes] = []
+    size = 0
+    while piece := await response.content.readany():
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            if strict:
+                raise _internal("answer_too_large", f"more than {limit} bytes")
+            break
+    return b"".join(pieces)[:limit]
+
+
+def _internal(code: str, detail: str) -> ProviderError:
+    return ProviderError(
+        FailureClass.INTERNAL,
+        public_message(FailureClass.INTERNAL),
+        code=code,
+        may_have_billed=True,
+        detail=detail,
+    )
+
+
+register(OpenAIAdapter())
