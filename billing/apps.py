@@ -1,0 +1,18 @@
+from typing import Any
+
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+
+def _lay_foundations(*, using: str, **kwargs: Any) -> None:
+    from .ledger.foundations import foundations_ensure
+
+    foundations_ensure(using=using)
+
+
+class BillingConfig(AppConfig):
+    name = "billing"
+    verbose_name = "Billing"
+
+    def ready(self) -> None:
+        post_migrate.connect(_lay_foundations, sender=self)

@@ -1,0 +1,43 @@
+"""The one append-only record of what happened to whom, by whom and why."""
+
+from django.db import models
+
+from iafactory.common.ids import uuid7
+
+
+class Event(models.Model):
+    """A fact written in the same transaction as the change it tells. The timeline, the audit trail and webhooks read it.
+
+    `account_id` is a plain id: events lie below accounts.
+    """
+
+    class ActorKind(models.TextChoices):
+        USER = "user", "User"
+        OPERATOR = "operator", "Operator"
+        SERVICE = "service", "Service"
+        SYSTEM = "system", "System"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    at = models.DateTimeField(help_text="When it happened, UTC.")
+    actor_kind = models.CharField(max_length=16, choices=ActorKind)
+    actor_id = models.UUIDField(null=True, help_text="The user or operator; empty for the system.")
+    actor_label = models.CharField(max_length=254, blank=True, help_text="The actor's e-mail or name at that time.")
+    account_id = models.UUIDField(null=True, db_index=True, help_text="The account concerned.")
+    object_type = models.CharField(max_length=64, help_text="Kind of the object, such as `api_key`.")
+    object_id = models.CharField(max_length=64)
+    kind = models.CharField(max_length=64, help_text="What happened, such as `api_key.revoked`.")
+    before = models.JSONField(default=dict, blank=True)
+    after = models.JSONField(default=dict, blank=True)
+    reason = models.TextField(blank=True)
+    request_id = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        ordering = ["-at"]
+        indexes = [
+            models.Index(fields=["account_id", "-at"], name="event_account_at"),
+            models.Index(fields=["object_type", "object_id", "-at"], name="event_object_at"),
+            models.Index(fields=["kind", "-at"], name="event_kind_at"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.object_id}"

@@ -1,0 +1,127 @@
+"""What the ledger's SQL functions take: one frozen struct per item, encoded to JSON once per batch.
+
+`msgspec` writes `Decimal` as a JSON string, which PostgreSQL reads back exactly.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+ZERO = Decimal(0)
+
+
+class HoldItem(msgspec.Struct, frozen=True, kw_only=True):
+    """A hold to open. `credits` is the worst-case price, `worst_cost_usd` the worst provider cost."""
+
+    id: UUID
+    account_id: UUID
+    credits: Decimal
+    worst_cost_usd: Decimal
+    opened_at: datetime
+    expires_at: datetime
+    endpoint: str
+    provider: str = ""
+    model: str = ""
+    api_key_id: UUID | None = None
+    subscription_id: UUID | None = None
+    quota: dict[str, Any] = {}
+    idempotency_key: str | None = None
+    body_hash: str | None = None
+
+
+class UsageItem(msgspec.Struct, kw_only=True):
+    """A usage row; fields as in `UsageRecord`."""
+
+    id: UUID
+    started_at: datetime
+    finished_at: datetime
+    account_id: UUID
+    endpoint: str
+    end: str
+    api_key_id: UUID | None = None
+    subscription_id: UUID | None = None
+    plan: str = ""
+    error_code: str = ""
+    requested_model: str = ""
+    model: str = ""
+    provider: str = ""
+    profile: str = ""
+    streamed: bool = False
+    attempts: int = 0
+    fallback: bool = False
+    budget_fallback: bool = False
+    input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: bool = False
+    list_cost_usd: Decimal = ZERO
+    cost_usd: Decimal = ZERO
+    credits_held: Decimal = ZERO
+    credits_charged: Decimal = ZERO
+    credits_lost: Decimal = ZERO
+    quota_units: int = 0
+    price: dict[str, Any] = {}
+    latency_ms: int | None = None
+    first_byte_ms: int | None = None
+
+
+class CallItem(msgspec.Struct, frozen=True, kw_only=True):
+    """A call to settle: its usage row, its price in credits, and the provider cost in USD that no customer pays."""
+
+    usage: UsageItem
+    held: Decimal
+    charge: Decimal
+    loss_usd: Decimal = ZERO
+    loss_kind: str = "operator_loss"
+    reason: str = ""
+    reaped: bool = False
+
+
+class GrantItem(msgspec.Struct, frozen=True, kw_only=True):
+    """A lot to grant; fields as in `Lot`."""
+
+    lot_id: UUID
+    account_id: UUID
+    kind: str
+    amount: Decimal
+    paid_amount: Decimal
+    paid_currency: str
+    payment_id: UUID | None
+    effective_at: datetime
+    expires_at: datetime | None
+    priority: int
+    source: str
+    reason: str
+    actor: str
+    idempotency_key: str
+
+
+class HoldVerdict(msgspec.Struct, frozen=True):
+    """How a hold went: `held`, `insufficient`, `busy`, `conflict` or `no_wallet`; credits still available after it."""
+
+    request_id: UUID
+    verdict: str
+    available: Decimal | None
+
+
+class CallVerdict(msgspec.Struct, frozen=True):
+    """How a settle went: `settled`, `late`, `duplicate`, `busy` or `no_wallet`; what was charged, lost, and the balance then."""
+
+    request_id: UUID
+    verdict: str
+    charged: Decimal | None
+    lost: Decimal | None
+    balance_after: Decimal | None
+
+
+encode_items = msgspec.json.Encoder().encode
+
+OPEN_SQL = "SELECT * FROM ledger_holds_open(%s::json, %s, %s)"
+SETTLE_SQL = "SELECT * FROM ledger_calls_settle(%s::json, %s, %s)"
+GRANT_SQL = "SELECT * FROM ledger_lots_grant(%s::json, %s)"
+EXTEND_SQL = "SELECT ledger_hold_extend(%s, %s, %s, %s)"

@@ -1,0 +1,307 @@
+"""Where money lives: wallets, lots, holds, the double-entry books and the usage log.
+
+Rows of this module are written only by the SQL functions in `billing/ledger/sql/`, reached through `services` (sync) and
+`writer` (group commit), so that both doors obey one lock order and one arithmetic.
+"""
+
+from decimal import Decimal
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import F, Q
+from django.utils.translation import gettext_lazy as _
+
+from billing.accounts.models import Account, ApiKey
+from iafactory.common.ids import uuid7
+
+CREDIT_DIGITS = {"max_digits": 20, "decimal_places": 6}
+USD_DIGITS = {"max_digits": 20, "decimal_places": 9}
+
+
+class Wallet(models.Model):
+    """An account's credits, summed up: a cache of its lots that `verify_books` recomputes. Locking it locks the account's money."""
+
+    account = models.OneToOneField(Account, on_delete=models.PROTECT, primary_key=True, related_name="wallet")
+    balance = models.DecimalField(**CREDIT_DIGITS, default=Decimal(0), help_text=_("Credits, held ones included."))
+    held = models.DecimalField(**CREDIT_DIGITS, default=Decimal(0), help_text=_("Credits pinned by open holds."))
+    debt = models.DecimalField(**CREDIT_DIGITS, default=Decimal(0), help_text=_("Owed after a lost dispute."))
+    next_change_at = models.DateTimeField(
+        null=True, blank=True, db_index=True, help_text=_("When the next lot becomes effective or expires.")
+    )
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(balance__gte=0), name="wallet_balance_not_negative"),
+            models.CheckConstraint(condition=Q(held__gte=0, held__lte=F("balance")), name="wallet_held_within_balance"),
+            models.CheckConstraint(condition=Q(debt__gte=0), name="wallet_debt_not_negative"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.balance.normalize():f} credits"
+
+    @property
+    def available(self) -> Decimal:
+        """Credits that a new hold may pin."""
+        return self.balance - self.held
+
+
+class Lot(models.Model):
+    """Credits that arrived together, with their price, life and place in the burn order.
+
+    Burn order: `priority`, expiry, granted before purchased, creation.
+    """
+
+    class Kind(models.TextChoices):
+        PLAN = "plan", _("Plan")
+        PURCHASE = "purchase", _("Purchase")
+        BONUS = "bonus", _("Bonus")
+        OVERAGE = "overage", _("Overage")
+        REFUND = "refund", _("Refund")
+
+    # Lower burns first: what expires anyway before what was bought, overage last.
+    DEFAULT_PRIORITY: dict[str, int] = {
+        Kind.PLAN: 10,
+        Kind.BONUS: 20,
+        Kind.REFUND: 30,
+        Kind.PURCHASE: 40,
+        Kind.OVERAGE: 90,
+    }
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    wallet = models.ForeignKey(Wallet, on_delete=models.PROTECT, db_column="account_id", related_name="lots")
+    kind = models.CharField(max_length=16, choices=Kind)
+    amount = models.DecimalField(**CREDIT_DIGITS)
+    remaining = models.DecimalField(**CREDIT_DIGITS, help_text=_("Not yet consumed, held part included."))
+    held = models.DecimalField(**CREDIT_DIGITS, default=Decimal(0), help_text=_("Pinned by open holds."))
+    paid_amount = models.DecimalField(max_digits=18, decimal_places=4, default=Decimal(0))
+    paid_currency = models.CharField(max_length=3, blank=True)
+    payment_id = models.UUIDField(null=True, blank=True)
+    effective_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True, blank=True)
+    priority = models.SmallIntegerField()
+    source = models.CharField(max_length=200, help_text=_("Where the credits came from."))
+    created_at = models.DateTimeField()
+    grant_key = models.CharField(max_length=200, unique=True, help_text=_("Idempotency key of the grant."))
+    booked_at = models.DateTimeField(null=True, blank=True, help_text=_("When it entered the balance."))
+    closed_at = models.DateTimeField(null=True, blank=True, help_text=_("When it expired or was voided."))
+
+    class Meta:
+        ordering = ["-created_at"]
+        indexes = [
+            models.Index(
+                fields=["wallet", "priority", "expires_at"], condition=Q(closed_at__isnull=True), name="lot_burn_order"
+            )
+        ]
+        constraints = [
+            models.CheckConstraint(condition=Q(amount__gt=0), name="lot_amount_positive"),
+            models.CheckConstraint(
+                condition=Q(held__gte=0, remaining__gte=F("held"), remaining__lte=F("amount")),
+                name="lot_held_in_remaining",
+            ),
+            models.CheckConstraint(
+                condition=Q(expires_at__isnull=True) | Q(expires_at__gt=F("effective_at")), name="lot_life_order"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.amount.normalize():f}"
+
+
+class Hold(models.Model):
+    """A call in flight: its worst case, pinned to lots. The row goes when the call ends; the usage row tells how."""
+
+    id = models.UUIDField(primary_key=True, help_text=_("The request id."))
+    account = models.ForeignKey(Account, on_delete=models.DO_NOTHING, db_constraint=False, related_name="holds")
+    api_key = models.ForeignKey(
+        ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, null=True, blank=True, related_name="+"
+    )
+    subscription_id = models.UUIDField(null=True, blank=True)
+    credits = models.DecimalField(**CREDIT_DIGITS, help_text=_("Worst-case price."))
+    lot_ids = ArrayField(models.UUIDField(), default=list)
+    lot_amounts = ArrayField(models.DecimalField(**CREDIT_DIGITS), default=list)
+    worst_cost_usd = models.DecimalField(**USD_DIGITS, help_text=_("Worst-case provider cost."))
+    endpoint = models.CharField(max_length=64)
+    provider = models.CharField(max_length=64, blank=True)
+    model = models.CharField(max_length=200, blank=True)
+    quota = models.JSONField(default=dict, blank=True, help_text=_("Speed-limit windows this call counts in."))
+    idempotency_key = models.CharField(max_length=255, null=True, blank=True)
+    body_hash = models.CharField(max_length=64, null=True, blank=True)
+    opened_at = models.DateTimeField()
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        ordering = ["-opened_at"]
+        indexes = [models.Index(fields=["account"], name="hold_account")]
+        constraints = [
+            models.CheckConstraint(condition=Q(credits__gte=0), name="hold_credits_not_negative"),
+            models.UniqueConstraint(
+                fields=["api_key", "idempotency_key"],
+                condition=Q(idempotency_key__isnull=False),
+                name="hold_idempotency_key_unique",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class LedgerAccount(models.Model):
+    """An account of the books. A customer's wallet account has the customer's account id."""
+
+    class Kind(models.TextChoices):
+        WALLET = "wallet", _("Wallet")
+        DEBT = "debt", _("Debt")
+        ISSUED = "issued", _("Issued credits")
+        CONSUMED = "consumed", _("Consumed credits")
+        EXPIRED = "expired", _("Expired credits")
+        OPERATOR_LOSS = "operator_loss", _("Operator loss")
+        UNKNOWN_COST = "unknown_cost", _("Unknown cost")
+        PROVIDER_COST = "provider_cost", _("Provider cost of unpaid calls")
+        CASH = "cash", _("Cash")
+        RECEIVABLE = "receivable", _("Receivable")
+        REVENUE = "revenue", _("Revenue")
+        TAX = "tax", _("Tax")
+        REFUNDS = "refunds", _("Refunds")
+        UNAPPLIED = "unapplied", _("Unapplied money")
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    kind = models.CharField(max_length=16, choices=Kind)
+    unit = models.CharField(max_length=8, help_text=_("`credit` or an ISO 4217 code."))
+    account = models.ForeignKey(
+        Account, on_delete=models.PROTECT, null=True, blank=True, related_name="ledger_accounts"
+    )
+
+    class Meta:
+        ordering = ["kind", "unit"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["kind", "unit", "account"], nulls_distinct=False, name="ledgeraccount_unique"
+            ),
+            models.CheckConstraint(
+                condition=Q(kind__in=("wallet", "debt"), account__isnull=False)
+                | (~Q(kind__in=("wallet", "debt")) & Q(account__isnull=True)),
+                name="ledgeraccount_owner",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.unit})"
+
+
+class LedgerTransaction(models.Model):
+    """One business fact in the books. Its entries sum to zero per unit. Append-only.
+
+    A call's transaction has the request id as its id, so a call can be booked once only, free ones included.
+    """
+
+    class Kind(models.TextChoices):
+        CALL = "call", _("Call")
+        REAPED = "reaped", _("Call whose process died")
+        GRANT = "grant", _("Grant")
+        CONSUME = "consume", _("Consumption")
+        EXPIRY = "expiry", _("Expiry")
+        VOID = "void", _("Void")
+        CORRECTION = "correction", _("Correction")
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    kind = models.CharField(max_length=16, choices=Kind)
+    idempotency_key = models.CharField(max_length=200, null=True, unique=True)
+    at = models.DateTimeField(db_index=True)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, null=True, related_name="ledger_transactions")
+    reason = models.CharField(max_length=500, blank=True)
+    actor = models.CharField(max_length=254, blank=True, help_text=_("Who caused it; empty: a call."))
+
+    class Meta:
+        ordering = ["-at"]
+        indexes = [models.Index(fields=["account", "-at"], name="ledgertx_account_at")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
+
+
+class LedgerEntry(models.Model):
+    """One side of a transaction. Append-only."""
+
+    id = models.BigAutoField(primary_key=True)
+    transaction = models.ForeignKey(LedgerTransaction, on_delete=models.PROTECT, related_name="entries")
+    ledger_account = models.ForeignKey(LedgerAccount, on_delete=models.PROTECT, related_name="entries")
+    unit = models.CharField(max_length=8)
+    amount = models.DecimalField(max_digits=24, decimal_places=9, help_text=_("Signed: what the account gains."))
+    balance_after = models.DecimalField(
+        **CREDIT_DIGITS, null=True, help_text=_("The wallet's balance after this entry; other accounts carry none.")
+    )
+    lot_ids = ArrayField(models.UUIDField(), null=True, help_text=_("The lots a wallet entry moved."))
+    lot_amounts = ArrayField(models.DecimalField(**CREDIT_DIGITS), null=True)
+
+    class Meta:
+        verbose_name_plural = _("ledger entries")
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["ledger_account", "-id"], name="ledgerentry_account")]
+
+    def __str__(self) -> str:
+        return f"{self.amount.normalize():f} {self.unit}"
+
+
+class UsageRecord(models.Model):
+    """How one call ended and what it cost. The table is partitioned by month of `started_at`.
+
+    Slugs and prices are snapshots: the record explains itself when plans, models and prices have changed.
+    """
+
+    class End(models.TextChoices):
+        COMPLETE = "complete", _("Complete")
+        CLIENT_GONE = "client_gone", _("Client hung up")
+        UPSTREAM_DROPPED = "upstream_dropped", _("Provider dropped the stream")
+        PROVIDER_ERROR = "provider_error", _("Provider error, nothing delivered")
+        REFUSED = "refused", _("Refused by us before the provider was called")
+        PROCESS_DIED = "process_died", _("The serving process died")
+
+    id = models.UUIDField(primary_key=True, help_text=_("The request id."))
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField()
+    account = models.ForeignKey(Account, on_delete=models.DO_NOTHING, db_constraint=False, related_name="usage")
+    api_key = models.ForeignKey(
+        ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, null=True, blank=True, related_name="usage"
+    )
+    subscription_id = models.UUIDField(null=True, blank=True)
+    plan = models.CharField(max_length=64, blank=True, help_text=_("Plan code at that time."))
+    endpoint = models.CharField(max_length=64)
+    end = models.CharField(max_length=16, choices=End)
+    error_code = models.CharField(max_length=64, blank=True)
+    requested_model = models.CharField(max_length=200, blank=True)
+    model = models.CharField(max_length=200, blank=True)
+    provider = models.CharField(max_length=64, blank=True)
+    profile = models.CharField(max_length=200, blank=True, help_text=_("Model profile that served the call."))
+    streamed = models.BooleanField(default=False)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    fallback = models.BooleanField(default=False, help_text=_("Not the first choice served it."))
+    budget_fallback = models.BooleanField(default=False, help_text=_("A spent budget left only free profiles."))
+    input_tokens = models.PositiveIntegerField(default=0, help_text=_("All input tokens, cached ones included."))
+    cache_read_tokens = models.PositiveIntegerField(default=0)
+    cache_write_tokens = models.PositiveIntegerField(default=0)
+    output_tokens = models.PositiveIntegerField(default=0, help_text=_("All output tokens, reasoning included."))
+    reasoning_tokens = models.PositiveIntegerField(default=0)
+    estimated = models.BooleanField(
+        default=False, help_text=_("Tokens were estimated: the provider did not report them.")
+    )
+    list_cost_usd = models.DecimalField(**USD_DIGITS, default=Decimal(0), help_text=_("At list price."))
+    cost_usd = models.DecimalField(**USD_DIGITS, default=Decimal(0), help_text=_("What the provider charges us."))
+    credits_held = models.DecimalField(**CREDIT_DIGITS, default=Decimal(0))
+    credits_charged = models.DecimalField(**CREDIT_DIGITS, default=Decimal(0))
+    credits_lost = models.DecimalField(
+        **CREDIT_DIGITS, default=Decimal(0), help_text=_("Price beyond the hold that the balance could not cover.")
+    )
+    quota_units = models.PositiveSmallIntegerField(default=0, help_text=_("Requests counted against the plan's quota."))
+    price = models.JSONField(default=dict, blank=True, help_text=_("Prices, margin and credit value that were used."))
+    latency_ms = models.PositiveIntegerField(null=True, blank=True)
+    first_byte_ms = models.PositiveIntegerField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-started_at"]
+        indexes = [
+            models.Index(fields=["account", "-started_at"], name="usage_account_started"),
+            models.Index(fields=["-started_at"], name="usage_started"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)

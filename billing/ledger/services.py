@@ -1,0 +1,170 @@
+"""The synchronous door to the ledger: admin actions, tasks, commands and the sync API. One item at a time, waiting for locks."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+
+from billing.accounts.models import Account
+from billing.events.services import Actor, event_record
+from iafactory.common import clock
+from iafactory.common.ids import uuid7
+from iafactory.common.money import credits_quantise
+
+from .items import (
+    EXTEND_SQL,
+    GRANT_SQL,
+    OPEN_SQL,
+    SETTLE_SQL,
+    CallItem,
+    CallVerdict,
+    GrantItem,
+    HoldItem,
+    HoldVerdict,
+    UsageItem,
+    encode_items,
+)
+from .models import Hold, LedgerAccount, Lot, UsageRecord, Wallet
+
+
+class WalletMissing(Exception):
+    """The account has no wallet."""
+
+
+def _rows(sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return cursor.fetchall()
+
+
+def _json(item: HoldItem | CallItem | GrantItem) -> str:
+    return encode_items([item]).decode()
+
+
+def wallet_open(*, account: Account) -> Wallet:
+    """Give `account` its wallet and its account in the books; safe to repeat."""
+    with transaction.atomic():
+        wallet, _ = Wallet.objects.get_or_create(account=account)
+        LedgerAccount.objects.get_or_create(
+            id=account.pk, defaults={"kind": LedgerAccount.Kind.WALLET, "unit": "credit", "account": account}
+        )
+    return wallet
+
+
+def credits_grant(
+    *,
+    account_id: UUID,
+    amount: Decimal,
+    kind: Lot.Kind | str,
+    source: str,
+    reason: str,
+    actor: Actor,
+    idempotency_key: str,
+    effective_at: datetime | None = None,
+    expires_at: datetime | None = None,
+    priority: int | None = None,
+    paid_amount: Decimal = Decimal(0),
+    paid_currency: str = "",
+    payment_id: UUID | None = None,
+) -> Lot:
+    """Give an account a lot of `amount` credits; with a used `idempotency_key` the first lot is returned and nothing happens.
+
+    Locks the wallet. Raises `ValueError` for an amount that is not positive or dates out of order, `WalletMissing`.
+    """
+    now = clock.now()
+    amount = credits_quantise(amount)
+    effective_at = effective_at or now
+    if amount <= 0:
+        raise ValueError("A grant needs a positive amount of credits.")
+    if expires_at is not None and expires_at <= max(effective_at, now):
+        raise ValueError("A grant must expire after it begins.")
+    item = GrantItem(
+        lot_id=uuid7(),
+        account_id=account_id,
+        kind=str(kind),
+        amount=amount,
+        paid_amount=paid_amount,
+        paid_currency=paid_currency,
+        payment_id=payment_id,
+        effective_at=effective_at,
+        expires_at=expires_at,
+        priority=Lot.DEFAULT_PRIORITY[kind] if priority is None else priority,
+        source=source,
+        reason=reason,
+        actor=actor.label,
+        idempotency_key=idempotency_key,
+    )
+    with transaction.atomic():
+        [(_, verdict, lot_id, balance)] = _rows(GRANT_SQL, _json(item), now)
+        if verdict == "no_wallet":
+            raise WalletMissing(account_id)
+        if verdict == "granted":
+            event_record(
+                kind="credits.granted",
+                object_type="lot",
+                object_id=lot_id,
+                account_id=account_id,
+                actor=actor,
+                after={"kind": item.kind, "credits": str(amount), "balance": None if balance is None else str(balance)},
+                reason=reason,
+            )
+    return Lot.objects.get(pk=lot_id)
+
+
+def hold_open(item: HoldItem, *, now: datetime | None = None) -> HoldVerdict:
+    """Open one hold, waiting for the wallet's lock."""
+    return HoldVerdict(*_rows(OPEN_SQL, _json(item), now or clock.now(), True)[0])
+
+
+def hold_extend(*, request_id: UUID, credits: Decimal, worst_cost_usd: Decimal, now: datetime | None = None) -> str:
+    """Raise an open hold to `credits`; answers `held`, `insufficient` or `gone`. Never lowers one."""
+    return _rows(EXTEND_SQL, request_id, credits, worst_cost_usd, now or clock.now())[0][0]
+
+
+def call_settle(item: CallItem, *, now: datetime | None = None) -> CallVerdict:
+    """End one call, waiting for the wallet's lock. Repeating it answers `duplicate` and changes nothing."""
+    return CallVerdict(*_rows(SETTLE_SQL, _json(item), now or clock.now(), True)[0])
+
+
+def holds_reap(*, now: datetime | None = None, limit: int = 500) -> int:
+    """Close holds whose process died: the customer pays nothing, the worst cost is booked as unknown. Returns how many.
+
+    Each in a transaction of its own. A settle that arrives later is booked all the same and takes the unknown cost back.
+    """
+    now = now or clock.now()
+    reaped = 0
+    for hold in Hold.objects.filter(expires_at__lte=now).order_by("expires_at")[:limit]:
+        usage = UsageItem(
+            id=hold.pk,
+            started_at=hold.opened_at,
+            finished_at=now,
+            account_id=hold.account_id,
+            api_key_id=hold.api_key_id,
+            subscription_id=hold.subscription_id,
+            endpoint=hold.endpoint,
+            end=UsageRecord.End.PROCESS_DIED,
+            error_code="process_died",
+            model=hold.model,
+            provider=hold.provider,
+            credits_held=hold.credits,
+            cost_usd=hold.worst_cost_usd,
+            estimated=True,
+        )
+        item = CallItem(
+            usage=usage,
+            held=hold.credits,
+            charge=Decimal(0),
+            loss_usd=hold.worst_cost_usd,
+            loss_kind=LedgerAccount.Kind.UNKNOWN_COST,
+            reason="The process serving the call died; the worst case is assumed.",
+            reaped=True,
+        )
+        reaped += call_settle(item, now=now).verdict == "settled"
+    return reaped
+
+
+def due_wallets_roll(*, now: datetime | None = None, limit: int = 1000) -> int:
+    """Book lots that began or expired on wallets nobody used since; returns how many wallets."""
+    return _rows("SELECT ledger_due_wallets_roll(%s, %s)", now or clock.now(), limit)[0][0]

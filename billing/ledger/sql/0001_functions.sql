@@ -1,0 +1,573 @@
+-- Every statement that moves credits, once. The group-commit writer and the sync services call the same functions: the writer
+-- with what its queue holds, a service with one item. Each call is one transaction of the caller's connection.
+--
+-- Lock order: wallets by id, then their lots, then holds. The lock is always a statement of its own, so that what follows sees
+-- what others committed before it. FOR NO KEY UPDATE leaves room for the foreign-key checks of new rows.
+-- `enable_seqscan = off` keeps a plan cached while a table was empty from staying a sequential scan.
+
+CREATE TYPE ledger_hold_item AS (
+    id uuid,
+    account_id uuid,
+    api_key_id uuid,
+    subscription_id uuid,
+    credits numeric,
+    worst_cost_usd numeric,
+    endpoint text,
+    provider text,
+    model text,
+    quota jsonb,
+    idempotency_key text,
+    body_hash text,
+    opened_at timestamptz,
+    expires_at timestamptz
+);
+
+CREATE TYPE ledger_call_item AS (
+    held numeric,           -- credits of its hold
+    charge numeric,         -- price of the call in credits
+    loss_usd numeric,       -- provider cost that no customer pays
+    loss_kind text,         -- operator_loss or unknown_cost
+    reason text,
+    reaped boolean,         -- closed by the reaper, not by its own process
+    usage billing_usagerecord
+);
+
+CREATE TYPE ledger_grant_item AS (
+    lot_id uuid,
+    account_id uuid,
+    kind text,
+    amount numeric,
+    paid_amount numeric,
+    paid_currency text,
+    payment_id uuid,
+    effective_at timestamptz,
+    expires_at timestamptz,
+    priority smallint,
+    source text,
+    reason text,
+    actor text,
+    idempotency_key text
+);
+
+-- Id of an account of the books that belongs to no customer.
+CREATE FUNCTION ledger_account(p_kind text, p_unit text) RETURNS uuid LANGUAGE sql STABLE AS $$
+    SELECT id FROM billing_ledgeraccount WHERE kind = p_kind AND unit = p_unit AND account_id IS NULL
+$$;
+
+-- Takes what is not held out of a lot that ended, and books it as expired or void. The wallet must be locked.
+CREATE FUNCTION ledger_lot_close(p_lot uuid, p_kind text, p_now timestamptz, p_reason text, p_actor text)
+RETURNS numeric LANGUAGE plpgsql AS $$
+DECLARE
+    v_lot billing_lot;
+    v_free numeric;
+    v_transaction uuid := gen_random_uuid();
+    v_balance numeric;
+BEGIN
+    SELECT * INTO STRICT v_lot FROM billing_lot WHERE id = p_lot;
+    v_free := CASE WHEN v_lot.booked_at IS NULL THEN 0 ELSE v_lot.remaining - v_lot.held END;
+    UPDATE billing_lot SET remaining = held, closed_at = coalesce(closed_at, p_now) WHERE id = p_lot;
+    IF v_free > 0 THEN
+        UPDATE billing_wallet SET balance = balance - v_free WHERE account_id = v_lot.account_id
+            RETURNING balance INTO v_balance;
+        INSERT INTO billing_ledgertransaction (id, kind, at, account_id, reason, actor)
+            VALUES (v_transaction, p_kind, p_now, v_lot.account_id, p_reason, p_actor);
+        INSERT INTO billing_ledgerentry (transaction_id, ledger_account_id, unit, amount, balance_after, lot_ids, lot_amounts)
+            VALUES (v_transaction, v_lot.account_id, 'credit', -v_free, v_balance, ARRAY[p_lot], ARRAY[v_free]),
+                   (v_transaction, ledger_account('expired', 'credit'), 'credit', v_free, NULL, NULL, NULL);
+    END IF;
+    RETURN v_free;
+END $$;
+
+-- Brings a lot that is due into the balance. The wallet must be locked.
+CREATE FUNCTION ledger_lot_book(p_lot uuid, p_now timestamptz, p_key text, p_reason text, p_actor text)
+RETURNS numeric LANGUAGE plpgsql AS $$
+DECLARE
+    v_lot billing_lot;
+    v_transaction uuid := gen_random_uuid();
+    v_balance numeric;
+BEGIN
+    UPDATE billing_lot SET booked_at = p_now WHERE id = p_lot AND booked_at IS NULL RETURNING * INTO STRICT v_lot;
+    UPDATE billing_wallet SET balance = balance + v_lot.amount WHERE account_id = v_lot.account_id
+        RETURNING balance INTO v_balance;
+    INSERT INTO billing_ledgertransaction (id, kind, idempotency_key, at, account_id, reason, actor)
+        VALUES (v_transaction, 'grant', p_key, p_now, v_lot.account_id, p_reason, p_actor);
+    INSERT INTO billing_ledgerentry (transaction_id, ledger_account_id, unit, amount, balance_after, lot_ids, lot_amounts)
+        VALUES (v_transaction, v_lot.account_id, 'credit', v_lot.amount, v_balance, ARRAY[p_lot], ARRAY[v_lot.amount]),
+               (v_transaction, ledger_account('issued', 'credit'), 'credit', -v_lot.amount, NULL, NULL, NULL);
+    RETURN v_balance;
+END $$;
+
+-- When a wallet's next lot becomes effective or expires.
+CREATE FUNCTION ledger_next_change(p_account uuid) RETURNS timestamptz LANGUAGE sql STABLE AS $$
+    SELECT min(CASE WHEN booked_at IS NULL THEN effective_at ELSE expires_at END)
+    FROM billing_lot WHERE account_id = p_account AND closed_at IS NULL
+$$;
+
+-- Books everything that became due on a locked wallet: future lots that began, lots that expired.
+CREATE FUNCTION ledger_wallet_roll(p_account uuid, p_now timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_lot record;
+BEGIN
+    FOR v_lot IN
+        SELECT id, source, booked_at, effective_at, expires_at FROM billing_lot
+        WHERE account_id = p_account AND closed_at IS NULL
+          AND (booked_at IS NULL AND effective_at <= p_now OR expires_at <= p_now)
+        ORDER BY coalesce(expires_at, effective_at), id
+    LOOP
+        IF v_lot.booked_at IS NULL THEN
+            PERFORM ledger_lot_book(v_lot.id, p_now, 'lot-effective:' || v_lot.id, v_lot.source, 'system');
+        END IF;
+        IF v_lot.expires_at <= p_now THEN
+            PERFORM ledger_lot_close(v_lot.id, 'expiry', p_now, v_lot.source, 'system');
+        END IF;
+    END LOOP;
+    UPDATE billing_wallet SET next_change_at = ledger_next_change(p_account) WHERE account_id = p_account;
+END $$;
+
+-- Locks wallets in id order and books what is due on them; returns those that were locked. Without `p_wait` a wallet that
+-- somebody else holds is left out, so that one slow writer never stalls the others.
+CREATE FUNCTION ledger_wallets_lock(p_accounts uuid[], p_now timestamptz, p_wait boolean)
+RETURNS uuid[] LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    v_locked uuid[];
+    v_due uuid;
+BEGIN
+    IF p_wait THEN
+        v_locked := ARRAY(SELECT account_id FROM billing_wallet WHERE account_id = ANY (p_accounts)
+                          ORDER BY account_id FOR NO KEY UPDATE);
+    ELSE
+        v_locked := ARRAY(SELECT account_id FROM billing_wallet WHERE account_id = ANY (p_accounts)
+                          ORDER BY account_id FOR NO KEY UPDATE SKIP LOCKED);
+    END IF;
+    FOR v_due IN
+        SELECT account_id FROM billing_wallet WHERE account_id = ANY (v_locked) AND next_change_at <= p_now ORDER BY account_id
+    LOOP
+        PERFORM ledger_wallet_roll(v_due, p_now);
+    END LOOP;
+    RETURN v_locked;
+END $$;
+
+-- Opens holds in arrival order. Verdicts: held, insufficient (nothing written), busy (try again), conflict (another open
+-- hold has its idempotency key), no_wallet. Opening an open hold again answers held.
+CREATE FUNCTION ledger_holds_open(p_items json, p_now timestamptz, p_wait boolean)
+RETURNS TABLE (request_id uuid, verdict text, available numeric)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_items ledger_hold_item[] := ARRAY(SELECT json_populate_recordset(NULL::ledger_hold_item, p_items));
+    v_locked uuid[];
+    v_item record;
+    v_account uuid;
+    v_available numeric;
+    v_used numeric;
+    v_accepted uuid[] := '{}';
+    v_accounts uuid[] := '{}';
+    v_starts numeric[] := '{}';
+    v_credits numeric[] := '{}';
+    v_pinned numeric;
+BEGIN
+    v_locked := ledger_wallets_lock(
+        ARRAY(SELECT DISTINCT account_id FROM unnest(v_items) WHERE credits > 0), p_now, p_wait);
+
+    FOR v_item IN
+        SELECT i.id, i.account_id, i.credits, w.balance - w.held AS available,
+               i.credits = 0 OR i.account_id = ANY (v_locked) AS ready,
+               w.account_id IS NOT NULL AS has_wallet,
+               (SELECT 1 FROM billing_hold h WHERE h.id = i.id) IS NOT NULL AS open_already,
+               i.idempotency_key IS NOT NULL AND (
+                   (SELECT 1 FROM billing_hold h WHERE h.api_key_id = i.api_key_id
+                        AND h.idempotency_key = i.idempotency_key LIMIT 1) IS NOT NULL
+                   OR row_number() OVER (PARTITION BY i.api_key_id, i.idempotency_key ORDER BY i.ordinality) > 1
+               ) AS conflicting
+        FROM unnest(v_items) WITH ORDINALITY AS i
+        LEFT JOIN LATERAL (SELECT * FROM billing_wallet w WHERE w.account_id = i.account_id LIMIT 1) w ON true
+        ORDER BY i.account_id, i.ordinality
+    LOOP
+        request_id := v_item.id;
+        IF v_account IS DISTINCT FROM v_item.account_id THEN
+            v_account := v_item.account_id;
+            v_available := v_item.available;
+            v_used := 0;
+        END IF;
+        available := v_available - v_used;
+        IF v_item.open_already THEN
+            verdict := 'held';
+        ELSIF v_item.conflicting THEN
+            verdict := 'conflict';
+        ELSIF NOT v_item.has_wallet THEN
+            verdict := 'no_wallet';
+        ELSIF NOT v_item.ready THEN
+            verdict := 'busy';
+        ELSIF v_item.credits > v_available - v_used THEN
+            verdict := 'insufficient';
+        ELSE
+            verdict := 'held';
+            v_accepted := v_accepted || v_item.id;
+            v_accounts := v_accounts || v_item.account_id;
+            v_starts := v_starts || v_used;
+            v_credits := v_credits || v_item.credits;
+            v_used := v_used + v_item.credits;
+            available := v_available - v_used;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+
+    IF v_accepted = '{}' THEN
+        RETURN;
+    END IF;
+
+    -- The accepted holds of a wallet lie end to end on the line of its free lot parts in burn order.
+    WITH accepted AS (
+        SELECT * FROM unnest(v_accepted, v_accounts, v_starts, v_credits) AS a (id, account_id, starts, credits)
+    ), free AS (
+        SELECT l.id, l.account_id, l.remaining - l.held AS size,
+               sum(l.remaining - l.held) OVER (
+                   PARTITION BY l.account_id
+                   ORDER BY l.priority, l.expires_at NULLS LAST, l.paid_amount > 0, l.created_at, l.id
+               ) - (l.remaining - l.held) AS starts
+        FROM billing_lot l
+        WHERE l.account_id = ANY (v_locked) AND l.closed_at IS NULL AND l.booked_at IS NOT NULL AND l.remaining > l.held
+    ), pin AS (
+        SELECT a.id AS hold_id, f.id AS lot_id, f.account_id, f.starts,
+               least(a.starts + a.credits, f.starts + f.size) - greatest(a.starts, f.starts) AS amount
+        FROM accepted a
+        JOIN free f ON f.account_id = a.account_id AND f.starts < a.starts + a.credits AND f.starts + f.size > a.starts
+        WHERE a.credits > 0
+    ), lots AS (
+        UPDATE billing_lot l SET held = l.held + p.amount
+        FROM (SELECT lot_id, sum(amount) AS amount FROM pin GROUP BY lot_id) p
+        WHERE l.id = p.lot_id
+    ), wallets AS (
+        UPDATE billing_wallet w SET held = w.held + a.credits
+        FROM (SELECT account_id, sum(credits) AS credits FROM accepted WHERE credits > 0 GROUP BY account_id) a
+        WHERE w.account_id = a.account_id
+    ), pinned AS (
+        SELECT hold_id, array_agg(lot_id ORDER BY starts) AS lot_ids, array_agg(amount ORDER BY starts) AS lot_amounts
+        FROM pin GROUP BY hold_id
+    ), holds AS (
+        INSERT INTO billing_hold (id, account_id, api_key_id, subscription_id, credits, lot_ids, lot_amounts, worst_cost_usd,
+                                  endpoint, provider, model, quota, idempotency_key, body_hash, opened_at, expires_at)
+        SELECT i.id, i.account_id, i.api_key_id, i.subscription_id, i.credits, coalesce(p.lot_ids, '{}'),
+               coalesce(p.lot_amounts, '{}'), i.worst_cost_usd, i.endpoint, i.provider, i.model, coalesce(i.quota, '{}'),
+               i.idempotency_key, i.body_hash, i.opened_at, i.expires_at
+        FROM unnest(v_items) AS i
+        JOIN accepted a ON a.id = i.id
+        LEFT JOIN pinned p ON p.hold_id = i.id
+    )
+    SELECT sum(amount) INTO v_pinned FROM pin;
+
+    IF coalesce(v_pinned, 0) <> (SELECT sum(c) FROM unnest(v_credits) AS c) THEN
+        RAISE EXCEPTION 'lots do not cover what the wallets promise' USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+END $$;
+
+-- Raises an open hold to `p_credits` and its worst cost to `p_worst_cost_usd`; never lowers. Verdicts: held, insufficient, gone.
+CREATE FUNCTION ledger_hold_extend(p_id uuid, p_credits numeric, p_worst_cost_usd numeric, p_now timestamptz)
+RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    v_hold billing_hold;
+    v_need numeric;
+    v_lot record;
+    v_take numeric;
+BEGIN
+    SELECT * INTO v_hold FROM billing_hold WHERE id = p_id;
+    IF NOT FOUND THEN
+        RETURN 'gone';
+    END IF;
+    PERFORM ledger_wallets_lock(ARRAY[v_hold.account_id], p_now, true);
+    SELECT * INTO v_hold FROM billing_hold WHERE id = p_id FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN 'gone';
+    END IF;
+    v_need := greatest(0, p_credits - v_hold.credits);
+    IF v_need > (SELECT balance - held FROM billing_wallet WHERE account_id = v_hold.account_id) THEN
+        RETURN 'insufficient';
+    END IF;
+    UPDATE billing_wallet SET held = held + v_need WHERE account_id = v_hold.account_id AND v_need > 0;
+    FOR v_lot IN
+        SELECT id, remaining - held AS free FROM billing_lot
+        WHERE account_id = v_hold.account_id AND closed_at IS NULL AND booked_at IS NOT NULL AND remaining > held
+        ORDER BY priority, expires_at NULLS LAST, paid_amount > 0, created_at, id
+    LOOP
+        EXIT WHEN v_need <= 0;
+        v_take := least(v_need, v_lot.free);
+        UPDATE billing_lot SET held = held + v_take WHERE id = v_lot.id;
+        v_hold.lot_ids := v_hold.lot_ids || v_lot.id;
+        v_hold.lot_amounts := v_hold.lot_amounts || v_take;
+        v_need := v_need - v_take;
+    END LOOP;
+    UPDATE billing_hold SET credits = greatest(credits, p_credits), lot_ids = v_hold.lot_ids, lot_amounts = v_hold.lot_amounts,
+        worst_cost_usd = greatest(worst_cost_usd, p_worst_cost_usd) WHERE id = p_id;
+    RETURN 'held';
+END $$;
+
+-- Settles one call whose hold is missing or too small: pinned parts first, then whatever is free, the rest is the operator's
+-- loss. The wallet must be locked.
+CREATE FUNCTION ledger_call_settle_carefully(p_item ledger_call_item, p_now timestamptz)
+RETURNS TABLE (charged numeric, lost numeric, balance_after numeric) LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    v_usage billing_usagerecord := p_item.usage;
+    v_hold billing_hold;
+    v_rest numeric := p_item.charge;
+    v_take numeric;
+    v_part record;
+    v_lot_ids uuid[] := '{}';
+    v_lot_amounts numeric[] := '{}';
+    v_reaped_usd numeric;
+BEGIN
+    DELETE FROM billing_hold WHERE id = v_usage.id RETURNING * INTO v_hold;
+    FOR v_part IN SELECT * FROM unnest(v_hold.lot_ids, v_hold.lot_amounts) AS p (lot_id, amount) LOOP
+        v_take := least(v_rest, v_part.amount);
+        UPDATE billing_lot SET held = held - v_part.amount, remaining = remaining - v_take WHERE id = v_part.lot_id;
+        IF v_take > 0 THEN
+            v_lot_ids := v_lot_ids || v_part.lot_id;
+            v_lot_amounts := v_lot_amounts || v_take;
+            v_rest := v_rest - v_take;
+        END IF;
+    END LOOP;
+    FOR v_part IN
+        SELECT id AS lot_id, remaining - held AS amount FROM billing_lot
+        WHERE account_id = v_usage.account_id AND closed_at IS NULL AND booked_at IS NOT NULL AND remaining > held
+        ORDER BY priority, expires_at NULLS LAST, paid_amount > 0, created_at, id
+    LOOP
+        EXIT WHEN v_rest <= 0;
+        v_take := least(v_rest, v_part.amount);
+        UPDATE billing_lot SET remaining = remaining - v_take WHERE id = v_part.lot_id;
+        v_lot_ids := v_lot_ids || v_part.lot_id;
+        v_lot_amounts := v_lot_amounts || v_take;
+        v_rest := v_rest - v_take;
+    END LOOP;
+    charged := p_item.charge - v_rest;
+    lost := v_rest;
+    UPDATE billing_wallet SET balance = balance - charged, held = held - coalesce(v_hold.credits, 0)
+        WHERE account_id = v_usage.account_id RETURNING balance INTO balance_after;
+
+    INSERT INTO billing_ledgertransaction (id, kind, at, account_id, reason, actor)
+        VALUES (v_usage.id, 'call', p_now, v_usage.account_id, p_item.reason, '');
+    IF p_item.charge > 0 THEN
+        INSERT INTO billing_ledgerentry
+            (transaction_id, ledger_account_id, unit, amount, balance_after, lot_ids, lot_amounts)
+        SELECT v_usage.id, e.ledger_account_id, 'credit', e.amount, e.balance_after, e.lot_ids, e.lot_amounts
+        FROM (VALUES
+            (v_usage.account_id, -charged, balance_after, v_lot_ids, v_lot_amounts),
+            (ledger_account('consumed', 'credit'), p_item.charge, NULL, NULL, NULL),
+            (ledger_account('operator_loss', 'credit'), -lost, NULL, NULL, NULL)
+        ) AS e (ledger_account_id, amount, balance_after, lot_ids, lot_amounts)
+        WHERE e.amount <> 0;
+    END IF;
+
+    -- The reaper may have taken the process for dead and booked the worst case as unknown: that is known now.
+    SELECT sum(e.amount) INTO v_reaped_usd
+    FROM billing_ledgertransaction t JOIN billing_ledgerentry e ON e.transaction_id = t.id
+    WHERE t.idempotency_key = 'reap:' || v_usage.id AND e.ledger_account_id = ledger_account('unknown_cost', 'USD');
+    INSERT INTO billing_ledgerentry (transaction_id, ledger_account_id, unit, amount)
+    SELECT v_usage.id, ledger_account(e.kind, 'USD'), 'USD', e.amount
+    FROM (VALUES
+        ('unknown_cost', -coalesce(v_reaped_usd, 0)),
+        ('provider_cost', coalesce(v_reaped_usd, 0)),
+        (p_item.loss_kind, p_item.loss_usd),
+        ('provider_cost', -p_item.loss_usd)
+    ) AS e (kind, amount)
+    WHERE e.amount <> 0;
+
+    DELETE FROM billing_usagerecord
+        WHERE id = v_usage.id AND started_at = v_usage.started_at AND "end" = 'process_died';
+    v_usage.credits_charged := charged;
+    v_usage.credits_lost := lost;
+    INSERT INTO billing_usagerecord SELECT v_usage.*;
+    RETURN NEXT;
+END $$;
+
+-- Ends calls: usage row, ledger, lots, wallet, hold. Verdicts: settled, late (its hold was gone, booked all the same),
+-- duplicate (booked before; answers what was booked), busy (try again), no_wallet.
+CREATE FUNCTION ledger_calls_settle(p_items json, p_now timestamptz, p_wait boolean)
+RETURNS TABLE (request_id uuid, verdict text, charged numeric, lost numeric, balance_after numeric)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_items ledger_call_item[] := ARRAY(SELECT json_populate_recordset(NULL::ledger_call_item, p_items));
+    v_states text[];
+    v_locked uuid[];
+    v_ids uuid[];
+    v_charges numeric[];
+    v_balances numeric[];
+    v_dead uuid[];
+    v_item record;
+    v_lot uuid;
+    v_consumed uuid := ledger_account('consumed', 'credit');
+    v_provider_cost uuid := ledger_account('provider_cost', 'USD');
+    v_operator_loss uuid := ledger_account('operator_loss', 'USD');
+    v_unknown_cost uuid := ledger_account('unknown_cost', 'USD');
+BEGIN
+    v_locked := ledger_wallets_lock(
+        ARRAY(SELECT DISTINCT (i.usage).account_id FROM unnest(v_items) AS i WHERE i.charge > 0 OR i.held > 0), p_now, p_wait);
+
+    v_states := ARRAY(
+        SELECT CASE
+            WHEN NOT i.reaped AND (SELECT 1 FROM billing_ledgertransaction t WHERE t.id = (i.usage).id) IS NOT NULL
+                THEN 'duplicate'
+            WHEN i.reaped AND h.id IS NULL THEN 'duplicate'
+            WHEN row_number() OVER (PARTITION BY (i.usage).id ORDER BY i.ordinality) > 1 THEN 'busy'
+            WHEN (i.charge > 0 OR i.held > 0) AND NOT (i.usage).account_id = ANY (v_locked)
+                THEN CASE WHEN p_wait THEN 'no_wallet' ELSE 'busy' END
+            WHEN h.id IS NULL OR i.charge > h.credits THEN 'careful'
+            ELSE 'simple'
+        END
+        FROM unnest(v_items) WITH ORDINALITY AS i
+        LEFT JOIN LATERAL (SELECT id, credits FROM billing_hold b WHERE b.id = (i.usage).id LIMIT 1) h ON true
+        ORDER BY i.ordinality
+    );
+
+    WITH item AS MATERIALIZED (
+        SELECT (i.usage).id AS id, (i.usage).account_id AS account_id, i.charge, i.loss_usd, i.loss_kind, i.reason, i.reaped,
+               i.usage, i.ordinality,
+               CASE WHEN i.reaped THEN gen_random_uuid() ELSE (i.usage).id END AS transaction_id
+        FROM unnest(v_items) WITH ORDINALITY AS i
+        WHERE v_states[i.ordinality] = 'simple'
+    ), hold AS (
+        DELETE FROM billing_hold h USING item WHERE h.id = item.id
+        RETURNING h.id, h.account_id, h.credits, h.lot_ids, h.lot_amounts
+    ), pin AS (
+        SELECT hold.id AS call_id, p.lot_id, p.amount, p.ordinality AS position,
+               least(p.amount, greatest(0, item.charge
+                   - (sum(p.amount) OVER (PARTITION BY hold.id ORDER BY p.ordinality) - p.amount))) AS taken
+        FROM hold
+        JOIN item ON item.id = hold.id
+        CROSS JOIN LATERAL unnest(hold.lot_ids, hold.lot_amounts) WITH ORDINALITY AS p (lot_id, amount, ordinality)
+    ), lot AS (
+        UPDATE billing_lot l SET held = l.held - s.amount, remaining = l.remaining - s.taken
+        FROM (SELECT lot_id, sum(amount) AS amount, sum(taken) AS taken FROM pin GROUP BY lot_id) s
+        WHERE l.id = s.lot_id
+        RETURNING l.id, l.closed_at IS NOT NULL AND l.remaining > l.held AS dead
+    ), wallet AS (
+        UPDATE billing_wallet w SET balance = w.balance - s.charge, held = w.held - s.credits
+        FROM (SELECT item.account_id, sum(item.charge) AS charge, sum(hold.credits) AS credits
+              FROM item JOIN hold ON hold.id = item.id GROUP BY item.account_id HAVING sum(hold.credits) > 0) s
+        WHERE w.account_id = s.account_id
+        RETURNING w.account_id, w.balance + s.charge AS balance_before
+    ), booked AS (
+        SELECT item.*, wallet.balance_before
+               - sum(item.charge) OVER (PARTITION BY item.account_id ORDER BY item.ordinality) AS balance_after
+        FROM item
+        JOIN hold ON hold.id = item.id
+        LEFT JOIN wallet ON wallet.account_id = item.account_id
+    ), transactions AS (
+        INSERT INTO billing_ledgertransaction (id, kind, idempotency_key, at, account_id, reason, actor)
+        SELECT transaction_id, CASE WHEN reaped THEN 'reaped' ELSE 'call' END, CASE WHEN reaped THEN 'reap:' || id END,
+               p_now, account_id, reason, CASE WHEN reaped THEN 'system' ELSE '' END
+        FROM booked
+    ), entries AS (
+        INSERT INTO billing_ledgerentry (transaction_id, ledger_account_id, unit, amount, balance_after, lot_ids, lot_amounts)
+        SELECT b.transaction_id, b.account_id, 'credit', -b.charge, b.balance_after, p.lot_ids, p.lot_amounts
+        FROM booked b
+        JOIN (SELECT call_id, array_agg(lot_id ORDER BY position) AS lot_ids, array_agg(taken ORDER BY position) AS lot_amounts
+              FROM pin WHERE taken > 0 GROUP BY call_id) p ON p.call_id = b.id
+        WHERE b.charge > 0
+        UNION ALL
+        SELECT transaction_id, v_consumed, 'credit', charge, NULL, NULL, NULL FROM booked WHERE charge > 0
+        UNION ALL
+        SELECT transaction_id, CASE loss_kind WHEN 'unknown_cost' THEN v_unknown_cost ELSE v_operator_loss END, 'USD',
+               loss_usd, NULL, NULL, NULL
+        FROM booked WHERE loss_usd > 0
+        UNION ALL
+        SELECT transaction_id, v_provider_cost, 'USD', -loss_usd, NULL, NULL, NULL FROM booked WHERE loss_usd > 0
+    ), usages AS (
+        INSERT INTO billing_usagerecord SELECT (b.usage).* FROM booked b
+    )
+    SELECT array_agg(b.id), array_agg(b.charge), array_agg(b.balance_after),
+           (SELECT array_agg(lot.id) FROM lot WHERE lot.dead)
+    INTO v_ids, v_charges, v_balances, v_dead
+    FROM booked b;
+
+    IF cardinality(v_ids) IS DISTINCT FROM nullif((SELECT count(*)::int FROM unnest(v_states) s WHERE s = 'simple'), 0) THEN
+        RAISE EXCEPTION 'a hold vanished between two statements' USING ERRCODE = 'serialization_failure';
+    END IF;
+
+    -- What a dead lot gets back ends at once, in the same transaction.
+    FOREACH v_lot IN ARRAY coalesce(v_dead, '{}') LOOP
+        PERFORM ledger_lot_close(v_lot, 'expiry', p_now, 'released after its end', 'system');
+    END LOOP;
+
+    RETURN QUERY SELECT u.id, 'settled', u.charge, 0::numeric, u.balance
+        FROM unnest(v_ids, v_charges, v_balances) AS u (id, charge, balance);
+
+    FOR v_item IN
+        SELECT i.*, v_states[i.ordinality] AS state,
+               (SELECT 1 FROM billing_hold h WHERE h.id = (i.usage).id) IS NOT NULL AS has_hold
+        FROM unnest(v_items) WITH ORDINALITY AS i WHERE v_states[i.ordinality] <> 'simple' ORDER BY i.ordinality
+    LOOP
+        request_id := (v_item.usage).id;
+        verdict := v_item.state;
+        charged := NULL;
+        lost := NULL;
+        balance_after := NULL;
+        IF v_item.state = 'careful' THEN
+            verdict := CASE WHEN v_item.has_hold THEN 'settled' ELSE 'late' END;
+            SELECT s.charged, s.lost, s.balance_after INTO charged, lost, balance_after
+            FROM ledger_call_settle_carefully(
+                (v_item.held, v_item.charge, v_item.loss_usd, v_item.loss_kind, v_item.reason, v_item.reaped, v_item.usage)
+                ::ledger_call_item, p_now) s;
+            FOR v_lot IN
+                SELECT l.id FROM billing_lot l
+                WHERE l.account_id = (v_item.usage).account_id AND l.closed_at IS NOT NULL AND l.remaining > l.held
+            LOOP
+                PERFORM ledger_lot_close(v_lot, 'expiry', p_now, 'released after its end', 'system');
+            END LOOP;
+        ELSIF v_item.state = 'duplicate' THEN
+            SELECT -e.amount, 0, e.balance_after INTO charged, lost, balance_after
+            FROM billing_ledgerentry e
+            WHERE e.transaction_id = request_id AND e.ledger_account_id = (v_item.usage).account_id LIMIT 1;
+            charged := coalesce(charged, 0);
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+
+-- Grants lots. Verdicts: granted, duplicate (its idempotency key was used: answers that lot), no_wallet. A lot that begins later
+-- enters the balance when it is due.
+CREATE FUNCTION ledger_lots_grant(p_items json, p_now timestamptz)
+RETURNS TABLE (idempotency_key text, verdict text, lot_id uuid, balance_after numeric)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_items ledger_grant_item[] := ARRAY(SELECT json_populate_recordset(NULL::ledger_grant_item, p_items));
+    v_locked uuid[];
+    v_item ledger_grant_item;
+    v_existing uuid;
+BEGIN
+    v_locked := ledger_wallets_lock(ARRAY(SELECT DISTINCT account_id FROM unnest(v_items)), p_now, true);
+    FOREACH v_item IN ARRAY v_items LOOP
+        idempotency_key := v_item.idempotency_key;
+        lot_id := v_item.lot_id;
+        balance_after := NULL;
+        v_existing := NULL;
+        SELECT l.id INTO v_existing FROM billing_lot l WHERE l.grant_key = v_item.idempotency_key;
+        IF v_existing IS NOT NULL THEN
+            verdict := 'duplicate';
+            lot_id := v_existing;
+        ELSIF NOT v_item.account_id = ANY (v_locked) THEN
+            verdict := 'no_wallet';
+        ELSE
+            verdict := 'granted';
+            INSERT INTO billing_lot (id, account_id, kind, amount, remaining, held, paid_amount, paid_currency, payment_id,
+                                     effective_at, expires_at, priority, source, created_at, grant_key)
+            VALUES (v_item.lot_id, v_item.account_id, v_item.kind, v_item.amount, v_item.amount, 0, v_item.paid_amount,
+                    v_item.paid_currency, v_item.payment_id, v_item.effective_at, v_item.expires_at, v_item.priority,
+                    v_item.source, p_now, v_item.idempotency_key);
+            IF v_item.effective_at <= p_now THEN
+                balance_after := ledger_lot_book(v_item.lot_id, p_now, 'grant:' || v_item.idempotency_key, v_item.reason,
+                                                 v_item.actor);
+            END IF;
+            UPDATE billing_wallet SET next_change_at = ledger_next_change(account_id) WHERE account_id = v_item.account_id;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+
+-- Books everything due on the wallets nobody has used since; at most `p_limit` of them. Returns how many.
+CREATE FUNCTION ledger_due_wallets_roll(p_now timestamptz, p_limit integer) RETURNS integer LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN cardinality(ledger_wallets_lock(
+        ARRAY(SELECT account_id FROM billing_wallet WHERE next_change_at <= p_now ORDER BY next_change_at LIMIT p_limit),
+        p_now, false));
+END $$;

@@ -1,0 +1,33 @@
+"""Scheduled work on the ledger; each task calls one service and is safe to run twice and at once."""
+
+import logging
+
+from celery import shared_task
+
+from iafactory.common import clock
+
+from . import services
+from .foundations import usage_partitions_ensure
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task(name="billing.ledger.reap_holds", time_limit=60)
+def reap_holds() -> int:
+    """Close holds that outlived their process."""
+    reaped = services.holds_reap()
+    if reaped:
+        logger.warning("%d holds outlived their process and were closed", reaped)
+    return reaped
+
+
+@shared_task(name="billing.ledger.roll_due_wallets", time_limit=120)
+def roll_due_wallets() -> int:
+    """Book lots that became effective or expired."""
+    return services.due_wallets_roll()
+
+
+@shared_task(name="billing.ledger.ensure_usage_partitions", time_limit=120)
+def ensure_usage_partitions() -> int:
+    """Make the usage log's partitions ahead of time."""
+    return usage_partitions_ensure(now=clock.now())

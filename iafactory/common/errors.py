@@ -1,0 +1,153 @@
+"""Error bodies: one exception, one shape per dialect, stable codes.
+
+`ApiError` is raised by views and services of the API. `/v1/*` answers OpenAI's body, everything else
+`{"error": {"code", "message", "param", "request_id"}}`.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404
+from rest_framework import exceptions
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+from . import request_id
+
+logger = logging.getLogger(__name__)
+
+# What OpenAI's clients call the family of an error; anything else is the family of its status.
+_OPENAI_TYPES = {
+    400: "invalid_request_error",
+    401: "invalid_request_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    409: "conflict",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    502: "upstream_error",
+    503: "service_unavailable_error",
+    504: "timeout",
+}
+
+
+class ApiError(Exception):
+    """An answer other than success: HTTP `status`, stable `code`, a `message` for humans.
+
+    `retry_after_seconds` becomes `Retry-After`; `final` adds `x-should-retry: false`, which stops the automatic retries of
+    the official clients. 402 is always final.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_seconds: float | None = None,
+        final: bool = False,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.param = param
+        self.extra = dict(extra or {})
+        self.headers = dict(headers or {})
+        if retry_after_seconds is not None:
+            # Anthropic's clients obey any Retry-After, however long.
+            self.headers["retry-after"] = str(max(1, min(60, round(retry_after_seconds))))
+        if final or status == 402:
+            self.headers["x-should-retry"] = "false"
+
+
+def openai_body(error: ApiError) -> dict[str, Any]:
+    """OpenAI's error object; all four keys are always there."""
+    return {
+        "error": {
+            "message": error.message,
+            "type": _OPENAI_TYPES.get(error.status, "api_error"),
+            "param": error.param,
+            "code": error.code,
+            **error.extra,
+        }
+    }
+
+
+def plain_body(error: ApiError) -> dict[str, Any]:
+    """The error object of every address outside `/v1/`."""
+    body: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.param:
+        body["param"] = error.param
+    if error.extra:
+        body["details"] = error.extra
+    return {"error": body | {"request_id": request_id.current()}}
+
+
+def error_body(error: ApiError, path: str) -> dict[str, Any]:
+    """The body of `error` in the dialect that clients of `path` speak."""
+    return openai_body(error) if path.startswith("/v1/") else plain_body(error)
+
+
+def _first_detail(detail: Any, param: str | None = None) -> tuple[str, str | None]:
+    """The first message of a DRF error detail, and the field it belongs to (`a.b.0`)."""
+    if isinstance(detail, Mapping):
+        key, value = next(iter(detail.items()))
+        name = param if key == "non_field_errors" else f"{param}.{key}" if param else str(key)
+        return _first_detail(value, name)
+    if isinstance(detail, list) and detail:
+        return _first_detail(detail[0], param)
+    return str(detail), param
+
+
+_DRF_CODES: dict[type[Exception], tuple[int, str]] = {
+    exceptions.NotAuthenticated: (401, "not_authenticated"),
+    exceptions.AuthenticationFailed: (401, "invalid_credentials"),
+    exceptions.MethodNotAllowed: (405, "method_not_allowed"),
+    exceptions.UnsupportedMediaType: (415, "unsupported_media_type"),
+    exceptions.NotAcceptable: (406, "not_acceptable"),
+}
+
+
+def _from_drf(error: exceptions.APIException) -> ApiError:
+    if isinstance(error, exceptions.ValidationError):
+        message, param = _first_detail(error.detail)
+        return ApiError(400, "invalid_request", message, param=param)
+    if isinstance(error, exceptions.ParseError):
+        return ApiError(400, "invalid_json", "The body is not valid JSON.")
+    for kind, (status, code) in _DRF_CODES.items():
+        if isinstance(error, kind):
+            message, _ = _first_detail(error.detail)
+            return ApiError(status, code, message)
+    message, _ = _first_detail(error.detail)
+    return ApiError(error.status_code, str(error.default_code), message)
+
+
+def drf_exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's exception hook: every refusal of the JSON API leaves through here, in one shape."""
+    match error:
+        case ApiError():
+            api_error = error
+        case Http404():
+            api_error = ApiError(404, "not_found", "There is no such object.")
+        case PermissionDenied() | exceptions.PermissionDenied():
+            api_error = ApiError(403, "permission_denied", str(error) or "You may not do this.")
+        case exceptions.APIException():
+            api_error = _from_drf(error)
+        case _:
+            return None
+    set_rollback()
+    headers = dict(api_error.headers)
+    if api_error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return Response(error_body(api_error, context["request"].path), status=api_error.status, headers=headers)
