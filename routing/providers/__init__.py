@@ -1,1 +1,6 @@
-"""Upstream AI providers: one adapter per wire protocol, plain Python without Django or models."""
+"""Upstream AI providers: one adapter per wire protocol, plain Python without Django or models.
+
+Importing the package registers every adapter it ships.
+"""
+
+from routing.providers import openai as openai

@@ -193,7 +193,8 @@ def classify(
         failure = _BY_CODE.get(name)
         if failure is not None:
             return failure, "context_length_exceeded" if name in _CONTEXT_CODES else name
-    code = code or _text(error.get("type"))
+    names = [code, error.get("status"), error.get("type")]
+    code = next((name for name in names if isinstance(name, str) and name and not name.isdigit()), code)
     if status is None:
         return FailureClass.INTERNAL, code
     return _BY_STATUS.get(status, FailureClass.INTERNAL), code
