@@ -8,9 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TypedDict
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 _PR_SET_PDEATHSIG = 1
 # Loaded before any fork: between fork and exec nothing may be imported or allocated for long.
@@ -55,9 +55,19 @@ def spawn(
         )
 
 
-def as_user(user: tuple[int, int] | None) -> dict[str, object]:
-    """The arguments of `subprocess` that change to (uid, gid) and drop every other group."""
-    return {} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}
+class UserArguments(TypedDict):
+    """The arguments of `subprocess` that say whom a process runs as; None keeps what we are."""
+
+    user: int | None
+    group: int | None
+    extra_groups: list[int] | None
+
+
+def as_user(user: tuple[int, int] | None) -> UserArguments:
+    """Changes to (uid, gid) and drops every other group; None changes nothing."""
+    if user is None:
+        return {"user": None, "group": None, "extra_groups": None}
+    return {"user": user[0], "group": user[1], "extra_groups": []}
 
 
 def open_log(path: Path) -> IO[bytes]:
@@ -111,6 +121,14 @@ def kill_group(pid: int) -> None:
         return
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; one that only waits for an idle init to take its exit code does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def stop_orphan(
     pid: int, *, is_ours: Callable[[psutil.Process], bool], numbers: Sequence[signal.Signals], seconds: float
 ) -> bool:
@@ -120,15 +138,12 @@ def stop_orphan(
     """
     try:
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE or not is_ours(process):
+        if not is_alive(process) or not is_ours(process):
             return False
         for number in (*numbers, signal.SIGKILL):
             process.send_signal(number)
-            try:
-                process.wait(seconds)
-            except psutil.TimeoutExpired:
-                continue
-            break
+            if wait_until(lambda: not is_alive(process), seconds=seconds):
+                break
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
     return True

@@ -21,14 +21,15 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import psycopg
 import redis
 
-from .processes import as_user, last_lines, spawn, stop_orphan, stop_processes, wait_until
+from .processes import as_user, is_alive, last_lines, spawn, stop_orphan, stop_processes, wait_until
 from .urls import POSTGRES_PORT, postgres_url, redis_url
 
 DATABASE_NAME = "iafactory"
@@ -42,6 +43,10 @@ _START_SECONDS = 60.0
 
 class ServerError(Exception):
     """A server could not be started; the text says what to do in one line."""
+
+
+class StartInterrupted(ServerError):
+    """The caller asked to stop while a server was starting; it has been stopped."""
 
 
 class VarInUse(ServerError):
@@ -103,10 +108,11 @@ class PostgresServer:
         assert self._socket_folder is not None, "start the server first"
         return postgres_url(str(self._socket_folder), database=database)
 
-    def start(self) -> None:
+    def start(self, *, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Starts the server, creating its data and the database on first use; returns when it answers.
 
-        A server left behind by a killed run is stopped first. Raises ServerError with the end of the server's log.
+        A server left behind by a killed run is stopped first. Raises ServerError with the end of the server's log,
+        StartInterrupted when `should_stop` becomes true.
         """
         _make_private_folder(self.log.parent)
         if self._programs is None:
@@ -139,7 +145,7 @@ class PostgresServer:
             user=self._user,
             parent_death_signal=signal.SIGINT,
         )
-        self._wait_for_answer()
+        self._wait_for_answer(should_stop)
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE_NAME]).fetchone():
                 connection.execute(f"CREATE DATABASE {DATABASE_NAME}")
@@ -185,7 +191,7 @@ class PostgresServer:
             raise ServerError(f"PostgreSQL could not create its data folder {self.data}: {message}")
         unfinished.rename(self.data)
 
-    def _wait_for_answer(self) -> None:
+    def _wait_for_answer(self, should_stop: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _START_SECONDS
         assert self.process is not None
         while True:
@@ -194,6 +200,9 @@ class PostgresServer:
                 return
             except psycopg.OperationalError as error:
                 failure = str(error).strip().splitlines()[-1]
+            if should_stop():
+                self.stop(seconds=1.0)
+                raise StartInterrupted("PostgreSQL was asked to stop while it started")
             if self.process.poll() is not None:
                 failure = " | ".join(last_lines(self.log, 3)) or f"exit code {self.process.returncode}"
             elif time.monotonic() < deadline:
@@ -219,8 +228,8 @@ class RedisServer:
         assert self._socket is not None, "start the server first"
         return redis_url(str(self._socket))
 
-    def start(self) -> None:
-        """Starts the server, returns when it answers; one left by a killed run is stopped first. Raises ServerError."""
+    def start(self, *, should_stop: Callable[[], bool] = lambda: False) -> None:
+        """Starts the server, returns when it answers. Leftovers and errors: as PostgreSQL's."""
         _make_private_folder(self.log.parent)
         data = _make_private_folder(self.var / "redis")
         pid_file = data / "redis.pid"
@@ -243,6 +252,9 @@ class RedisServer:
                     return
                 except redis.RedisError as error:
                     failure = str(error)
+                if should_stop():
+                    self.stop(seconds=1.0)
+                    raise StartInterrupted("Redis was asked to stop while it started")
                 if self.process.poll() is not None:
                     failure = " | ".join(last_lines(self.log, 3)) or f"exit code {self.process.returncode}"
                 elif time.monotonic() < deadline:
@@ -271,13 +283,13 @@ class LocalServers:
         self.postgres = None if self._database_url else PostgresServer(var, durable=durable)
         self.redis = None if self._redis_url else RedisServer(var, durable=durable)
 
-    def start(self) -> None:
+    def start(self, *, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Starts ours and waits until they answer. Raises ServerError, with nothing left running."""
         try:
             if self.redis is not None:
-                self.redis.start()
+                self.redis.start(should_stop=should_stop)
             if self.postgres is not None:
-                self.postgres.start()
+                self.postgres.start(should_stop=should_stop)
         except BaseException:
             self.stop()
             raise
@@ -463,18 +475,31 @@ def _redis_program() -> str:
 
 
 def _postgres_stop_orphan(data: Path) -> None:
-    """Stops the server that a killed run left on this data folder, so that a new one can own it."""
+    """Stops the server that a killed run left on this data folder and removes its pid file.
+
+    With the file in place PostgreSQL refuses to start when some other process of its user has that pid by now.
+    """
+    pid_file = data / "postmaster.pid"
     try:
-        pid = int((data / "postmaster.pid").read_text().splitlines()[0])
-    except (FileNotFoundError, IndexError, ValueError):
+        pid = int(pid_file.read_text().split("\n", 1)[0])
+    except (FileNotFoundError, ValueError):
         return
-    # A server works inside its data folder: a recycled pid does not.
-    stop_orphan(
-        pid,
-        is_ours=lambda process: process.name() == "postgres" and process.cwd() == str(data),
-        numbers=[signal.SIGINT, signal.SIGQUIT],
-        seconds=5.0,
-    )
+    is_ours = partial(_works_in, data=data, name="postgres")
+    stop_orphan(pid, is_ours=is_ours, numbers=[signal.SIGINT, signal.SIGQUIT], seconds=5.0)
+    # Its workers leave when they notice; none may share the files with the next server.
+    workers = [process for process in psutil.process_iter() if is_ours(process)]
+    wait_until(lambda: not any(is_alive(worker) for worker in workers), seconds=5.0)
+    for worker in workers:
+        stop_orphan(worker.pid, is_ours=is_ours, numbers=[], seconds=5.0)
+    pid_file.unlink(missing_ok=True)
+
+
+def _works_in(process: psutil.Process, *, data: Path, name: str) -> bool:
+    """Whether this is that server: it works inside its data folder, a stranger with a recycled pid does not."""
+    try:
+        return bool(process.name() == name and process.cwd() == str(data))
+    except psutil.Error:
+        return False
 
 
 def _redis_stop_orphan(pid_file: Path, data: Path) -> None:
@@ -484,15 +509,7 @@ def _redis_stop_orphan(pid_file: Path, data: Path) -> None:
         return
     stop_orphan(
         pid,
-        is_ours=lambda process: process.name() == "redis-server" and process.cwd() == str(data),
+        is_ours=partial(_works_in, data=data, name="redis-server"),
         numbers=[signal.SIGTERM],
         seconds=5.0,
     )
-
-
-def postmaster_is_running(data: Path) -> bool:
-    """Whether a PostgreSQL runs on this data folder, whoever started it."""
-    try:
-        return psutil.Process(int((data / "postmaster.pid").read_text().splitlines()[0])).name() == "postgres"
-    except (FileNotFoundError, IndexError, ValueError, psutil.NoSuchProcess):
-        return False

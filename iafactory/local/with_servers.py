@@ -23,7 +23,8 @@ def run(command: list[str]) -> int:
         var = Path(os.environ.get("VAR") or PROJECT / "var-dev").resolve()
         servers = LocalServers(var)
         try:
-            closing.enter_context(var_lock(var))
+            if servers.postgres is not None or servers.redis is not None:
+                closing.enter_context(var_lock(var))
         except VarInUse:
             var = Path(closing.enter_context(temporary_folder()))
             closing.enter_context(var_lock(var))
@@ -32,6 +33,7 @@ def run(command: list[str]) -> int:
                 closing.callback(servers.postgres.remove_outside_data)
         closing.callback(servers.stop)
         servers.start()
+        var.mkdir(parents=True, exist_ok=True)
         secrets = local_secrets(var)
         environment = {
             "DJANGO_SETTINGS_MODULE": "iafactory.settings",

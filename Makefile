@@ -1,0 +1,89 @@
+# Everything one types. `make run` and `make test` need Python 3.11+ and make, nothing else.
+
+PYTHON ?= python3
+BIN := .venv/bin
+MANAGE := $(BIN)/python manage.py
+# One PostgreSQL and one Redis around a command, unless DATABASE_URL and REDIS_URL are set.
+WITH_SERVERS := $(BIN)/python -m iafactory.local.with_servers
+RUN_READY := .venv/.installed-run
+DEV_READY := .venv/.installed-dev
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c requirements.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint types imports migrations deploy-check schema schema-update format lock clean
+
+help:
+	@echo "make run            the whole product on http://127.0.0.1:8000  (PORT, HOST, VAR, DATABASE_URL, REDIS_URL)"
+	@echo "make test           all tests on a real PostgreSQL and Redis     (ARGS=\"-k ledger -x\")"
+	@echo "make check          lint, imports, types, migrations, deploy-check, schema: each is a target too"
+	@echo "make format         format the code and fix what ruff can fix"
+	@echo "make schema-update  rewrite docs/openapi.yaml"
+	@echo "make lock           rewrite requirements.lock from what is installed"
+	@echo "make clean          remove the virtual environment, caches and test data; var/ stays"
+
+# exec: the signals that make passes on must reach the supervisor, not a shell.
+run: $(RUN_READY)
+	@STOP_WITH_PARENT=1 exec $(BIN)/python -m iafactory.local.run
+
+test: $(DEV_READY)
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+check: lint imports
+	@$(WITH_SERVERS) $(MAKE) --no-print-directory types migrations deploy-check schema
+
+lint: $(DEV_READY)
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+
+imports: $(DEV_READY)
+	@$(BIN)/lint-imports
+
+types: $(DEV_READY)
+	@$(WITH_SERVERS) $(BIN)/python -m mypy .
+
+migrations: $(DEV_READY)
+	@$(WITH_SERVERS) $(MANAGE) makemigrations --check --dry-run
+
+deploy-check: $(DEV_READY)
+	@IAFACTORY_ENV=production ALLOWED_HOSTS=iafactory.example PUBLIC_URL=https://iafactory.example \
+		$(WITH_SERVERS) $(MANAGE) check --deploy --fail-level WARNING
+
+schema: $(DEV_READY)
+	@$(WITH_SERVERS) sh -c '$(MANAGE) spectacular --validate --file "$$VAR/openapi.yaml" && diff -u docs/openapi.yaml "$$VAR/openapi.yaml"' \
+		|| { echo "docs/openapi.yaml is not what the code says; to accept the code: make schema-update" >&2; exit 1; }
+
+schema-update: $(DEV_READY)
+	@$(WITH_SERVERS) $(MANAGE) spectacular --validate --file docs/openapi.yaml
+
+format: $(DEV_READY)
+	@$(BIN)/python -m ruff check --fix .
+	@$(BIN)/python -m ruff format .
+
+lock: $(DEV_READY)
+	@{ sed -n 1p requirements.lock; $(BIN)/python -m pip freeze --disable-pip-version-check; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "error: Python 3.11 or newer is needed and $(PYTHON) is $$($(PYTHON) --version 2>&1); name another one: make run PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "error: $(PYTHON) cannot make virtual environments; install its venv package (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "Creating the virtual environment .venv"
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+
+$(RUN_READY): requirements.txt requirements.lock | $(BIN)/python
+	@echo "Installing requirements (first run and after a change only)…"
+	@$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+$(DEV_READY): requirements-dev.txt requirements.txt requirements.lock | $(BIN)/python
+	@echo "Installing requirements for tests and checks (first run and after a change only)…"
+	@$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $(RUN_READY) $@
+
+# A server started by root may keep its data outside; the folder names the place.
+clean:
+	@for record in var-test/postgres.location var-dev/postgres.location; do \
+		if [ -f "$$record" ]; then rm -rf "$$(cat "$$record")"; fi; done
+	@rm -rf .venv var-test var-dev staticfiles .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './var/*' -prune -exec rm -rf {} +
