@@ -279,8 +279,11 @@ class Limiter:
 
         Counters are never lowered, so that running it at any moment is safe.
         """
+        return await self._rebuild(now_ms, "always")
+
+    async def _rebuild(self, now_ms: int, condition: str) -> bool:
         token = secrets.token_hex(16)
-        if not await self._lock(token):
+        if not await self._lock(token, condition):
             return False
         try:
             run_id, _ = await self._look()
@@ -305,7 +308,7 @@ class Limiter:
         try:
             async with asyncio.timeout(_REBUILD_WAIT_SECONDS):
                 while True:
-                    if await self.epoch_ensure() or await self.rebuild(now_ms=now_ms):
+                    if await self.epoch_ensure() or await self._rebuild(now_ms, "lost"):
                         return self._epoch
                     await asyncio.sleep(_REBUILD_POLL_SECONDS)
         except TimeoutError as error:
@@ -326,8 +329,8 @@ class Limiter:
         if raised < 0:
             raise LimiterUnavailable("the rebuild took longer than its lock")
 
-    async def _lock(self, token: str) -> bool:
-        return await self._run(_RECOVER_SCRIPT, 2, [_EPOCH_KEY, _REBUILD_LOCK_KEY, "lock", token]) == 1
+    async def _lock(self, token: str, condition: str) -> bool:
+        return await self._run(_RECOVER_SCRIPT, 2, [_EPOCH_KEY, _REBUILD_LOCK_KEY, "lock", token, condition]) == 1
 
     async def _unlock(self, token: str) -> None:
         # Out of reach, the lock ends by itself.

@@ -2,7 +2,7 @@
 --
 -- KEYS: epoch, rebuild lock, then one counter per row. ARGV[1]: verb; the rest depends on it.
 --   look                              -> run id, stored epoch ('' when missing); refreshes the epoch's TTL when it is valid
---   lock,   token                     -> 1, or 0 when another process rebuilds
+--   lock,   token, 'always' or 'lost' -> 1, or 0 when another process rebuilds, or (lost) has just done so
 --   raise,  token, value, ttl ms, ... -> counters raised, -1 when the lock was lost; renews the lock
 --   commit, token, epoch              -> 1 and unlocked, or 0 when the lock was lost or the server restarted meanwhile
 --   unlock, token                     -> 1, or 0 when the lock was lost
@@ -12,15 +12,19 @@ local EPOCH_TTL_MS, LOCK_TTL_MS = 30 * 86400000, 15000
 
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 local stored = redis.call('GET', KEYS[1])
+local valid = stored and string.sub(stored, 1, 40) == run_id
 
 if ARGV[1] == 'look' then
-  if stored and string.sub(stored, 1, 40) == run_id then
+  if valid then
     redis.call('PEXPIRE', KEYS[1], EPOCH_TTL_MS)
   end
   return {run_id, stored or ''}
 end
 
 if ARGV[1] == 'lock' then
+  if valid and ARGV[3] == 'lost' then
+    return 0
+  end
   return redis.call('SET', KEYS[2], ARGV[2], 'NX', 'PX', LOCK_TTL_MS) and 1 or 0
 end
 
