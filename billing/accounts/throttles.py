@@ -83,6 +83,6 @@ def client_address(request: Request) -> str:
         address = ipaddress.ip_address(request.META.get("REMOTE_ADDR", ""))
     except ValueError:
         return ""
-    if isinstance(address, ipaddress.IPv6Address):
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
         return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
+    return str(getattr(address, "ipv4_mapped", None) or address)

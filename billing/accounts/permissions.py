@@ -1,0 +1,58 @@
+"""Who may call what. Without credentials every class answers 401, with the wrong ones 403."""
+
+from typing import Any
+
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework_simplejwt.tokens import AccessToken
+
+from iafactory.common.errors import ApiError
+
+from .models import ApiKey, User
+
+
+class HasScope(BasePermission):
+    """`permission_classes = [HasScope("billing:read")]`: a key with that scope.
+
+    A user's session passes for what customers may give to their keys. 403 `insufficient_scope` otherwise.
+    """
+
+    def __init__(self, scope: str) -> None:
+        self.scope = ApiKey.Scope(scope).value
+
+    def __call__(self) -> "HasScope":
+        """DRF instantiates permission classes; this one is ready."""
+        return self
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        scopes: Any = ()
+        match request.auth:
+            case ApiKey():
+                scopes = request.auth.scopes
+            case AccessToken():
+                scopes = ApiKey.CUSTOMER_SCOPES
+            case _:
+                return False
+        if self.scope not in scopes:
+            raise ApiError(403, "insufficient_scope", f"This needs an API key with the scope {self.scope}.")
+        return True
+
+
+class IsUserSession(BasePermission):
+    """A person who logged in. API keys may not manage keys or users: 403 `user_session_required`."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        if isinstance(request.auth, ApiKey):
+            raise ApiError(403, "user_session_required", "An API key cannot do this; log in and use the access token.")
+        return isinstance(request.auth, AccessToken)
+
+
+class IsOperator(IsUserSession):
+    """An operator's session. Keys never are, whoever made them: 403 `operator_required`."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        if not super().has_permission(request, view):
+            return False
+        if not (isinstance(request.user, User) and request.user.is_staff):
+            raise ApiError(403, "operator_required", "Only operators may do this.")
+        return True

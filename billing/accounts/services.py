@@ -1,0 +1,534 @@
+"""Everything that changes users, sessions, accounts and API keys.
+
+Each function writes its event in the transaction of the change. Refusals are `ApiError`s with stable codes; nothing is
+written when one is raised.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from celery import current_app
+from django.conf import settings
+from django.contrib.auth import authenticate
+from django.contrib.auth.models import update_last_login
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+from rest_framework_simplejwt.exceptions import ExpiredTokenError, TokenError
+from rest_framework_simplejwt.settings import api_settings
+from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
+
+from billing.events.models import Event
+from billing.events.services import Actor, event_record
+from iafactory.common import clock
+from iafactory.common.crypto import secret_hash
+from iafactory.common.errors import ApiError
+
+from . import throttles
+from .mail import mail_send, public_link
+from .models import Account, ApiKey, Membership, User, email_normalise
+from .tokens import (
+    API_KEY_PREFIX,
+    SessionRefreshToken,
+    SessionTokens,
+    api_key_secret,
+    email_verification_read,
+    email_verification_token,
+    password_mark,
+    password_reset_token,
+    password_reset_user_id,
+    password_reset_valid,
+    session_tokens,
+)
+
+logger = logging.getLogger(__name__)
+
+ROTATION_GRACE = timedelta(hours=24)
+ROTATION_GRACE_MAX = timedelta(days=7)
+# A leaked session must not be able to fill the table.
+ACTIVE_KEYS_MAX = 100
+# How exactly `last_used_at` is kept: a busy key is written once in this time.
+KEY_USE_RESOLUTION = timedelta(minutes=1)
+
+
+def user_actor(user: User) -> Actor:
+    """The actor of something a user does for themself."""
+    return Actor(Event.ActorKind.USER, id=user.pk, label=user.email)
+
+
+def task_enqueue(name: str, *args: object) -> None:
+    """Ask a worker for a task by its name. A broker that is away is logged, never raised: the request has succeeded."""
+    try:
+        current_app.send_task(name, args=args, retry=False)
+    except Exception:
+        logger.exception("task %s could not be queued", name)
+
+
+# --- Users ---
+
+
+def user_register(
+    *, email: str, password: str, name: str = "", language: str = "en", actor: Actor | None = None
+) -> tuple[User, Account]:
+    """Create a user, their personal account and its ownership. Without `actor` the user does it for themself.
+
+    Raises ApiError 409 `email_taken`, 400 `invalid_request` (param `password`) for a password that is too weak.
+    """
+    email = email_normalise(email)
+    _password_check(password, User(email=email, name=name))
+    if User.objects.filter(email=email).exists():
+        raise _email_taken()
+    try:
+        with transaction.atomic():
+            user = User.objects.create_user(email, password, name=name, language=language)
+            account = Account.objects.create(
+                kind=Account.Kind.PERSONAL,
+                name=name or email[:150],
+                personal_of=user,
+                billing_email=email,
+                language=language,
+                time_zone=settings.DEFAULT_ACCOUNT_TIME_ZONE,
+            )
+            Membership.objects.create(account=account, user=user, role=Membership.Role.OWNER)
+            actor = actor or user_actor(user)
+            event_record(
+                kind="user.registered",
+                object_type="user",
+                object_id=user.pk,
+                account_id=account.pk,
+                actor=actor,
+                after={"email": email, "language": language},
+            )
+            event_record(
+                kind="account.created",
+                object_type="account",
+                object_id=account.pk,
+                account_id=account.pk,
+                actor=actor,
+                after={"kind": account.kind, "name": account.name},
+            )
+    except IntegrityError:
+        # Somebody registered the address between the look and the insert.
+        if User.objects.filter(email=email).exists():
+            raise _email_taken() from None
+        raise
+    return user, account
+
+
+def email_verification_request(*, user: User) -> None:
+    """Have a verification mail sent once the running transaction commits; never fails."""
+    user_id = str(user.pk)
+    transaction.on_commit(lambda: task_enqueue("billing.accounts.email_verification_send", user_id))
+
+
+def email_verification_send(*, user_id: UUID | str) -> bool:
+    """Mail the user a verification link now. False, and no mail, where there is nothing to verify.
+
+    Raises what the mail backend raises.
+    """
+    user = User.objects.filter(pk=user_id, is_active=True, email_verified_at__isnull=True).first()
+    if user is None:
+        return False
+    mail_send(
+        template="verify_email",
+        language=user.language,
+        to=user.email,
+        context={
+            "link": public_link("/auth/verify-email", token=email_verification_token(user)),
+            "days": settings.EMAIL_VERIFICATION_TIMEOUT.days,
+        },
+    )
+    return True
+
+
+def email_verify(*, token: str) -> User:
+    """Mark the address in `token` as verified; again is the same. Raises ApiError 400 `invalid_token`."""
+    read = email_verification_read(token)
+    if read is None:
+        raise _invalid_link()
+    user_id, email = read
+    with transaction.atomic():
+        user = User.objects.select_for_update(no_key=True).filter(pk=user_id, email=email, is_active=True).first()
+        if user is None:
+            raise _invalid_link()
+        if user.email_verified_at is None:
+            user.email_verified_at = clock.now()
+            user.save(update_fields=["email_verified_at"])
+            _user_event("user.email_verified", user, after={"email": email})
+    return user
+
+
+def password_reset_request(*, email: str, address: str = "") -> None:
+    """Have a reset link mailed, if the e-mail is known. Whether it is known is decided later, by the worker, so that
+    neither the answer nor its time tells. Raises ApiError 429 `too_many_attempts`; `address` is the client's."""
+    if address:
+        throttles.RESET_PER_ADDRESS.attempt(address)
+    throttles.RESET_PER_EMAIL.attempt(email_normalise(email))
+    task_enqueue("billing.accounts.password_reset_send", email_normalise(email))
+
+
+def password_reset_send(*, email: str) -> bool:
+    """Mail a reset link now. False, and no mail, for an unknown or switched-off user. Raises the backend's errors."""
+    user = User.objects.filter(email=email_normalise(email), is_active=True).first()
+    if user is None:
+        return False
+    mail_send(
+        template="reset_password",
+        language=user.language,
+        to=user.email,
+        context={
+            "link": public_link("/auth/password-reset", token=password_reset_token(user)),
+            "hours": settings.PASSWORD_RESET_TIMEOUT // 3600,
+        },
+    )
+    _user_event("user.password_reset_mailed", user)
+    return True
+
+
+def password_reset(*, token: str, new_password: str) -> User:
+    """Set a new password with a mailed token, once. Every session of the user ends: refresh tokens are revoked here,
+    access tokens name the old password.
+
+    Raises ApiError 400 `invalid_token`, 400 `invalid_request` (param `password`). A reader of the mail owns the
+    address, so it counts as verified.
+    """
+    user_id = password_reset_user_id(token)
+    with transaction.atomic():
+        user = User.objects.select_for_update(no_key=True).filter(pk=user_id).first() if user_id else None
+        if user is None or not password_reset_valid(user, token):
+            raise _invalid_link()
+        _password_check(new_password, user)
+        user.set_password(new_password)
+        user.email_verified_at = user.email_verified_at or clock.now()
+        user.save(update_fields=["password", "email_verified_at"])
+        sessions_revoke(user=user)
+        _user_event("user.password_reset", user)
+    throttles.LOGIN_PER_EMAIL.forget(user.email)
+    return user
+
+
+# --- Sessions ---
+
+
+def session_open(*, email: str, password: str, address: str = "") -> tuple[User, SessionTokens]:
+    """Log in. `address` is the client's, for counting failures; unknown e-mails cost the same work as known ones.
+
+    Raises ApiError 401 `invalid_credentials` (also for a switched-off user), 429 `too_many_attempts`.
+    """
+    email = email_normalise(email)
+    # Counted before the password is checked, so that parallel guesses cannot pass together.
+    if address:
+        throttles.LOGIN_PER_ADDRESS.attempt(address)
+    throttles.LOGIN_PER_EMAIL.attempt(email)
+    user = authenticate(username=email, password=password)
+    if not isinstance(user, User):
+        raise ApiError(401, "invalid_credentials", "The e-mail or the password is wrong.")
+    if address:
+        throttles.LOGIN_PER_ADDRESS.give_back(address)
+    throttles.LOGIN_PER_EMAIL.forget(email)
+    return user, session_begin(user=user)
+
+
+def session_begin(*, user: User) -> SessionTokens:
+    """Tokens for a user whose identity is proven."""
+    with transaction.atomic():
+        update_last_login(None, user)
+        return session_tokens(user)
+
+
+def session_refresh(*, refresh_token: str) -> SessionTokens:
+    """Exchange a refresh token, once, for a new pair.
+
+    Raises ApiError 401 `token_revoked` (used before, logged out, password changed, user switched off), `token_expired`,
+    `invalid_token`.
+    """
+    token = _refresh_token(refresh_token)
+    with transaction.atomic():
+        record = OutstandingToken.objects.select_for_update().filter(jti=token[api_settings.JTI_CLAIM]).first()
+        user = User.objects.filter(pk=record.user_id, is_active=True).first() if record else None
+        if (
+            record is None
+            or user is None
+            or token.get(api_settings.REVOKE_TOKEN_CLAIM) != password_mark(user)
+            or BlacklistedToken.objects.filter(token=record).exists()
+        ):
+            raise ApiError(401, "token_revoked", "The refresh token was used or revoked. Log in again.")
+        BlacklistedToken.objects.create(token=record)
+        return session_tokens(user)
+
+
+def session_close(*, refresh_token: str) -> None:
+    """Revoke a refresh token; again, or after its expiry, is the same. Raises ApiError 401 `invalid_token`."""
+    try:
+        token = _refresh_token(refresh_token)
+    except ApiError as error:
+        if error.code == "token_expired":
+            return
+        raise
+    record = OutstandingToken.objects.filter(jti=token[api_settings.JTI_CLAIM]).first()
+    if record is not None:
+        BlacklistedToken.objects.get_or_create(token=record)
+
+
+def sessions_revoke(*, user: User) -> int:
+    """Revoke every refresh token of `user`; how many were open."""
+    open_tokens = OutstandingToken.objects.filter(user=user, blacklistedtoken__isnull=True)
+    revoked = [BlacklistedToken(token=token) for token in open_tokens]
+    BlacklistedToken.objects.bulk_create(revoked, ignore_conflicts=True)
+    return len(revoked)
+
+
+def sessions_flush_expired() -> int:
+    """Delete the records of refresh tokens that have expired: their signatures refuse them. How many rows went."""
+    return OutstandingToken.objects.filter(expires_at__lte=clock.now()).delete()[0]
+
+
+# --- API keys ---
+
+
+def api_key_create(
+    *,
+    account: Account,
+    created_by: User | None,
+    name: str,
+    scopes: Sequence[str] = ApiKey.CUSTOMER_SCOPES,
+    expires_at: datetime | None = None,
+    actor: Actor,
+    secret: str | None = None,
+) -> tuple[ApiKey, str]:
+    """A new key and its secret, which is shown now and never again. `secret` sets a known one (the demo's).
+
+    Raises ApiError 400 `invalid_request`, 403 `scope_not_allowed` (customers give customer scopes only), 403
+    `account_blocked`, 409 `too_many_keys`.
+    """
+    scopes = list(dict.fromkeys(str(scope) for scope in scopes))
+    now = clock.now()
+    if not scopes or not set(scopes) <= set(ApiKey.Scope.values):
+        raise ApiError(400, "invalid_request", "Name at least one scope, known ones only.", param="scopes")
+    if actor.kind in (Event.ActorKind.USER, Event.ActorKind.SERVICE) and not set(scopes) <= set(ApiKey.CUSTOMER_SCOPES):
+        raise ApiError(403, "scope_not_allowed", "Only operators give these scopes.", param="scopes")
+    if expires_at is not None and expires_at <= now:
+        raise ApiError(400, "invalid_request", "The expiry must lie in the future.", param="expires_at")
+    if secret is not None and not (secret.startswith(API_KEY_PREFIX) and len(secret) >= 20):
+        raise ApiError(400, "invalid_request", f"A secret starts with {API_KEY_PREFIX} and is long.", param="secret")
+    secret = secret or api_key_secret()
+    with transaction.atomic():
+        account = _account_lock(account)
+        if account.status != Account.Status.ACTIVE:
+            raise account_refusal(account)
+        _api_keys_room(account, ACTIVE_KEYS_MAX, now)
+        key = _api_key_insert(
+            account=account,
+            created_by=created_by,
+            name=name,
+            scopes=scopes,
+            expires_at=expires_at,
+            actor=actor,
+            secret=secret,
+        )
+    return key, secret
+
+
+def api_key_revoke(*, key: ApiKey, actor: Actor, reason: str = "") -> ApiKey:
+    """End a key for good, at once. Again is the same and leaves the first instant."""
+    with transaction.atomic():
+        key = _api_key_lock(key)
+        if key.revoked_at is None:
+            key.revoked_at = clock.now()
+            key.save(update_fields=["revoked_at"])
+            _api_key_event("api_key.revoked", key, actor, reason=reason, after={"revoked_at": _text(key.revoked_at)})
+    return key
+
+
+def api_key_rotate(*, key: ApiKey, actor: Actor, grace: timedelta = ROTATION_GRACE) -> tuple[ApiKey, str]:
+    """Replace a key by one of the same name, scopes and expiry; the old one works for `grace` more (0: not at all).
+
+    A key rotates once. Raises ApiError 409 `api_key_revoked`, `api_key_expired`, `api_key_already_rotated`,
+    `too_many_keys`, 400 `invalid_request` for a grace outside 0 to 7 days, 403 `account_blocked`.
+    """
+    if not timedelta(0) <= grace <= ROTATION_GRACE_MAX:
+        raise ApiError(400, "invalid_request", "The grace lies between 0 and 7 days.", param="grace_seconds")
+    now = clock.now()
+    with transaction.atomic():
+        account = _account_lock(key.account)
+        if account.status != Account.Status.ACTIVE:
+            raise account_refusal(account)
+        key = _api_key_lock(key)
+        if key.revoked_at is not None:
+            raise ApiError(409, "api_key_revoked", "The key is revoked; create a new one.")
+        if key.replaced_by_id is not None:
+            raise ApiError(409, "api_key_already_rotated", "The key was rotated before; rotate its successor.")
+        if not key.usable_at(now):
+            raise ApiError(409, "api_key_expired", "The key has expired; create a new one.")
+        # Twice as many: a full account may still rotate each of its keys, but not without end.
+        _api_keys_room(account, 2 * ACTIVE_KEYS_MAX, now)
+        secret = api_key_secret()
+        successor = _api_key_insert(
+            account=account,
+            created_by=key.created_by,
+            name=key.name,
+            scopes=key.scopes,
+            expires_at=key.expires_at,
+            actor=actor,
+            secret=secret,
+        )
+        before = {"expires_at": _text(key.expires_at)}
+        key.replaced_by = successor
+        key.expires_at = min(now + grace, key.expires_at or now + grace)
+        key.save(update_fields=["replaced_by", "expires_at"])
+        after = {"expires_at": _text(key.expires_at), "replaced_by": str(successor.pk)}
+        _api_key_event("api_key.rotated", key, actor, before=before, after=after)
+    return successor, secret
+
+
+def api_key_used(*, key: ApiKey, at: datetime) -> None:
+    """Note that a key was used, to the minute. No event: it changes no right."""
+    stale = at - KEY_USE_RESOLUTION
+    if key.last_used_at is None or key.last_used_at <= stale:
+        # The condition again in SQL: of many parallel calls one writes.
+        old = Q(last_used_at__isnull=True) | Q(last_used_at__lte=stale)
+        ApiKey.objects.filter(old, pk=key.pk).update(last_used_at=at)
+
+
+# --- Accounts ---
+
+
+def account_refusal(account: Account) -> ApiError:
+    """Why an account that is not active may not act: 403 `account_blocked` or `account_closed`."""
+    if account.status == Account.Status.CLOSED:
+        return ApiError(403, "account_closed", "The account is closed.")
+    return ApiError(403, "account_blocked", "The account is blocked. Ask the operator why.")
+
+
+def account_block(*, account: Account, reason: str, actor: Actor) -> Account:
+    """Stop every key of the account at once; its credits stay. Again is the same. ApiError 409 `account_closed`."""
+    return _account_status(account, Account.Status.BLOCKED, "account.blocked", reason, actor)
+
+
+def account_unblock(*, account: Account, reason: str = "", actor: Actor) -> Account:
+    """Let a blocked account work again. Again is the same. ApiError 409 `account_closed`."""
+    return _account_status(account, Account.Status.ACTIVE, "account.unblocked", reason, actor)
+
+
+def _account_status(account: Account, status: str, kind: str, reason: str, actor: Actor) -> Account:
+    with transaction.atomic():
+        account = _account_lock(account)
+        if account.status == Account.Status.CLOSED:
+            raise ApiError(409, "account_closed", "The account is closed for good.")
+        if account.status == status:
+            return account
+        before = {"status": account.status, "status_reason": account.status_reason}
+        account.status = status
+        account.status_reason = reason[:200] if status == Account.Status.BLOCKED else ""
+        account.save(update_fields=["status", "status_reason"])
+        event_record(
+            kind=kind,
+            object_type="account",
+            object_id=account.pk,
+            account_id=account.pk,
+            actor=actor,
+            before=before,
+            after={"status": account.status, "status_reason": account.status_reason},
+            reason=reason,
+        )
+    return account
+
+
+def _account_lock(account: Account) -> Account:
+    # NO KEY: rows that point to the account (holds, usage) are inserted meanwhile.
+    return Account.objects.select_for_update(no_key=True).get(pk=account.pk)
+
+
+def _api_key_lock(key: ApiKey) -> ApiKey:
+    return ApiKey.objects.select_for_update(no_key=True).get(pk=key.pk)
+
+
+def _api_keys_room(account: Account, limit: int, now: datetime) -> None:
+    # The caller holds the account's lock, so parallel creations cannot pass together.
+    active = ApiKey.objects.filter(account=account, revoked_at__isnull=True).exclude(expires_at__lte=now).count()
+    if active >= limit:
+        raise ApiError(409, "too_many_keys", f"An account holds at most {ACTIVE_KEYS_MAX} active keys.")
+
+
+def _api_key_insert(
+    *,
+    account: Account,
+    created_by: User | None,
+    name: str,
+    scopes: Sequence[str],
+    expires_at: datetime | None,
+    actor: Actor,
+    secret: str,
+) -> ApiKey:
+    key = ApiKey.objects.create(
+        account=account,
+        created_by=created_by,
+        name=name,
+        prefix=secret[:10],
+        last_four=secret[-4:],
+        key_hash=secret_hash(secret),
+        scopes=list(scopes),
+        expires_at=expires_at,
+    )
+    after = {"name": name, "scopes": list(scopes), "prefix": key.prefix, "expires_at": _text(expires_at)}
+    _api_key_event("api_key.created", key, actor, after=after)
+    return key
+
+
+def _api_key_event(
+    kind: str,
+    key: ApiKey,
+    actor: Actor,
+    *,
+    before: dict[str, object] | None = None,
+    after: dict[str, object] | None = None,
+    reason: str = "",
+) -> None:
+    event_record(
+        kind=kind,
+        object_type="api_key",
+        object_id=key.pk,
+        account_id=key.account_id,
+        actor=actor,
+        before=before,
+        after=after,
+        reason=reason,
+    )
+
+
+def _user_event(kind: str, user: User, *, after: dict[str, object] | None = None) -> None:
+    account_id = Account.objects.filter(personal_of=user).values_list("pk", flat=True).first()
+    event_record(
+        kind=kind, object_type="user", object_id=user.pk, account_id=account_id, actor=user_actor(user), after=after
+    )
+
+
+def _text(at: datetime | None) -> str | None:
+    return at.isoformat() if at else None
+
+
+def _password_check(password: str, user: User) -> None:
+    try:
+        validate_password(password, user)
+    except ValidationError as error:
+        raise ApiError(400, "invalid_request", " ".join(error.messages), param="password") from None
+
+
+def _refresh_token(text: str) -> SessionRefreshToken:
+    try:
+        return SessionRefreshToken(text)  # type: ignore[arg-type]
+    except ExpiredTokenError:
+        raise ApiError(401, "token_expired", "The refresh token has expired. Log in again.") from None
+    except TokenError:
+        raise ApiError(401, "invalid_token", "This is not a refresh token.") from None
+
+
+def _email_taken() -> ApiError:
+    return ApiError(409, "email_taken", "An account with this e-mail exists. Log in, or reset the password.")
+
+
+def _invalid_link() -> ApiError:
+    return ApiError(400, "invalid_token", "The link is damaged, used or too old. Ask for a new one.")

@@ -1,0 +1,29 @@
+"""`POST /api/auth/register`. It lives above accounts because a customer begins with a wallet and a plan."""
+
+from django.utils.translation import get_language
+from drf_spectacular.utils import extend_schema
+from rest_framework import status
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from billing.accounts.api import OpenView, errors, validated
+from billing.accounts.serializers import AccountSerializer, RegisterResultSerializer, RegisterSerializer, session_body
+from billing.accounts.services import session_begin
+
+from .onboarding import customer_register
+
+
+class RegisterView(OpenView):
+    @extend_schema(
+        operation_id="auth_register",
+        tags=["auth"],
+        request=RegisterSerializer,
+        responses={201: RegisterResultSerializer, **errors(400, 409, 503)},
+    )
+    def post(self, request: Request) -> Response:
+        """Open an account: a user, their personal account, a wallet and the free plan. Answers a session."""
+        data = {"language": get_language() or "en"} | validated(RegisterSerializer, request.data)
+        registration = customer_register(**data)
+        body = session_body(registration.user, session_begin(user=registration.user))
+        body["account"] = AccountSerializer(registration.account).data
+        return Response(body, status=status.HTTP_201_CREATED)
