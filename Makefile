@@ -7,7 +7,7 @@ MANAGE := $(BIN)/python manage.py
 WITH_SERVERS := $(BIN)/python -m iafactory.local.with_servers
 RUN_READY := .venv/.installed-run
 DEV_READY := .venv/.installed-dev
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c requirements.lock
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input -c requirements.lock
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check lint types imports migrations deploy-check schema schema-update format lock clean
