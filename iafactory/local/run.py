@@ -96,7 +96,7 @@ def _prepare(supervisor: Supervisor, var: Path) -> dict[str, str]:
     say("preparing the database")
     supervisor.run_step("migrate", _manage("migrate", "--noinput"))
     supervisor.run_step("load_catalog", _manage("load_catalog"))
-    demo = _last_json_object(supervisor.run_step("create_demo", _manage("create_demo", "--json")))
+    demo = _last_json_object(supervisor.run_step("create_demo", _manage("create_demo", "--json"), prints_secrets=True))
     # The key is shown once by the product; kept here, the same one is asked for at every start.
     local_secrets_save(var, {"DEMO_API_KEY": demo["api_key"]})
     return {name: demo[name] for name in ("admin_email", "admin_password", "api_key")}
@@ -132,7 +132,7 @@ def _last_json_object(output: str) -> dict[str, str]:
                 continue
             if {"admin_email", "admin_password", "api_key"} <= value.keys():
                 return {name: str(text) for name, text in value.items()}
-    raise StepFailed("create_demo printed no account; see prepare.log")
+    raise StepFailed("create_demo printed no account")
 
 
 def _port_setting(name: str, default: int) -> int:

@@ -63,9 +63,7 @@ def var_lock(var: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.read(descriptor, 32).decode().strip() or "unknown"
-            raise VarInUse(
-                f"{var} is in use by another run (process {owner}); stop it or set VAR to another folder"
-            ) from None
+            raise VarInUse(f"{var} is in use by another run (process {owner}); stop it or set VAR to another folder") from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
@@ -389,9 +387,7 @@ def _outside_folder() -> Path:
                 if status.st_mode & 0o055 != 0o055:  # the umask took it away from a folder of ours
                     folder.chmod(0o755)
                 return folder
-    raise ServerError(
-        "no folder outside VAR for PostgreSQL's data: /var/lib, /var/tmp and the temporary folder refused one"
-    )
+    raise ServerError("no folder outside VAR for PostgreSQL's data: /var/lib, /var/tmp and the temporary folder refused one")
 
 
 def _own_folder(path: Path, user: tuple[int, int] | None) -> Path:

@@ -128,9 +128,12 @@ class Supervisor:
         for back_off in self._server_back_off.values():
             back_off.started(time.monotonic())
 
-    def run_step(self, name: str, command: Sequence[str]) -> str:
-        """Runs one command to its end; returns its output, which is also in VAR/log/prepare.log. Raises StepFailed."""
-        log = self.log_folder / "prepare.log"
+    def run_step(self, name: str, command: Sequence[str], *, prints_secrets: bool = False) -> str:
+        """Runs one command to its end; returns its output, which is also in VAR/log/prepare.log. Raises StepFailed.
+
+        With `prints_secrets` the output is kept nowhere, unless the step fails.
+        """
+        log = self.log_folder / ("secret-step.log" if prints_secrets else "prepare.log")
         before = log.stat().st_size if log.exists() else 0
         process = spawn(command, environment=self.environment, log=log, folder=self._folder)
         while process.poll() is None:
@@ -141,6 +144,8 @@ class Supervisor:
         with log.open("rb") as file:
             file.seek(before if log.stat().st_size >= before else 0)
             output = file.read().decode(errors="replace")
+        if prints_secrets and not process.returncode:
+            log.unlink()
         if process.returncode:
             reason = (output.strip() or f"exit code {process.returncode}").splitlines()[-1]
             raise StepFailed(f"{name} failed: {reason} (log: {log})")
