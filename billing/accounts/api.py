@@ -16,7 +16,7 @@ from iafactory.common import clock
 from iafactory.common.errors import ApiError
 
 from . import selectors, services, throttles
-from .authentication import request_account, request_actor
+from .credentials import request_account, request_actor
 from .models import Account, ApiKey, Membership, User
 from .parsers import StrictJSONParser
 from .permissions import IsUserSession

@@ -119,8 +119,7 @@ class Account(models.Model):
         ordering = ["-created_at"]
         constraints = [
             models.CheckConstraint(
-                condition=Q(kind="personal", personal_of__isnull=False)
-                | Q(kind="organisation", personal_of__isnull=True),
+                condition=Q(kind="personal", personal_of__isnull=False) | Q(kind="organisation", personal_of__isnull=True),
                 name="account_personal_has_user",
             ),
         ]

@@ -501,9 +501,7 @@ def _api_key_event(
 
 def _user_event(kind: str, user: User, *, after: dict[str, object] | None = None) -> None:
     account_id = Account.objects.filter(personal_of=user).values_list("pk", flat=True).first()
-    event_record(
-        kind=kind, object_type="user", object_id=user.pk, account_id=account_id, actor=user_actor(user), after=after
-    )
+    event_record(kind=kind, object_type="user", object_id=user.pk, account_id=account_id, actor=user_actor(user), after=after)
 
 
 def _text(at: datetime | None) -> str | None:

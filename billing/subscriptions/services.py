@@ -1,6 +1,6 @@
 """Everything that begins, changes or ends a subscription.
 
-Lock order: account, then subscription. Each function writes its event in the transaction of the change.
+Lock order: account, subscription, then what the ledger locks. Each function writes its event in the transaction of the change.
 """
 
 from datetime import datetime
@@ -12,6 +12,8 @@ from billing.accounts.models import Account
 from billing.accounts.services import account_refusal
 from billing.events.models import Event
 from billing.events.services import Actor, event_record
+from billing.ledger.models import Lot
+from billing.ledger.services import credits_grant, wallet_open
 from billing.plans.models import Plan, PlanPrice, plan_price_at
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
@@ -42,11 +44,11 @@ def subscription_start(
     previous: Subscription | None = None,
     reason: str = "",
 ) -> Subscription:
-    """Begin an active subscription at `at` (now), its anchor; its price is the one in force then.
+    """Begin an active subscription at `at` (now), its anchor, and grant the first period's credits.
 
-    Operators and the system may start any plan without a payment; for a customer a plan that costs money is ApiError
-    402 `payment_required`. `currency` defaults to the account's, then to one the plan is sold in. Others: 409
-    `subscription_exists`, `plan_archived`, `plan_not_sold_in_currency`, 403 `account_closed`.
+    The price is the one in force then. Operators and the system may start any plan without a payment; for a customer
+    a plan that costs money is ApiError 402 `payment_required`. `currency` defaults to the account's, then to one the
+    plan is sold in. Others: 409 `subscription_exists`, `plan_archived`, `plan_not_sold_in_currency`, 403 `account_closed`.
     """
     start = at or clock.now()
     if plan.visibility == Plan.Visibility.ARCHIVED:
@@ -79,6 +81,7 @@ def subscription_start(
             "previous": str(previous.pk) if previous else None,
         }
         _event("subscription.started", subscription, actor, after=after, reason=reason)
+        _period_credits_grant(subscription, actor)
     return subscription
 
 
@@ -145,6 +148,25 @@ def subscription_switch(
         return subscription_start(
             account=account, plan=plan, actor=actor, currency=currency, at=at, previous=live, reason=reason
         )
+
+
+def _period_credits_grant(subscription: Subscription, actor: Actor) -> None:
+    """The plan's credits for the current period, once; they expire with it. A period that is over grants none."""
+    plan, start, end = subscription.plan, subscription.current_period_start, subscription.current_period_end
+    if plan.period_credits <= 0 or (end is not None and end <= clock.now()):
+        return
+    wallet_open(account=subscription.account)
+    credits_grant(
+        account_id=subscription.account_id,
+        amount=plan.period_credits,
+        kind=Lot.Kind.PLAN,
+        source=f"Plan {plan.code}",
+        reason="Period begins",
+        actor=actor,
+        idempotency_key=f"subscription:{subscription.pk}:{start.isoformat()}",
+        effective_at=start,
+        expires_at=end,
+    )
 
 
 def _price(plan: Plan, account: Account, currency: str | None, at: datetime) -> PlanPrice | None:

@@ -1,0 +1,90 @@
+"""Subscriptions in the console: read here, moved by their services."""
+
+from django.contrib import admin
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from billing.accounts.admin import AccountSearchMixin
+from billing.accounts.models import Account
+from iafactory.common.admin import ReadOnlyAdmin, link_column, linked_filter, list_link
+
+from .models import Subscription
+
+
+@admin.register(Subscription)
+class SubscriptionAdmin(AccountSearchMixin, ReadOnlyAdmin):
+    """What accounts have bought and until when."""
+
+    list_display = (
+        "__str__",
+        "account_link",
+        "plan_link",
+        "state_label",
+        "current_period_start",
+        "current_period_end",
+        "cancel_at_period_end",
+        "created_at",
+    )
+    list_filter = (
+        "state",
+        "plan",
+        "cancel_at_period_end",
+        linked_filter("account", Account, _("account")),
+        "current_period_end",
+        "created_at",
+    )
+    list_select_related = ("account", "plan")
+    search_help_text = _("Subscription id, account, e-mail or beginning of a key.")
+    fieldsets = (
+        (None, {"fields": ("account_link", "plan_link", "state_label", "price_link", "explore")}),
+        (
+            _("Period"),
+            {
+                "fields": (
+                    "current_period_start",
+                    "current_period_end",
+                    "billing_anchor",
+                    "cancel_at_period_end",
+                )
+            },
+        ),
+        (_("Life"), {"fields": ("created_at", "ended_at", "previous_link")}),
+    )
+    readonly_fields = ("account_link", "plan_link", "state_label", "price_link", "previous_link", "explore")
+
+    account_link = link_column("account", "billing.account", _("account"))
+    plan_link = link_column("plan", "billing.plan", _("plan"))
+    price_link = link_column("price", "billing.planprice", _("price it was sold at"))
+    previous_link = link_column("previous", "billing.subscription", _("previous subscription"))
+
+    @admin.display(description=_("state"), ordering="state")
+    def state_label(self, subscription: Subscription) -> SafeString:
+        return format_html(
+            '<span class="state state-{}">{}</span>', subscription.state, subscription.get_state_display()
+        )
+
+    @admin.display(description=_("see also"))
+    def explore(self, subscription: Subscription) -> SafeString:
+        return format_html_join(
+            " · ",
+            "{}",
+            (
+                (list_link("billing.usagerecord", _("Usage"), subscription_id__exact=subscription.pk),),
+                (
+                    list_link(
+                        "billing.event",
+                        _("Events"),
+                        object_type__exact="subscription",
+                        object_id__exact=subscription.pk,
+                    ),
+                ),
+                (
+                    list_link(
+                        "billing.subscription",
+                        _("All subscriptions of the account"),
+                        account__id__exact=subscription.account_id,
+                    ),
+                ),
+            ),
+        )
