@@ -555,6 +555,8 @@ def parse_answer(raw: bytes, headers: Mapping[str, str], target: Target) -> Chat
         if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
             raise _internal("bad_answer", "a choice has no message")
         reason = choice.get("finish_reason")
+        if not isinstance(reason, str):
+            reason = "stop"
         if isinstance(choice.get("error"), dict):
             raise error_object_failure(None, choice["error"], secret=target.secret, quirks=target.quirks)
         if reason in _FAILED_FINISH_REASONS:
@@ -569,7 +571,7 @@ def parse_answer(raw: bytes, headers: Mapping[str, str], target: Target) -> Chat
             message.pop("tool_calls", None)
         choice.setdefault("index", position)
         choice.setdefault("logprobs", None)
-        choice["finish_reason"] = _FINISH_REASONS.get(reason, reason) if isinstance(reason, str) else "stop"
+        choice["finish_reason"] = _FINISH_REASONS.get(reason, reason)
         finish_reason = finish_reason or choice["finish_reason"]
         size += _message_bytes(message)
 
@@ -672,9 +674,11 @@ def _decimal(value: Any) -> Decimal | None:
 
 def _count(value: Any) -> int | None:
     """A token count; None for anything that is not a number of things."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
-        return None
-    return int(value)
+    if type(value) is int:
+        return value if 0 <= value < 2**53 else None
+    if isinstance(value, float) and 0 <= value < 2**53:
+        return int(value)
+    return None
 
 
 def _straighten_message(message: dict[str, Any]) -> None:

@@ -263,7 +263,9 @@ def _events(reply: _Reply, behaviour: Behaviour, include_usage: bool) -> tuple[l
 
 def _tool_to_call(request: _Request, question: str) -> dict[str, Any] | None:
     """The function to call: the one chosen, else the first if one is required or the question speaks of a tool."""
-    functions = [tool["function"] for tool in request.tools or () if isinstance(tool.get("function"), dict)]
+    functions: list[dict[str, Any]] = [
+        tool["function"] for tool in request.tools or () if isinstance(tool.get("function"), dict)
+    ]
     choice = request.tool_choice
     if not functions or choice == "none":
         return None

@@ -72,11 +72,13 @@ async def start_simulator(host: str = "127.0.0.1", port: int = 0) -> AsyncIterat
 
 def run(host: str, port: int, announce: Callable[[str], None] = print) -> None:
     """Serve until SIGTERM or SIGINT. `announce` gets the URL once connections are accepted."""
+    serving = _serve(host, port, announce)
     try:
-        from uvloop import run as run_loop
+        import uvloop
     except ImportError:
-        run_loop = asyncio.run
-    run_loop(_serve(host, port, announce))
+        asyncio.run(serving)
+    else:
+        uvloop.run(serving)
 
 
 async def _serve(host: str, port: int, announce: Callable[[str], None]) -> None:
