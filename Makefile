@@ -23,7 +23,7 @@ help:
 
 # exec: the signals that make passes on must reach the supervisor, not a shell.
 run: $(RUN_READY)
-	@STOP_WITH_PARENT=1 exec $(BIN)/python -m iafactory.local.run
+	@STOP_WITH_PARENT=$$PPID exec $(BIN)/python -m iafactory.local.run
 
 test: $(DEV_READY)
 	@exec $(BIN)/python -m pytest $(ARGS)

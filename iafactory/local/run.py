@@ -27,9 +27,10 @@ class BadConfiguration(Exception):
 
 def main() -> int:
     """Runs until a signal; the exit code is 0 after a clean stop, 1 with one line on stderr if it could not start."""
-    if os.environ.pop("STOP_WITH_PARENT", "") == "1":
-        # `make` passes TERM on, but nothing else: without it nobody could stop us.
-        signal_when_parent_dies(signal.SIGTERM, parent_pid=os.getppid())
+    parent_pid = os.environ.pop("STOP_WITH_PARENT", "")
+    if parent_pid.isdecimal():
+        # make passes TERM on but cannot when it is killed: then nobody would be left to stop us.
+        signal_when_parent_dies(signal.SIGTERM, parent_pid=int(parent_pid))
     try:
         var = Path(os.environ.get("VAR") or PROJECT / "var").resolve()
         with var_lock(var):
