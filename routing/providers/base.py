@@ -226,7 +226,5 @@ class ChatAdapter(Protocol):
     async def chat(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
         """Make a whole call. Raises `ProviderError`; a cancelled call closes its connection."""
 
-    def open_chat_stream(
-        self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]
-    ) -> ChatStream:
+    def open_chat_stream(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatStream:
         """Prepare a streamed call; nothing is sent before the stream is entered."""

@@ -171,9 +171,7 @@ def classify(
     metadata = metadata if isinstance(metadata, dict) else {}
     code = _text(error.get("code"))
     codes = [
-        name
-        for name in (_text(metadata.get("error_type")), code, *_google_reasons(error), _text(error.get("type")))
-        if name
+        name for name in (_text(metadata.get("error_type")), code, *_google_reasons(error), _text(error.get("type"))) if name
     ]
     if status is None and code is not None and code.isdigit() and 400 <= int(code) <= 599:
         status = int(code)

@@ -105,9 +105,7 @@ class OpenAIAdapter:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise network_failure(error) from error
 
-    def open_chat_stream(
-        self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]
-    ) -> OpenAIChatStream:
+    def open_chat_stream(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> OpenAIChatStream:
         """One streamed call, sent when entered; see `ChatStream`."""
         return OpenAIChatStream(session, target, request)
 
@@ -280,7 +278,7 @@ class OpenAIChatStream:
             data, chunk = self._straighten(data)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise _internal("bad_stream", "an event is not JSON") from None
-        if chunk.error is not None:
+        if chunk.error:
             self._fail(self._error_event(data))
             return
         choices = chunk.choices
@@ -311,9 +309,7 @@ class OpenAIChatStream:
                 failure = _FAILED_FINISH_REASONS.get(reason)
                 if failure is not None:
                     self._fail(
-                        ProviderError(
-                            failure, public_message(failure), code=reason, may_have_billed=True, detail=reason
-                        )
+                        ProviderError(failure, public_message(failure), code=reason, may_have_billed=True, detail=reason)
                     )
                     return
                 if reason in _FINISH_REASONS:
@@ -422,7 +418,7 @@ class OpenAIChatStream:
         self.completed = True
         self._stop_watchdog()
         if self.usage is not None:
-            body = {
+            body: dict[str, Any] = {
                 "id": self._id,
                 "object": "chat.completion.chunk",
                 "created": self._created,
@@ -430,6 +426,8 @@ class OpenAIChatStream:
                 "choices": [],
                 "usage": usage_to_openai(self.usage, self._raw_usage),
             }
+            if self.service_tier is not None:
+                body["service_tier"] = self.service_tier
             self._ready.append(ChatChunk(_encode(body), 0, self.usage, True, None))
 
     def _end_of_connection(self) -> None:
@@ -511,7 +509,8 @@ def build_request(target: Target, request: Mapping[str, Any], *, stream: bool) -
         if "no_stream_options" in quirks:
             body.pop("stream_options", None)
         else:
-            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+            options = body.get("stream_options")
+            body["stream_options"] = {**(options if isinstance(options, Mapping) else {}), "include_usage": True}
     else:
         body.pop("stream", None)
         body.pop("stream_options", None)
@@ -533,7 +532,7 @@ def _rename_limit(body: dict[str, Any], old: str, new: str) -> None:
     if value is None:
         return
     other = body.get(new)
-    body[new] = value if other is None else min(value, other)
+    body[new] = min(value, other) if isinstance(value, int) and isinstance(other, int) else value
 
 
 def parse_answer(raw: bytes, headers: Mapping[str, str], target: Target) -> ChatAnswer:

@@ -75,9 +75,7 @@ class Simulated:
     def fails_now(self) -> bool:
         """Draw whether this call fails as configured."""
         behaviour = self.behaviour
-        return behaviour.fail_status is not None and (
-            behaviour.fail_rate >= 1 or self._random.random() < behaviour.fail_rate
-        )
+        return behaviour.fail_status is not None and (behaviour.fail_rate >= 1 or self._random.random() < behaviour.fail_rate)
 
     def remember(self, path: str, model: str, stream: bool, question: str) -> None:
         """Count a call and keep what is worth showing of it."""

@@ -57,9 +57,7 @@ class _Reply:
         limits = [limit for limit in (request.max_tokens, request.max_completion_tokens) if limit is not None]
         self.output_tokens = max(1, min([behaviour.output_tokens, *limits]))
         self.prompt_tokens = (
-            token_count(text_bytes, len(request.messages))
-            if behaviour.prompt_tokens is None
-            else behaviour.prompt_tokens
+            token_count(text_bytes, len(request.messages)) if behaviour.prompt_tokens is None else behaviour.prompt_tokens
         )
         self.id = f"chatcmpl-{unique_id()}"
         self.created = int(time.time())
@@ -185,9 +183,7 @@ def _whole(reply: _Reply, behaviour: Behaviour) -> dict[str, Any]:
     return body
 
 
-async def _stream(
-    request: web.BaseRequest, simulated: Simulated, reply: _Reply, include_usage: bool
-) -> web.StreamResponse:
+async def _stream(request: web.BaseRequest, simulated: Simulated, reply: _Reply, include_usage: bool) -> web.StreamResponse:
     behaviour = simulated.behaviour
     opening, texts, closing = _events(reply, behaviour, include_usage)
     headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
@@ -196,9 +192,7 @@ async def _stream(
     if stop is None and not behaviour.chunk_interval_ms:
         # Everything is known: one write, the cheapest answer a benchmark can have.
         simulated.counters.completed += 1
-        return web.Response(
-            body=b"".join((*opening, *texts, *closing)), headers={**headers, "x-request-id": unique_id()}
-        )
+        return web.Response(body=b"".join((*opening, *texts, *closing)), headers={**headers, "x-request-id": unique_id()})
 
     response = web.StreamResponse(headers={**headers, "x-request-id": unique_id()})
     await response.prepare(request)
@@ -226,9 +220,7 @@ async def _stream(
 def _events(reply: _Reply, behaviour: Behaviour, include_usage: bool) -> tuple[list[bytes], list[bytes], list[bytes]]:
     """The events of a stream: up to the first text, the text, and from the finish reason to [DONE]."""
     common = {"id": reply.id, "object": "chat.completion.chunk", "created": reply.created, "model": reply.model}
-    head = (
-        b"data: " + _encode(common)[:-1] + b',"service_tier":"default","system_fingerprint":"fp_simulator","choices":'
-    )
+    head = b"data: " + _encode(common)[:-1] + b',"service_tier":"default","system_fingerprint":"fp_simulator","choices":'
     tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
 
     def event(position: int, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
@@ -245,9 +237,7 @@ def _events(reply: _Reply, behaviour: Behaviour, include_usage: bool) -> tuple[l
         for position in every:
             call = {"index": 0, **reply.tool_call(position)}
             call["function"] = {**call["function"], "arguments": ""}
-            opening.append(
-                event(position, {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None})
-            )
+            opening.append(event(position, {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None}))
         pieces = split_text(reply.arguments, behaviour.chunks or 4)
         texts = [
             event(position, {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})

@@ -57,9 +57,7 @@ async def start_simulator(host: str = "127.0.0.1", port: int = 0) -> AsyncIterat
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY_BYTES)
 
     controls = Controls()
-    server = web.Server(
-        _dispatcher(controls), request_factory=build_request, handler_cancellation=True, access_log=None
-    )
+    server = web.Server(_dispatcher(controls), request_factory=build_request, handler_cancellation=True, access_log=None)
     runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
     await runner.setup()
     try:

@@ -47,9 +47,7 @@ def recorded(name: str) -> Answer:
     """The recorded answer of that name."""
     meta = json.loads((HERE / f"{name}.response.json").read_text("utf-8"))
     headers = {
-        key: value
-        for key, value in meta["headers"].items()
-        if key not in ("transfer-encoding", "content-length", "connection")
+        key: value for key, value in meta["headers"].items() if key not in ("transfer-encoding", "content-length", "connection")
     }
     if "body_file" not in meta:
         body = meta["body_text"] if "body_text" in meta else json.dumps(meta["body"], ensure_ascii=False)

@@ -175,9 +175,7 @@ FAILED = [
     ),
     Failed("mistral_429", FailureClass.RATE_LIMITED, True, 429, "rate_limit_error", 1.0, provider="mistral"),
     Failed("dashscope_400_arrears", FailureClass.NO_FUNDS, True, 400, "Arrearage", provider="dashscope"),
-    Failed(
-        "dashscope_400_inspection", FailureClass.REFUSED, False, 400, "data_inspection_failed", provider="dashscope"
-    ),
+    Failed("dashscope_400_inspection", FailureClass.REFUSED, False, 400, "data_inspection_failed", provider="dashscope"),
     Failed("gemini_openai_429", FailureClass.RATE_LIMITED, True, 429, "RESOURCE_EXHAUSTED", 17.0, provider="google"),
     Failed("cohere_429", FailureClass.RATE_LIMITED, True, 429, None, provider="cohere"),
 ]
@@ -193,10 +191,7 @@ def joined(chunks: list[dict], field: str) -> str:
 
 def joined_tool(chunks: list[dict]) -> tuple[str, str] | None:
     functions = [
-        call["function"]
-        for chunk in chunks
-        for choice in chunk["choices"]
-        for call in choice["delta"].get("tool_calls") or ()
+        call["function"] for chunk in chunks for choice in chunk["choices"] for call in choice["delta"].get("tool_calls") or ()
     ]
     name = "".join(function.get("name") or "" for function in functions)
     return (name, "".join(function.get("arguments") or "" for function in functions)) if functions else None
@@ -337,9 +332,7 @@ async def test_client_body_is_left_as_it_was(protocol: str, replay, session, tar
     request = {**REQUEST, "stream": True, "stream_options": {"include_obfuscation": False}, "unknown": [1]}
     before = msgspec.json.encode(request)
 
-    async with adapter_for(protocol).open_chat_stream(
-        session, target_at(replay.base_url("openai_stream")), request
-    ) as stream:
+    async with adapter_for(protocol).open_chat_stream(session, target_at(replay.base_url("openai_stream")), request) as stream:
         assert [chunk async for chunk in stream]
 
     assert msgspec.json.encode(request) == before

@@ -13,6 +13,8 @@ from routing.providers.openai import OpenAIAdapter, build_request, usage_from_op
 from routing.providers.presets import PRESETS, QUIRKS
 from tests.wire.replay import EVENT_STREAM, Answer, recorded
 
+from .conftest import SECRET
+
 ADAPTER = OpenAIAdapter()
 REQUEST = {"model": "public-model", "messages": [{"role": "user", "content": "Bonjour"}]}
 
@@ -185,20 +187,43 @@ def test_every_quirk_of_a_preset_has_a_meaning():
 
 async def test_only_the_top_level_model_is_renamed(replay, session, target_at):
     text = 'say "model":"upstream-model" and \\"model\\":\\"upstream-model\\"'
-    answer = stream_of(
-        delta(content=text),
-        event(meta={"model": "upstream-model"}, choices=[{"index": 0, "delta": {"content": "model"}}]),
-        delta("stop"),
-        DONE,
+    nested = (
+        b'data: {"meta":{"model":"upstream-model"},"id":"chatcmpl-1","object":"chat.completion.chunk",'
+        b'"created":1795166047,"model":"upstream-model","choices":[{"index":0,"delta":{"content":"model"}}]}\n\n'
     )
+    answer = stream_of(delta(role="assistant", content=""), delta(content=text), nested, delta("stop"), DONE)
     chunks: list[dict] = []
 
     stream = await read_stream(session, target_at(replay.serve(answer)), chunks)
 
-    assert [chunk["model"] for chunk in chunks] == ["public-model"] * 3
-    assert chunks[0]["choices"][0]["delta"]["content"] == text
-    assert chunks[1]["meta"] == {"model": "upstream-model"}
+    assert [chunk["model"] for chunk in chunks] == ["public-model"] * 4
+    assert chunks[1]["choices"][0]["delta"]["content"] == text
+    assert chunks[2]["meta"] == {"model": "upstream-model"}
+    assert chunks[2]["choices"][0]["delta"] == {"content": "model"}
     assert stream.output_bytes == len(text) + len("model")
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "What the provider said about ***."),
+        (401, "The provider cannot serve this request at the moment."),
+        (402, "The provider cannot serve this request at the moment."),
+        (429, "The provider is receiving too many requests; try again later."),
+        (500, "The provider failed to answer."),
+        (503, "The provider is overloaded or did not answer in time; try again later."),
+    ],
+)
+async def test_clients_read_the_providers_words_only_about_their_own_request(
+    status: int, message: str, replay, session, target_at
+):
+    said = {"error": {"message": f"What the provider said about {SECRET}."}}
+
+    with pytest.raises(ProviderError) as caught:
+        await ADAPTER.chat(session, target_at(replay.serve(json_of(said, status))), REQUEST)
+
+    assert caught.value.message == str(caught.value) == message
+    assert caught.value.detail == "What the provider said about ***."
 
 
 async def test_chunks_are_passed_on_byte_for_byte_but_for_the_model(replay, session, target_at):
@@ -277,9 +302,7 @@ async def test_parts_and_argument_objects_become_text(replay, session, target_at
 async def test_whole_answer_gets_every_required_field(replay, session, target_at):
     parts = [{"type": "thinking", "thinking": [{"text": "Hé"}]}, {"type": "text", "text": "Oui"}]
     call = {"id": "c1", "function": {"name": "f", "arguments": {"a": 1}}}
-    answer = json_of(
-        {"choices": [{"message": {"content": parts, "tool_calls": [call]}, "finish_reason": "model_length"}]}
-    )
+    answer = json_of({"choices": [{"message": {"content": parts, "tool_calls": [call]}, "finish_reason": "model_length"}]})
 
     result = await ADAPTER.chat(session, target_at(replay.serve(answer), "mistral"), REQUEST)
 
@@ -342,9 +365,7 @@ async def test_whole_answer_gets_every_required_field(replay, session, target_at
         ),
         (
             "openrouter",
-            json_of(
-                {"error": {"code": 402, "metadata": {"error_type": "in_flight_budget_exhausted"}}}, 402, retry_after="3"
-            ),
+            json_of({"error": {"code": 402, "metadata": {"error_type": "in_flight_budget_exhausted"}}}, 402, retry_after="3"),
             "rate_limited",
             "in_flight_budget_exhausted",
             3.0,

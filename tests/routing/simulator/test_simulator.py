@@ -80,9 +80,7 @@ async def test_whole_answer(client):
 
 
 async def test_max_tokens_cuts_the_answer(client):
-    shortest = await client.chat.completions.create(
-        model="m", messages=MESSAGES, max_tokens=9, max_completion_tokens=5, n=2
-    )
+    shortest = await client.chat.completions.create(model="m", messages=MESSAGES, max_tokens=9, max_completion_tokens=5, n=2)
     loosest = await client.chat.completions.create(model="m", messages=MESSAGES, max_tokens=24)
 
     assert [choice.finish_reason for choice in shortest.choices] == ["length", "length"]
@@ -157,9 +155,7 @@ async def test_tools(question: str, tool_choice: object, called: bool, client):
 async def test_named_tool_is_called_though_not_first(client):
     choice = {"type": "function", "function": {"name": "get_weather"}}
 
-    answer = await client.chat.completions.create(
-        model="m", messages=MESSAGES, tools=[OTHER, WEATHER], tool_choice=choice
-    )
+    answer = await client.chat.completions.create(model="m", messages=MESSAGES, tools=[OTHER, WEATHER], tool_choice=choice)
 
     assert answer.choices[0].message.tool_calls[0].function.name == "get_weather"
 
@@ -195,9 +191,7 @@ async def test_settings_of_one_provider_win_over_those_of_all(simulator, client,
     await control.put("/_control/*", json={"output_tokens": 40, "prompt_tokens": 1000})
     await control.put("/_control/groq", json={"output_tokens": 8})
     mine = await client.chat.completions.create(model="m", messages=MESSAGES)
-    other = await client.with_options(base_url=simulator.base_url("xai")).chat.completions.create(
-        model="m", messages=MESSAGES
-    )
+    other = await client.with_options(base_url=simulator.base_url("xai")).chat.completions.create(model="m", messages=MESSAGES)
     await control.delete("/_control")
     after = await client.chat.completions.create(model="m", messages=MESSAGES)
 
