@@ -159,10 +159,10 @@ class PostgresServer:
                 process.send_signal(signal.SIGQUIT)
         stop_processes([process], number=signal.SIGQUIT, seconds=1.0)
 
-    def remove_outside_data(self) -> None:
-        """Deletes the data if it lives outside VAR; for throw-away folders, whose own removal would leave it behind."""
-        if self._home is not None and not self._home.is_relative_to(self.var):
-            shutil.rmtree(self._home, ignore_errors=True)
+    def remove_outside(self) -> None:
+        """Deletes what lives outside VAR; for throw-away folders, whose own removal would leave it behind."""
+        for folder in (self._home, self._socket_folder):
+            _remove_unless_inside(folder, self.var)
 
     def _initialise(self) -> None:
         # Renamed into place at the end, so that an interrupted first start is not taken for a database.
@@ -261,6 +261,10 @@ class RedisServer:
                 self.stop(seconds=1.0)
                 raise ServerError(f"Redis did not start: {failure} (log: {self.log})")
 
+    def remove_outside(self) -> None:
+        """Deletes the socket's folder if it is outside VAR; for throw-away folders."""
+        _remove_unless_inside(None if self._socket is None else self._socket.parent, self.var)
+
     def stop(self, *, seconds: float = 3.0) -> None:
         """Writes what is pending and stops; SIGKILL after `seconds`. Safe to call twice."""
         process, self.process = self.process, None
@@ -299,6 +303,12 @@ class LocalServers:
         if self.postgres is not None:
             self.postgres.stop(seconds=postgres_seconds)
 
+    def remove_outside(self) -> None:
+        """Deletes what ours keep outside VAR; for throw-away folders, after `stop`."""
+        for server in (self.redis, self.postgres):
+            if server is not None:
+                server.remove_outside()
+
     def environment(self) -> dict[str, str]:
         """DATABASE_URL and REDIS_URL for child processes; known after `start`."""
         return {
@@ -318,6 +328,11 @@ def _server_environment() -> dict[str, str]:
     """What a server may know: no PG* variable of the user changes it, no secret of the product is visible in it."""
     names = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")
     return {"LC_ALL": "C", "TZ": "UTC", **{name: os.environ[name] for name in names if name in os.environ}}
+
+
+def _remove_unless_inside(folder: Path | None, var: Path) -> None:
+    if folder is not None and not folder.is_relative_to(var):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _make_private_folder(path: Path) -> Path:

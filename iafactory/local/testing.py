@@ -58,8 +58,8 @@ class TestEnvironment:
 
     def _start_servers(self, var: Path) -> LocalServers:
         servers = LocalServers(var, durable=False)
-        if servers.postgres is not None and var != PROJECT / "var-test":
-            self._closing.callback(servers.postgres.remove_outside_data)
+        if var != PROJECT / "var-test":
+            self._closing.callback(servers.remove_outside)
         self._closing.callback(servers.stop)
         try:
             servers.start()

@@ -29,8 +29,7 @@ def run(command: list[str]) -> int:
             var = Path(closing.enter_context(temporary_folder()))
             closing.enter_context(var_lock(var))
             servers = LocalServers(var)
-            if servers.postgres is not None:
-                closing.callback(servers.postgres.remove_outside_data)
+            closing.callback(servers.remove_outside)
         closing.callback(servers.stop)
         servers.start()
         var.mkdir(parents=True, exist_ok=True)

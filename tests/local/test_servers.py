@@ -40,8 +40,7 @@ def servers(tmp_path):
     local = LocalServers(tmp_path, durable=False, outer_environment={})
     yield local
     local.stop()
-    if local.postgres is not None:
-        local.postgres.remove_outside_data()
+    local.remove_outside()
 
 
 def test_a_row_and_a_key_are_there_after_a_restart(tmp_path):
@@ -61,7 +60,7 @@ def test_a_row_and_a_key_are_there_after_a_restart(tmp_path):
     with redis.Redis.from_url(again.redis.url, decode_responses=True) as client:
         value = client.get("kept")
     again.stop()
-    again.postgres.remove_outside_data()
+    again.remove_outside()
 
     assert row == ("12.000000001",)
     assert value == "yes"
@@ -82,7 +81,7 @@ def test_the_servers_are_durable_and_listen_on_no_network(tmp_path):
         for connection in psutil.Process(process.pid).net_connections("inet")
     ]
     servers.stop()
-    servers.postgres.remove_outside_data()
+    servers.remove_outside()
 
     assert settings == ["on", "on", "on", "", "UTC", "200"]
     assert redis_settings == {"port": "0", "appendonly": "yes", "save": ""}
@@ -106,7 +105,7 @@ def test_starting_changes_no_mode_of_the_folders_above(tmp_path):
 
     servers.start()
     servers.stop()
-    servers.postgres.remove_outside_data()
+    servers.remove_outside()
 
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
@@ -121,7 +120,7 @@ def test_a_deep_folder_with_spaces_gets_a_short_socket_path(tmp_path):
     with redis.Redis.from_url(servers.redis.url) as client:
         pong = client.ping()
     servers.stop()
-    servers.postgres.remove_outside_data()
+    servers.remove_outside()
 
     assert answer == (1,)
     assert pong is True
@@ -287,9 +286,7 @@ def test_secrets_are_made_once_and_private(tmp_path):
 
 
 def test_a_command_runs_between_start_and_stop_of_servers(tmp_path):
-    script = (
-        "import os, psycopg; print(psycopg.connect(os.environ['DATABASE_URL']).execute('SELECT 41 + 1').fetchone()[0])"
-    )
+    script = "import os, psycopg; print(psycopg.connect(os.environ['DATABASE_URL']).execute('SELECT 41 + 1').fetchone()[0])"
     command = [
         sys.executable,
         "-m",
