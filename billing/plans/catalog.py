@@ -146,7 +146,7 @@ class CatalogWriter:
                 absent.add(key)
                 self.report.deleted.append(label)
             else:
-                new[key] = model(**{self._attname(model, name): self._database_value(v) for name, v in values.items()})
+                new[key] = model(**{_column(model, name).attname: self._database_value(v) for name, v in values.items()})
                 self.report.created.append(label)
                 self._remember(kind, key, values, record)
         self._create(kind, model, new)
@@ -172,9 +172,7 @@ class CatalogWriter:
         self._rows[model] |= new
         self._keys[model] |= {row.pk: key for key, row in new.items()}
 
-    def _update(
-        self, kind: str, model: type[models.Model], stale: dict[str, dict[str, Any]], identity: Sequence[str]
-    ) -> None:
+    def _update(self, kind: str, model: type[models.Model], stale: dict[str, dict[str, Any]], identity: Sequence[str]) -> None:
         if not stale:
             return
         # Read again under a lock: an operator may have saved in the meantime.
@@ -185,7 +183,7 @@ class CatalogWriter:
         for key, row in fresh.items():
             changes, kept = self._compare(row, stale[key], self._records.get((kind, key)))
             for name in changes:
-                setattr(row, self._attname(model, name), self._database_value(stale[key][name]))
+                setattr(row, _column(model, name).attname, self._database_value(stale[key][name]))
             for stamp in (f for f in model._meta.concrete_fields if getattr(f, "auto_now", False)):
                 setattr(row, stamp.attname, self.at)
                 written.add(stamp.name)
@@ -205,9 +203,10 @@ class CatalogWriter:
         self, row: models.Model, values: Mapping[str, Any], record: Mapping[str, Any] | None
     ) -> tuple[list[str], list[str]]:
         """Fields to change, and fields left because an operator set them. An object made by an operator keeps all."""
-        changes, kept = [], []
+        changes: list[str] = []
+        kept: list[str] = []
         for name, value in values.items():
-            column = row._meta.get_field(name)
+            column = _column(type(row), name)
             current, wanted = self._canonical(getattr(row, column.attname), column), self._canonical(value, column)
             if current == wanted:
                 continue
@@ -277,16 +276,18 @@ class CatalogWriter:
         return " ".join("*" if part is None else str(part) for part in parts)
 
     def _key_of(self, row: models.Model, identity: Sequence[str]) -> str:
-        columns = [row._meta.get_field(name) for name in identity]
+        columns = [_column(type(row), name) for name in identity]
         return self._key(self._canonical(getattr(row, column.attname), column) for column in columns)
-
-    @staticmethod
-    def _attname(model: type[models.Model], name: str) -> str:
-        return str(model._meta.get_field(name).attname)
 
     @staticmethod
     def _database_value(value: Any) -> Any:
         return value.pk if isinstance(value, models.Model) else value
+
+
+def _column(model: type[models.Model], name: str) -> "models.Field[Any, Any]":
+    column = model._meta.get_field(name)
+    assert isinstance(column, models.Field)
+    return column
 
 
 @contextmanager
@@ -380,7 +381,8 @@ class PlansData:
         in_force = _in_force((p for p in self.prices if p.fields["plan"].key == code), lambda f: f["currency"], at)
         if not in_force:
             raise CatalogError(f"{PLANS_FILE.name}: plan {code!r} has no price in force")
-        return min(price["amount"] / self._per_usd(price["currency"], at) for price in in_force)
+        prices: list[Decimal] = [price["amount"] / self._per_usd(price["currency"], at) for price in in_force]
+        return min(prices)
 
     def _per_usd(self, currency: str, at: datetime) -> Decimal:
         if currency == "USD":
@@ -392,9 +394,7 @@ class PlansData:
         return Decimal(rate)
 
 
-def _in_force(
-    rows: Iterable[Shipped], series: Callable[[Mapping[str, Any]], Any], at: datetime
-) -> list[Mapping[str, Any]]:
+def _in_force(rows: Iterable[Shipped], series: Callable[[Mapping[str, Any]], Any], at: datetime) -> list[Mapping[str, Any]]:
     """Of each series of effective-dated rows, the one in force at `at`."""
     started = sorted((r.fields for r in rows if r.fields["effective_from"] <= at), key=lambda f: f["effective_from"])
     return list({series(fields): fields for fields in started}.values())
@@ -423,9 +423,7 @@ def plans_read(path: Path = PLANS_FILE) -> PlansData:
                 )
             )
         entry.pop("prices", None)
-        result.plans.append(
-            Shipped(where, {"visibility": Plan.Visibility.PUBLIC, "code": take(entry, "code", where), **entry})
-        )
+        result.plans.append(Shipped(where, {"visibility": Plan.Visibility.PUBLIC, "code": take(entry, "code", where), **entry}))
     for name, target in (("credit_pack", result.packs), ("service_price", result.services)):
         for index, entry in enumerate(tables(data, name, path.name), 1):
             target.append(Shipped(f"{path.name}: {name} {entry.get('code') or index!r}", entry))

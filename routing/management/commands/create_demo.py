@@ -62,7 +62,7 @@ def _demo_create() -> dict[str, str | None]:
     demo_password = os.environ.get("DEMO_PASSWORD") or admin_password
     admin = User.objects.filter(email=admin_email).first() or _operator_create(admin_email, admin_password)
     demo = User.objects.filter(email=DEMO_EMAIL).first() or _customer_create(demo_password)
-    account = demo.personal_account
+    account = Account.objects.get(personal_of=demo)
     credits_grant(
         account_id=account.pk,
         amount=DEMO_CREDITS,

@@ -68,9 +68,7 @@ def test_first_load_creates_everything_and_remembers_it(tmp_path: Path) -> None:
         Decimal(20),
         "public",
     )
-    assert PlanPrice.objects.values_list(
-        "plan__code", "currency", "amount", "effective_from", "tax_included"
-    ).get() == (
+    assert PlanPrice.objects.values_list("plan__code", "currency", "amount", "effective_from", "tax_included").get() == (
         "gold",
         "DZD",
         Decimal(2000),
@@ -273,9 +271,7 @@ def test_a_dry_run_reports_and_writes_nothing(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_bad_file_is_named_with_its_entry_and_nothing_is_written(
-    tmp_path: Path, good: str, bad: str, message: str
-) -> None:
+def test_a_bad_file_is_named_with_its_entry_and_nothing_is_written(tmp_path: Path, good: str, bad: str, message: str) -> None:
     assert good in FILE
 
     with pytest.raises(CatalogError) as caught:
@@ -329,8 +325,6 @@ def wait_for_lock() -> None:
 def test_equal_values_have_one_canonical_form() -> None:
     algiers = datetime.fromisoformat("2026-01-01T01:00:00+01:00")
 
-    form = canonical(
-        {"a": [Decimal("1E+3"), Decimal("2.720000000"), Decimal("0E-9")], "b": algiers, "c": Plan.Rounding.WHOLE}
-    )
+    form = canonical({"a": [Decimal("1E+3"), Decimal("2.720000000"), Decimal("0E-9")], "b": algiers, "c": Plan.Rounding.WHOLE})
 
     assert form == {"a": ["1000", "2.72", "0"], "b": "2026-01-01T00:00:00Z", "c": "whole"}
