@@ -62,8 +62,9 @@ local function bucket_mark(bucket, now)
       end
     end
     -- Keep the younger sequence with the lower level.
+    bucket[closest] = bucket[closest + 2]
     table.remove(bucket, closest + 3)
-    table.remove(bucket, closest)
+    table.remove(bucket, closest + 2)
   end
 end
 

@@ -182,9 +182,7 @@ class Limiter:
     answer within `timeout_seconds` or refuses the command.
     """
 
-    def __init__(
-        self, redis_client: Any, *, timeout_seconds: float = 0.5, sources: RebuildSources | None = None
-    ) -> None:
+    def __init__(self, redis_client: Any, *, timeout_seconds: float = 0.5, sources: RebuildSources | None = None) -> None:
         self._client = redis_client
         self._timeout_seconds = timeout_seconds
         self._sources = registered_sources if sources is None else sources

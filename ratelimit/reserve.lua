@@ -78,8 +78,7 @@ for i = 1, count do
     used[i] = redis.call('ZCOUNT', key, string.format('(%.0f', now), '+inf')
     reset_at[i] = -1
     if limit >= 0 and used[i] >= limit then
-      local lease = verb == EXTEND and redis.call('ZSCORE', key, reservation)
-      if not lease or tonumber(lease) <= now then
+      if verb ~= EXTEND or not redis.call('ZSCORE', key, reservation) then
         wait = limit == 0 and -1 or GAUGE_RETRY_MS
       end
     end
@@ -120,12 +119,9 @@ record = record or {-1}
 if renew_lease > 0 then
   for i = 2, #record, WIDTH do
     if record[i] == GAUGE then
-      -- A lease that already ran out may have gone to somebody else: only living ones are renewed.
-      local lease = redis.call('ZSCORE', record[i + 1], reservation)
-      if lease and tonumber(lease) > now then
-        redis.call('ZADD', record[i + 1], now + renew_lease, reservation)
-        redis.call('PEXPIRE', record[i + 1], renew_lease + DAY_MS)
-      end
+      -- Whoever takes a slot removes the leases that ran out: one still present has not gone to somebody else.
+      redis.call('ZADD', record[i + 1], 'XX', now + renew_lease, reservation)
+      redis.call('PEXPIRE', record[i + 1], renew_lease + DAY_MS)
     end
   end
 end

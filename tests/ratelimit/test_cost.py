@@ -37,9 +37,7 @@ async def test_reserve_and_settle_are_one_round_trip_each_and_cheap(private_redi
         settle_us = await measured(
             client,
             [
-                limiter.settle(
-                    f"r{number}", {"tpm": 700, "plan": 400_000, "all": 400_000}, now_ms=NOW_MS + 1_000 + number
-                )
+                limiter.settle(f"r{number}", {"tpm": 700, "plan": 400_000, "all": 400_000}, now_ms=NOW_MS + 1_000 + number)
                 for number in range(50)
             ],
         )

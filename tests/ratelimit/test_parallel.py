@@ -13,9 +13,7 @@ processes = multiprocessing.get_context("spawn")
 
 async def test_a_bucket_of_1000_admits_exactly_1000_of_10000(limiter: Limiter, unique: str) -> None:
     with processes.Pool(4) as pool:
-        admitted = await asyncio.to_thread(
-            pool.starmap, drain_bucket, [(unique, process, 2_500) for process in range(4)]
-        )
+        admitted = await asyncio.to_thread(pool.starmap, drain_bucket, [(unique, process, 2_500) for process in range(4)])
 
     bucket = TokenBucket.per_minute(key=unique, name="rpm", limit=1_000)
     [state] = await limiter.peek([bucket], now_ms=NOW_MS)
@@ -25,9 +23,7 @@ async def test_a_bucket_of_1000_admits_exactly_1000_of_10000(limiter: Limiter, u
 
 async def test_a_budget_and_its_slots_are_never_passed_and_add_up(limiter: Limiter, unique: str) -> None:
     with processes.Pool(4) as pool:
-        results = await asyncio.to_thread(
-            pool.starmap, spend_budget, [(unique, process, 5_000, 20) for process in range(4)]
-        )
+        results = await asyncio.to_thread(pool.starmap, spend_budget, [(unique, process, 5_000, 20) for process in range(4)])
 
     budget = Budget(key=unique, name="usd", limit_nano=5_000, amount_nano=0, window_end_ms=WINDOW_END_MS)
     slots = Concurrency(key=unique, name="slots", limit=20, lease_ms=MINUTE_MS)

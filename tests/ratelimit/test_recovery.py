@@ -67,9 +67,7 @@ async def test_before_the_first_recovery_nothing_is_admitted(private_client: red
     assert await private_client.dbsize() == 0
 
 
-async def test_flushed_data_are_noticed_and_rebuilt(
-    private_client: redis.asyncio.Redis, ready: Limiter, books: Books
-) -> None:
+async def test_flushed_data_are_noticed_and_rebuilt(private_client: redis.asyncio.Redis, ready: Limiter, books: Books) -> None:
     await ready.reserve("r1", [quota(4)], now_ms=NOW_MS)
     books.rows = [CounterRow("alice:day", 4, WINDOW_END_MS)]
     await private_client.flushall()
@@ -115,9 +113,7 @@ async def test_recovery_never_lowers_a_counter(private_redis: PrivateRedis, read
     assert await used(ready) == 8
 
 
-async def test_ended_windows_do_not_come_back(
-    private_client: redis.asyncio.Redis, ready: Limiter, books: Books
-) -> None:
+async def test_ended_windows_do_not_come_back(private_client: redis.asyncio.Redis, ready: Limiter, books: Books) -> None:
     books.rows = [CounterRow("alice:day", 3, NOW_MS)]
 
     await ready.rebuild(now_ms=NOW_MS)

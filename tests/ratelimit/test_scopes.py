@@ -2,6 +2,7 @@ import os
 
 import pytest
 import redis
+import redis.asyncio
 
 from ratelimit.engine import Decision, Limiter, RefusedScope, ScopeState, SyncLimiter
 from ratelimit.scopes import Budget, Concurrency, SplitPosition, TokenBucket, WindowCounter
@@ -15,6 +16,12 @@ def quota(unique: str, limit: int | None, amount: int = 1, **more: object) -> Wi
 
 def rate(unique: str, limit: int, amount: int = 1) -> TokenBucket:
     return TokenBucket.per_minute(key=f"{unique}:rpm", name="rpm", limit=limit, amount=amount)
+
+
+def one_a_second(unique: str, amount: int) -> TokenBucket:
+    return TokenBucket(
+        key=f"{unique}:rate", name="rate", capacity=1_000, refill_amount=1, refill_period_ms=SECOND_MS, amount=amount
+    )
 
 
 def slots(unique: str, limit: int | None, lease_ms: int = MINUTE_MS) -> Concurrency:
@@ -77,11 +84,10 @@ class TestTokenBucket:
 
         assert not decision.allowed
         assert decision.refused_scope.retry_after_ms == MINUTE_MS + 6 * SECOND_MS
+        assert decision.states == (ScopeState("rpm", 10, 10, 0, NOW_MS + MINUTE_MS),)
 
     async def test_an_edited_period_keeps_the_tokens_missing(self, limiter: Limiter, unique: str) -> None:
-        hourly = TokenBucket(
-            key=f"{unique}:rpm", name="rpm", capacity=10, refill_amount=10, refill_period_ms=HOUR_MS, amount=1
-        )
+        hourly = TokenBucket(key=f"{unique}:rpm", name="rpm", capacity=10, refill_amount=10, refill_period_ms=HOUR_MS, amount=1)
         await limiter.reserve(f"{unique}1", [rate(unique, 10, 4)], now_ms=NOW_MS)
 
         decision = await limiter.reserve(f"{unique}2", [hourly], now_ms=NOW_MS)
@@ -119,9 +125,28 @@ class TestTokenBucket:
 
         await limiter.settle(unique, {"rpm": 25}, now_ms=NOW_MS)
 
-        assert await limiter.peek([rate(unique, 10)], now_ms=NOW_MS) == [
-            ScopeState("rpm", 10, 25, 0, NOW_MS + 150 * SECOND_MS)
-        ]
+        assert await limiter.peek([rate(unique, 10)], now_ms=NOW_MS) == [ScopeState("rpm", 10, 25, 0, NOW_MS + 150 * SECOND_MS)]
+
+    async def test_an_excess_on_a_bucket_that_was_full_again_is_taken(
+        self, limiter: Limiter, redis_client: redis.asyncio.Redis, unique: str
+    ) -> None:
+        await limiter.reserve(unique, [rate(unique, 10, 1)], now_ms=NOW_MS)
+        await redis_client.delete(rate(unique, 10).storage_key)
+
+        await limiter.settle(unique, {"rpm": 4}, now_ms=NOW_MS + MINUTE_MS)
+
+        assert await used(limiter, rate(unique, 10), now_ms=NOW_MS + MINUTE_MS) == [3]
+
+    async def test_a_long_history_is_shortened_without_giving_back_too_much(self, limiter: Limiter, unique: str) -> None:
+        later = NOW_MS + 95 * SECOND_MS
+        await limiter.reserve(unique, [one_a_second(unique, 100)], now_ms=NOW_MS)
+        for number in range(19):
+            await limiter.reserve(f"{unique}{number}", [one_a_second(unique, 1)], now_ms=later)
+
+        await limiter.release(unique, now_ms=later)
+
+        # 95 of its 100 tokens were refilled before the others came: 5 come back, the 19 of the others stay.
+        assert await used(limiter, one_a_second(unique, 1), now_ms=later) == [19]
 
 
 class TestWindowCounter:
@@ -153,7 +178,7 @@ class TestWindowCounter:
         assert await used(limiter, next_window) == [4]
 
     async def test_a_settle_never_creates_a_window_that_is_gone(
-        self, limiter: Limiter, redis_client: object, unique: str
+        self, limiter: Limiter, redis_client: redis.asyncio.Redis, unique: str
     ) -> None:
         scope = quota(unique, 9, 5)
         await limiter.reserve(unique, [scope], now_ms=NOW_MS)
@@ -201,9 +226,7 @@ class TestBudget:
 
         await limiter.settle(unique, {"usd": 130}, now_ms=NOW_MS)
 
-        assert await limiter.peek([budget(unique, 100, 0)], now_ms=NOW_MS) == [
-            ScopeState("usd", 100, 130, 0, WINDOW_END_MS)
-        ]
+        assert await limiter.peek([budget(unique, 100, 0)], now_ms=NOW_MS) == [ScopeState("usd", 100, 130, 0, WINDOW_END_MS)]
 
     async def test_a_cost_that_was_expected_to_be_nothing_is_booked(self, limiter: Limiter, unique: str) -> None:
         await limiter.reserve(unique, [budget(unique, 100, 0)], now_ms=NOW_MS)
@@ -232,7 +255,9 @@ class TestConcurrency:
 
         assert (just_before.allowed, at_the_end.allowed) == (False, True)
 
-    async def test_leases_left_behind_are_removed(self, limiter: Limiter, redis_client: object, unique: str) -> None:
+    async def test_leases_left_behind_are_removed(
+        self, limiter: Limiter, redis_client: redis.asyncio.Redis, unique: str
+    ) -> None:
         await limiter.reserve(f"{unique}1", [slots(unique, 5)], now_ms=NOW_MS)
         await limiter.reserve(f"{unique}2", [slots(unique, 5)], now_ms=NOW_MS)
 
@@ -267,7 +292,7 @@ class TestConcurrency:
 
 class TestReservation:
     async def test_one_refusing_scope_leaves_all_untouched(
-        self, limiter: Limiter, redis_client: object, unique: str
+        self, limiter: Limiter, redis_client: redis.asyncio.Redis, unique: str
     ) -> None:
         split = SplitPosition(key=unique, weights=(("groq", 1),), start=0)
         scopes = [rate(unique, 10, 3), quota(unique, 10, 3), slots(unique, 2), budget(unique, 5, 6)]
@@ -354,7 +379,7 @@ class TestReservation:
 
         assert await used(limiter, quota(unique, 5), budget(unique, 9, 0)) == [1, 0]
 
-    async def test_every_key_ends_by_itself(self, limiter: Limiter, redis_client: object, unique: str) -> None:
+    async def test_every_key_ends_by_itself(self, limiter: Limiter, redis_client: redis.asyncio.Redis, unique: str) -> None:
         split = SplitPosition(key=unique, weights=(("groq", 1),), start=0)
         scopes = [rate(unique, 10), quota(unique, 10), slots(unique, 2), budget(unique, None, 6)]
 
@@ -414,6 +439,15 @@ class TestExtend:
         decision = await limiter.extend(unique, [budget(unique, 100, 5)], now_ms=WINDOW_END_MS + 1)
 
         assert decision.states == (ScopeState("usd", 100, 35, 65, WINDOW_END_MS),)
+
+    async def test_what_was_added_in_the_next_window_goes_back_first(self, limiter: Limiter, unique: str) -> None:
+        next_window = quota(unique, 100, 50, window_end_ms=WINDOW_END_MS + DAY_MS)
+        await limiter.reserve(unique, [quota(unique, 100, 30)], now_ms=WINDOW_END_MS - 1)
+        await limiter.extend(unique, [next_window], now_ms=WINDOW_END_MS)
+
+        await limiter.settle(unique, {"day": 35}, now_ms=WINDOW_END_MS)
+
+        assert await used(limiter, quota(unique, 100), next_window) == [30, 5]
 
     async def test_asking_again_for_a_slot_one_holds_is_no_second_slot(self, limiter: Limiter, unique: str) -> None:
         await limiter.reserve(unique, [slots(unique, 1)], now_ms=NOW_MS)

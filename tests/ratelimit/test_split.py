@@ -38,9 +38,7 @@ def test_any_stretch_is_less_than_two_picks_from_its_share(
 
 
 @given(count=st.integers(1, 400), split_weights=weights)
-def test_any_prefix_is_less_than_one_pick_from_its_share(
-    count: int, split_weights: tuple[tuple[str, int], ...]
-) -> None:
+def test_any_prefix_is_less_than_one_pick_from_its_share(count: int, split_weights: tuple[tuple[str, int], ...]) -> None:
     counted = picks(0, count, split_weights)
 
     total = sum(weight for _, weight in split_weights)
