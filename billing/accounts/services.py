@@ -247,7 +247,9 @@ def session_refresh(*, refresh_token: str) -> SessionTokens:
     """
     token = _refresh_token(refresh_token)
     with transaction.atomic():
-        record = OutstandingToken.objects.select_for_update().filter(jti=token[api_settings.JTI_CLAIM]).first()
+        # The model's own ordering would join the user, whose row may be missing: PostgreSQL locks no such row.
+        records = OutstandingToken.objects.select_for_update().order_by()
+        record = records.filter(jti=token[api_settings.JTI_CLAIM]).first()
         user = User.objects.filter(pk=record.user_id, is_active=True).first() if record else None
         if (
             record is None

@@ -13,11 +13,7 @@ from .models import Subscription
 
 def subscription_live(account: Account) -> Subscription | None:
     """The account's one live subscription with its plan and price; None without any."""
-    return (
-        Subscription.objects.select_related("plan", "price")
-        .filter(account=account, state__in=Subscription.LIVE)
-        .first()
-    )
+    return Subscription.objects.select_related("plan", "price").filter(account=account, state__in=Subscription.LIVE).first()
 
 
 def subscriptions_of_account(account: Account) -> QuerySet[Subscription]:

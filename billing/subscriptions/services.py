@@ -114,9 +114,7 @@ def subscription_move(
     return subscription
 
 
-def subscription_end(
-    *, subscription: Subscription, actor: Actor, reason: str = "", at: datetime | None = None
-) -> Subscription:
+def subscription_end(*, subscription: Subscription, actor: Actor, reason: str = "", at: datetime | None = None) -> Subscription:
     """End a subscription now and for good: one never paid expires, others are canceled. Raises SubscriptionMoveRefused
     where it has ended before."""
     incomplete = subscription.state == Subscription.State.INCOMPLETE

@@ -1,6 +1,7 @@
 """What the tests of accounts share: a clean Redis, a client, people, and a worker for the queue."""
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,12 +22,10 @@ def _addresses(settings: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _clean_redis() -> Iterator[None]:
+def _clean_redis() -> None:
     cache.clear()
     with app.connection_for_write() as connection:
         connection.default_channel.queue_purge("celery")
-    yield
-    cache.clear()
 
 
 @pytest.fixture
@@ -39,11 +38,12 @@ def work() -> Callable[[], list[str]]:
         names = []
         with app.connection_for_read() as connection:
             queue = connection.SimpleQueue("celery")
-            for _ in range(len(queue)):
-                message = queue.get(block=False)
-                message.ack()
-                names.append(message.headers["task"])
-                app.tasks[message.headers["task"]](*message.payload[0])
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    message = queue.get(block=False)
+                    message.ack()
+                    names.append(message.headers["task"])
+                    app.tasks[message.headers["task"]](*message.payload[0])
             queue.close()
         return names
 
