@@ -1,6 +1,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import httpx2
 import openai
 import pytest
 
@@ -376,18 +378,28 @@ def test_examples_fit_their_schema():
     assert example_of(schema) == {"a": 5, "b": True, "c": {"d": []}}
 
 
-def test_command_serves_until_sigterm():
+def test_command_stops_at_sigterm_though_calls_are_under_way():
     command = [sys.executable, "manage.py", "simulator", "--port", "0"]
     root = Path(__file__).resolve().parents[3]
+    body = b'{"model":"m","messages":[],"stream":true}'
+    call = b"POST /groq/v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
-        announced = process.stdout.readline()
-        url = announced.split()[1].split("/{")[0]
-        with openai.OpenAI(base_url=f"{url}/groq/v1", api_key="none") as client:
+        url = process.stdout.readline().split()[1].split("/{")[0]
+        with (
+            openai.OpenAI(base_url=f"{url}/groq/v1", api_key="none") as client,
+            socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) as streaming,
+        ):
             answer = client.chat.completions.create(model="m", messages=MESSAGES)
+            httpx2.put(f"{url}/_control/groq", json={"chunk_interval_ms": 60000})
+            streaming.sendall(call)
+            opening = streaming.recv(65536)
+
             process.send_signal(signal.SIGTERM)
             started = time.monotonic()
             status = process.wait(timeout=5)
+            seconds = time.monotonic() - started
 
     assert answer.usage.completion_tokens == 24
+    assert opening.startswith(b"HTTP/1.1 200 OK")
     assert status == 0
-    assert time.monotonic() - started < 1
+    assert seconds < 1
