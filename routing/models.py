@@ -31,9 +31,7 @@ class Provider(models.Model):
     priority = models.PositiveSmallIntegerField(default=100, help_text=_("Order among equals; lower first."))
     connect_timeout_seconds = models.PositiveSmallIntegerField(default=5)
     first_byte_timeout_seconds = models.PositiveSmallIntegerField(default=120)
-    read_timeout_seconds = models.PositiveSmallIntegerField(
-        default=120, help_text=_("Longest silence inside an answer.")
-    )
+    read_timeout_seconds = models.PositiveSmallIntegerField(default=120, help_text=_("Longest silence inside an answer."))
     created_at = models.DateTimeField(default=clock.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 

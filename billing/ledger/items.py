@@ -110,7 +110,7 @@ class HoldVerdict(msgspec.Struct, frozen=True):
 
 
 class CallVerdict(msgspec.Struct, frozen=True):
-    """How a settle went: `settled`, `late`, `duplicate`, `busy` or `no_wallet`; what was charged, lost, and the balance then."""
+    """How a settle went: `settled`, `late`, `duplicate`, `busy` or `no_wallet`; credits charged and lost, balance then."""
 
     request_id: UUID
     verdict: str

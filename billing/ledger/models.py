@@ -19,7 +19,7 @@ USD_DIGITS = {"max_digits": 20, "decimal_places": 9}
 
 
 class Wallet(models.Model):
-    """An account's credits, summed up: a cache of its lots that `verify_books` recomputes. Locking it locks the account's money."""
+    """An account's credits, summed up: a cache of its lots that `verify_books` recomputes. Its lock is the money's."""
 
     account = models.OneToOneField(Account, on_delete=models.PROTECT, primary_key=True, related_name="wallet")
     balance = models.DecimalField(**CREDIT_DIGITS, default=Decimal(0), help_text=_("Credits, held ones included."))
@@ -167,16 +167,12 @@ class LedgerAccount(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     kind = models.CharField(max_length=16, choices=Kind)
     unit = models.CharField(max_length=8, help_text=_("`credit` or an ISO 4217 code."))
-    account = models.ForeignKey(
-        Account, on_delete=models.PROTECT, null=True, blank=True, related_name="ledger_accounts"
-    )
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, null=True, blank=True, related_name="ledger_accounts")
 
     class Meta:
         ordering = ["kind", "unit"]
         constraints = [
-            models.UniqueConstraint(
-                fields=["kind", "unit", "account"], nulls_distinct=False, name="ledgeraccount_unique"
-            ),
+            models.UniqueConstraint(fields=["kind", "unit", "account"], nulls_distinct=False, name="ledgeraccount_unique"),
             models.CheckConstraint(
                 condition=Q(kind__in=("wallet", "debt"), account__isnull=False)
                 | (~Q(kind__in=("wallet", "debt")) & Q(account__isnull=True)),
@@ -281,9 +277,7 @@ class UsageRecord(models.Model):
     cache_write_tokens = models.PositiveIntegerField(default=0)
     output_tokens = models.PositiveIntegerField(default=0, help_text=_("All output tokens, reasoning included."))
     reasoning_tokens = models.PositiveIntegerField(default=0)
-    estimated = models.BooleanField(
-        default=False, help_text=_("Tokens were estimated: the provider did not report them.")
-    )
+    estimated = models.BooleanField(default=False, help_text=_("Tokens were estimated: the provider did not report them."))
     list_cost_usd = models.DecimalField(**USD_DIGITS, default=Decimal(0), help_text=_("At list price."))
     cost_usd = models.DecimalField(**USD_DIGITS, default=Decimal(0), help_text=_("What the provider charges us."))
     credits_held = models.DecimalField(**CREDIT_DIGITS, default=Decimal(0))

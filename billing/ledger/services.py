@@ -1,4 +1,4 @@
-"""The synchronous door to the ledger: admin actions, tasks, commands and the sync API. One item at a time, waiting for locks."""
+"""The synchronous door to the ledger, for admin actions, tasks, commands and the sync API: one item at a time, patiently."""
 
 from datetime import datetime
 from decimal import Decimal

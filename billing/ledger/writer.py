@@ -92,6 +92,7 @@ class GroupCommit(Generic[Item, Verdict]):
         self._on_unclaimed = on_unclaimed
         self._queue: deque[_Waiting[Item, Verdict]] = deque()
         self._wake = asyncio.Event()
+        self._parked = 0
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._connection: psycopg.AsyncConnection[Any] | None = None
@@ -119,6 +120,11 @@ class GroupCommit(Generic[Item, Verdict]):
         """Items waiting for a batch."""
         return len(self._queue)
 
+    @property
+    def full(self) -> bool:
+        """Whether new items are refused."""
+        return len(self._queue) >= self._queue_limit
+
     def submit(self, item: Item, *, force: bool = False) -> asyncio.Future[Verdict]:
         """Queue `item`; the future brings its verdict once committed, or `LedgerRejected`.
 
@@ -126,7 +132,7 @@ class GroupCommit(Generic[Item, Verdict]):
         """
         if self._stopping or self._task is None:
             raise LedgerUnavailable("the ledger writer is not running")
-        if len(self._queue) >= self._queue_limit and not force:
+        if self.full and not force:
             raise LedgerUnavailable(f"{len(self._queue)} items are waiting already")
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(item, future))
@@ -136,7 +142,7 @@ class GroupCommit(Generic[Item, Verdict]):
     async def _run(self) -> None:
         while True:
             if not self._queue:
-                if self._stopping:
+                if self._stopping and not self._parked:
                     return
                 self._wake.clear()
                 await self._wake.wait()
@@ -210,9 +216,11 @@ class GroupCommit(Generic[Item, Verdict]):
             else:
                 waiting.future.set_result(verdict)
         if busy:
+            self._parked += len(busy)
             asyncio.get_running_loop().call_later(BUSY_PAUSE_SECONDS, self._requeue, busy)
 
     def _requeue(self, busy: list[_Waiting[Item, Verdict]]) -> None:
+        self._parked -= len(busy)
         self._queue.extendleft(reversed(busy))
         self._wake.set()
 
@@ -257,16 +265,14 @@ class LedgerWriter:
     async def hold_open(self, item: HoldItem, *, timeout_seconds: float) -> HoldVerdict:
         """Open a hold. Raises `LedgerUnavailable`; a hold that comes too late is given back by itself."""
         # A settle must follow each hold: refuse early when settles pile up.
-        if self._calls.depth >= self._calls._queue_limit:
+        if self._calls.full:
             raise LedgerUnavailable("settles are piling up")
         try:
             return await asyncio.wait_for(self._holds.submit(item), timeout_seconds)
         except TimeoutError:
             raise LedgerUnavailable("PostgreSQL did not answer in time") from None
 
-    async def hold_extend(
-        self, *, request_id: UUID, credits: Decimal, worst_cost_usd: Decimal, timeout_seconds: float
-    ) -> str:
+    async def hold_extend(self, *, request_id: UUID, credits: Decimal, worst_cost_usd: Decimal, timeout_seconds: float) -> str:
         """Raise an open hold; `held`, `insufficient` or `gone`. On a connection of its own: it is rare and waits for the lock."""
         try:
             async with asyncio.timeout(timeout_seconds), await database.connect() as connection:
@@ -298,9 +304,7 @@ class LedgerWriter:
             model=item.model,
             credits_held=item.credits,
         )
-        released = CallItem(
-            usage=usage, held=item.credits, charge=Decimal(0), reason="The call gave up waiting for its hold."
-        )
+        released = CallItem(usage=usage, held=item.credits, charge=Decimal(0), reason="Nobody waited for it.")
         with contextlib.suppress(LedgerUnavailable):
             self._calls.submit(released, force=True).add_done_callback(_log_failure)
 

@@ -34,9 +34,7 @@ def credits_to_micro(amount: Decimal) -> int:
     return int(credits_quantise(amount) * MICRO_PER_CREDIT)
 
 
-def credits_for_cost(
-    list_cost_usd: Decimal, *, margin_multiplier: Decimal, usd_per_credit: Decimal, whole: bool
-) -> Decimal:
+def credits_for_cost(list_cost_usd: Decimal, *, margin_multiplier: Decimal, usd_per_credit: Decimal, whole: bool) -> Decimal:
     """Price in credits of a call whose list cost is `list_cost_usd`.
 
     credits = list cost * margin / usd per credit; `whole` rounds half up to at least 1, otherwise to 6 places and at least

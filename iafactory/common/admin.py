@@ -1,0 +1,329 @@
+"""What every page of the operator's console is made of: read-only and write-once classes, links, filters, bounded counting."""
+
+import json
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django import forms
+from django.contrib import admin
+from django.contrib.admin.utils import quote
+from django.core.paginator import Paginator
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import models
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+from django.urls import NoReverseMatch, reverse
+from django.utils.functional import cached_property
+from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
+from django.utils.safestring import SafeString
+from django.utils.text import Truncator
+from django.utils.translation import gettext_lazy as _
+
+EMPTY = "–"
+
+
+def decimal_text(value: Decimal | None) -> str:
+    """An amount for reading: every significant digit, no trailing zeros, thousands apart."""
+    if value is None:
+        return EMPTY
+    text = f"{value:,f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def decimal_column(field: str, description: Any = None, unit: str = "") -> Callable[[Any, Any], Any]:
+    """A column for the decimal `field`, sortable, written by `decimal_text`."""
+
+    @admin.display(ordering=field, description=description or field.replace("_", " "))
+    def column(model_admin: Any, row: Any) -> SafeString:
+        value = getattr(row, field)
+        if value is None:
+            return SafeString(EMPTY)
+        return format_html('<span class="figure">{}</span>', f"{decimal_text(value)} {unit}".strip())
+
+    return column
+
+
+def change_url(model: str, pk: Any) -> str:
+    """Address of an object's page; `model` is `app.model`."""
+    return reverse(f"admin:{model.replace('.', '_')}_change", args=[quote(pk)])
+
+
+def change_link(model: str, pk: Any, text: Any = None) -> SafeString:
+    """A link to an object's page, a dash without a key."""
+    if pk is None or pk == "":
+        return SafeString(EMPTY)
+    return format_html('<a href="{}">{}</a>', change_url(model, pk), pk if text is None else text)
+
+
+def list_url(model: str, /, **lookups: Any) -> str:
+    """Address of a list; `lookups` are its query parameters."""
+    address = reverse(f"admin:{model.replace('.', '_')}_changelist")
+    return f"{address}?{urlencode(lookups)}" if lookups else address
+
+
+def list_link(model: str, text: Any, /, **lookups: Any) -> SafeString:
+    """A link to a filtered list."""
+    return format_html('<a href="{}">{}</a>', list_url(model, **lookups), text)
+
+
+def object_url(object_type: str, object_id: str) -> str | None:
+    """Address of what an event tells about (`api_key`, id), None where the console has no page for it."""
+    name = object_type.replace("_", "")
+    for model in admin.site._registry:
+        if model._meta.model_name == name:
+            try:
+                return change_url(model._meta.label_lower, object_id)
+            except NoReverseMatch:
+                return None
+    return None
+
+
+def link_column(field: str, model: str, description: Any = None) -> Callable[[Any, Any], Any]:
+    """A column that links the foreign key `field` to its page; the related row must be selected with the list."""
+
+    @admin.display(ordering=field, description=description or field.replace("_", " "))
+    def column(model_admin: Any, row: Any) -> SafeString:
+        related = getattr(row, field)
+        return SafeString(EMPTY) if related is None else change_link(model, related.pk, Truncator(related).chars(40))
+
+    return column
+
+
+def json_block(value: Any) -> SafeString:
+    """JSON, indented."""
+    if not value:
+        return SafeString(EMPTY)
+    text = json.dumps(value, indent=2, ensure_ascii=False, cls=DjangoJSONEncoder)
+    return format_html('<pre class="json">{}</pre>', text)
+
+
+def table(headings: Sequence[Any], rows: Sequence[Sequence[Any]], *, caption: Any = "") -> SafeString:
+    """A small table of escaped cells; a `Decimal` is set as a figure."""
+
+    def cell(value: Any) -> SafeString:
+        if isinstance(value, Decimal):
+            return format_html('<td class="figure">{}</td>', decimal_text(value))
+        if isinstance(value, int) and not isinstance(value, bool):
+            return format_html('<td class="figure">{}</td>', f"{value:,}")
+        return format_html("<td>{}</td>", value)
+
+    head = format_html_join("", "<th>{}</th>", ((heading,) for heading in headings))
+    body = format_html_join("", "<tr>{}</tr>", ((SafeString("".join(cell(value) for value in row)),) for row in rows))
+    title = format_html("<caption>{}</caption>", caption) if caption else ""
+    return format_html('<table class="explained">{}<thead><tr>{}</tr></thead><tbody>{}</tbody></table>', title, head, body)
+
+
+def uuid_or_none(text: str) -> UUID | None:
+    """The id that `text` spells, None for other text."""
+    try:
+        return UUID(text.strip())
+    except ValueError:
+        return None
+
+
+class BoundedPaginator(Paginator):  # type: ignore[type-arg]
+    """Counts at most `BOUND` rows, so that opening a list of a large table never reads all of it.
+
+    What lies beyond is reached by filters and search.
+    """
+
+    BOUND = 10_000
+
+    @cached_property
+    def count(self) -> int:
+        rows = self.object_list
+        if isinstance(rows, models.QuerySet):
+            return rows.order_by()[: self.BOUND].count()
+        return len(rows)
+
+
+class TextFilter(admin.SimpleListFilter):
+    """A filter with an input: for columns whose distinct values are too many, or too costly to look up."""
+
+    template = "admin/text_filter.html"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("", "")]
+
+    def queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> models.QuerySet[Any]:
+        value = (self.value() or "").strip()
+        return queryset.filter(**{self.parameter_name: value}) if value else queryset
+
+    def choices(self, changelist: Any) -> Any:
+        others = [
+            (name, value)
+            for name, values in changelist.filter_params.items()
+            if name != self.parameter_name
+            for value in values
+        ]
+        yield {"selected": False, "others": others, "clear": changelist.get_query_string(remove=[self.parameter_name])}
+
+
+def text_filter(field: str, label: Any) -> type[TextFilter]:
+    """A `TextFilter` that compares `field` exactly."""
+    return type("FieldTextFilter", (TextFilter,), {"title": label, "parameter_name": field})
+
+
+class LinkedFilter(admin.SimpleListFilter):
+    """Shows, and lets go of, the one object to which a link from another page narrowed the list."""
+
+    related: type[models.Model]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(value, value)] if (value := self.used_parameters.get(self.parameter_name)) else []
+
+    def queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> models.QuerySet[Any]:
+        value = self.value()
+        if not value:
+            return queryset
+        key = self.related._meta.pk
+        try:
+            return queryset.filter(**{self.parameter_name: key.to_python(value)})  # type: ignore[union-attr]
+        except forms.ValidationError:
+            return queryset.none()
+
+    def choices(self, changelist: Any) -> Any:
+        yield {
+            "selected": False,
+            "query_string": changelist.get_query_string(remove=[self.parameter_name]),
+            "display": _("All"),
+        }
+        try:
+            found = self.related._default_manager.filter(pk=self.value()).first()
+        except (ValueError, forms.ValidationError):
+            found = None
+        yield {
+            "selected": True,
+            "query_string": changelist.get_query_string(),
+            "display": str(found) if found is not None else str(self.value()),
+        }
+
+
+def linked_filter(field: str, related: type[models.Model], label: Any) -> type[LinkedFilter]:
+    """A `LinkedFilter` on the foreign key `field`, under the parameter that `list_link` uses: `<field>__id__exact`."""
+    return type(
+        "FieldLinkedFilter",
+        (LinkedFilter,),
+        {"title": label, "parameter_name": f"{field}__{related._meta.pk.name}__exact", "related": related},  # type: ignore[union-attr]
+    )
+
+
+class ConsoleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Every list of the console: bounded counting, no second count, uuid-safe search.
+
+    `search_uuid_fields` are compared with a search that is a UUID; with other text only `search_fields` count.
+    """
+
+    paginator = BoundedPaginator
+    show_full_result_count = False
+    list_per_page = 50
+    save_on_top = False
+    search_uuid_fields: Sequence[str] = ()
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
+    ) -> tuple[models.QuerySet[Any], bool]:
+        identifier = uuid_or_none(search_term) if self.search_uuid_fields else None
+        if identifier is None:
+            return super().get_search_results(request, queryset, search_term)
+        wanted = models.Q()
+        for field in self.search_uuid_fields:
+            wanted |= models.Q(**{field: identifier})
+        return queryset.filter(wanted), False
+
+    def render_step(
+        self,
+        request: HttpRequest,
+        *,
+        template: str = "admin/step.html",
+        title: Any,
+        subtitle: Any = None,
+        form: forms.Form | None = None,
+        submit: Any = "",
+        status: int = 200,
+        **context: Any,
+    ) -> TemplateResponse:
+        """A page between a button and its deed: what will happen, a form, one submit button."""
+        return TemplateResponse(
+            request,
+            template,
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "title": title,
+                "subtitle": subtitle,
+                "form": form,
+                "submit": submit,
+                "media": self.media + (form.media if form else forms.Media()),
+                **context,
+            },
+            status=status,
+        )
+
+
+class WriteOnceAdmin(ConsoleAdmin):
+    """Rows that are added and then stand: the database refuses to change or delete them."""
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        name = self.opts.model_name
+        return any(
+            request.user.has_perm(f"{self.opts.app_label}.{verb}_{name}")  # type: ignore[union-attr]
+            for verb in ("view", "add", "change")
+        )
+
+
+class ReadOnlyAdmin(WriteOnceAdmin):
+    """Rows that only the product writes: nothing here is added, changed or deleted by hand."""
+
+    actions = None
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class ReadOnlyInline(admin.TabularInline):  # type: ignore[type-arg]
+    """Rows shown on their parent's page."""
+
+    extra = 0
+    can_delete = False
+    show_change_link = True
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+def protected_by_history(row: models.Model) -> bool:
+    """Whether rows that must stay (`PROTECT`) point to `row`."""
+    for relation in row._meta.related_objects:
+        if (
+            getattr(relation, "on_delete", None) is models.PROTECT
+            and relation.related_model._default_manager.filter(**{relation.field.name: row}).exists()
+        ):
+            return True
+    return False
+
+
+class ReasonForm(forms.Form):
+    """Why an operator does something; it goes into the event."""
+
+    reason = forms.CharField(
+        label=_("Reason"),
+        max_length=200,
+        widget=forms.TextInput(attrs={"class": "vTextField", "autofocus": True}),
+        help_text=_("Kept with the event; the customer does not see it."),
+    )

@@ -1,0 +1,288 @@
+"""The slim ASGI handler of the API's hot paths, and the base class of their views.
+
+No session, CSRF or message middleware, no request signals, no thread hop. It owns start-up and drain, the host check, the body
+limit and the watch for clients that hang up. Every other path goes to Django's stock handler, behind the same body limit.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import lru_cache
+from typing import Any, ClassVar, NamedTuple
+
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
+from django.urls import Resolver404
+from django.urls.resolvers import RegexPattern, URLResolver
+from rest_framework.views import APIView
+
+from . import request_id
+from .errors import ApiError, error_body
+from .ids import uuid7
+from .rendering import encode_json
+
+logger = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+JSON_TYPE = (b"content-type", b"application/json")
+
+
+class Answer(NamedTuple):
+    """A whole HTTP answer."""
+
+    body: bytes
+    status: int = 200
+    headers: Sequence[tuple[bytes, bytes]] = (JSON_TYPE,)
+
+
+def json_answer(data: Any, *, status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
+    """`data` as JSON, `Decimal` written as numbers."""
+    return Answer(encode_json(data), status, (JSON_TYPE, *headers))
+
+
+class Exchange:
+    """One HTTP request and its answer.
+
+    `gone` turns true when the client hangs up; `on_gone`, if set, is called at that moment.
+    """
+
+    __slots__ = ("_receive", "_send", "_started", "_watch", "gone", "headers", "id", "method", "on_gone", "path", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        # The first of repeated headers wins, as for every header we read.
+        self.headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+        self.id = uuid7()
+        self.gone = False
+        self.on_gone: Callable[[], None] | None = None
+        self._receive = receive
+        self._send = send
+        self._started = False
+        self._watch: asyncio.Task[None] | None = None
+
+    def header(self, name: bytes) -> str:
+        """A request header, lower-case name; empty when absent."""
+        return self.headers.get(name, b"").decode("latin-1")
+
+    @property
+    def started(self) -> bool:
+        """Whether the status line is out."""
+        return self._started
+
+    @property
+    def client_address(self) -> str:
+        client = self.scope.get("client")
+        return client[0] if client else ""
+
+    async def read_body(self) -> bytes:
+        """The body. Raises `ApiError` 413 above the limit of the settings; call it after authenticating."""
+        limit: int = settings.MAX_BODY_BYTES
+        declared = self.headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > limit:
+            raise _too_large(limit)
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.gone = True
+                raise ApiError(400, "client_gone", "The connection closed before the body was complete.")
+            part = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            parts.append(part)
+            if not message.get("more_body", False):
+                break
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def watch(self) -> None:
+        """Begin to notice the client hanging up. The body must have been read."""
+        self._watch = asyncio.create_task(self._await_disconnect())
+
+    async def _await_disconnect(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self.on_gone is not None:
+            self.on_gone()
+
+    def finish(self) -> None:
+        """Stop watching."""
+        if self._watch is not None:
+            self._watch.cancel()
+
+    async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Send the status line and headers; `x-request-id` is added."""
+        self._started = True
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [*headers, (b"x-request-id", str(self.id).encode())],
+            }
+        )
+
+    async def write(self, data: bytes) -> None:
+        """Send a part of the body; waits while the client reads too slowly."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes = b"") -> None:
+        """Send the last part."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def answer(self, answer: Answer) -> None:
+        """Send a whole answer."""
+        length = (b"content-length", str(len(answer.body)).encode())
+        await self.start(answer.status, [*answer.headers, length])
+        await self.end(answer.body)
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, "body_too_large", f"The body is larger than {limit} bytes.")
+
+
+def error_answer(error: ApiError, path: str) -> Answer:
+    """`error` as the whole answer that clients of `path` understand."""
+    headers = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return json_answer(error_body(error, path), status=error.status, headers=headers)
+
+
+class HotView(APIView):
+    """Base of the hot paths' views: `async def get|post(self, exchange, **path_arguments) -> Answer | None`.
+
+    A handler that has answered through the exchange returns None. It is an `APIView` for the schema's sake; negotiation,
+    parsers, authenticators and renderers do not run.
+    """
+
+    authentication_classes: ClassVar[list[Any]] = []
+    permission_classes: ClassVar[list[Any]] = []
+
+    async def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        if not isinstance(request, Exchange):
+            raise TypeError("Hot paths are served by iafactory.asgi only.")
+        handler = getattr(self, request.method.lower(), None) if request.method in ("GET", "POST") else None
+        if handler is None:
+            allowed = ", ".join(name for name in ("GET", "POST") if hasattr(self, name.lower()))
+            raise ApiError(405, "method_not_allowed", f"{request.method} is not allowed here.", headers={"allow": allowed})
+        return await handler(request, **kwargs)
+
+
+@lru_cache(maxsize=256)
+def _host_allowed(host: str) -> bool:
+    domain, _ = split_domain_port(host)
+    return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
+
+
+class SlimApplication:
+    """Routes hot paths to their views and everything else to `stock`.
+
+    `start` and `stop` are awaited at start-up and shutdown; requests in flight are awaited in between.
+    """
+
+    def __init__(
+        self,
+        *,
+        stock: Application,
+        hot_urls: str,
+        start: Callable[[], Awaitable[None]],
+        stop: Callable[[], Awaitable[None]],
+        drain_seconds: float = 30,
+    ) -> None:
+        self._stock = stock
+        self._resolver = URLResolver(RegexPattern(r"^/"), hot_urls)
+        self._start = start
+        self._stop = stop
+        self._drain_seconds = drain_seconds
+        self._running: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})
+        else:
+            try:
+                match = self._resolver.resolve(scope["path"])
+            except Resolver404:
+                await self._serve_stock(scope, receive, send)
+                return
+            # The client hanging up, or the server cancelling this task at shutdown, must not stop the booking of a call.
+            task = asyncio.create_task(self._serve_hot(match.func, match.kwargs, Exchange(scope, receive, send)))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+            await asyncio.shield(task)
+
+    async def _serve_hot(self, view: Callable[..., Awaitable[Answer | None]], kwargs: Any, exchange: Exchange) -> None:
+        request_id.begin(str(exchange.id))
+        try:
+            if not _host_allowed(exchange.header(b"host")):
+                raise ApiError(400, "invalid_host", "The Host header is not one of this server's names.")
+            if self._draining:
+                raise ApiError(503, "shutting_down", "This server is restarting.", retry_after_seconds=1)
+            answer = await view(exchange, **kwargs)
+        except ApiError as error:
+            answer = error_answer(error, exchange.path)
+        except Exception:
+            logger.exception("%s %s failed", exchange.method, exchange.path)
+            answer = error_answer(ApiError(500, "internal_error", "Something went wrong on our side."), exchange.path)
+        finally:
+            exchange.finish()
+        if answer is not None:
+            if exchange.started:
+                await exchange.end()
+            else:
+                await exchange.answer(answer)
+
+    async def _serve_stock(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Django's own handler spools bodies of any size to disk before its limits are asked: stop them here."""
+        limit: int = settings.MAX_BODY_BYTES
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if declared.isdigit() and int(declared) > limit:
+            await Exchange(scope, receive, send).answer(error_answer(_too_large(limit), scope["path"]))
+            return
+        size = 0
+        refused = False
+
+        async def limited_receive() -> MutableMapping[str, Any]:
+            nonlocal size, refused
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > limit and not refused:
+                refused = True
+                await Exchange(scope, receive, send).answer(error_answer(_too_large(limit), scope["path"]))
+            return {"type": "http.disconnect"} if refused else message
+
+        async def guarded_send(message: MutableMapping[str, Any]) -> None:
+            if not refused:
+                await send(message)
+
+        await self._stock(scope, limited_receive, guarded_send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._start()
+        except Exception as error:
+            logger.exception("start-up failed")
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self._draining = True
+        if self._running:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._drain_seconds):
+                    await asyncio.gather(*self._running, return_exceptions=True)
+        await self._stop()
+        await send({"type": "lifespan.shutdown.complete"})

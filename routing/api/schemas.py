@@ -1,0 +1,175 @@
+"""What the hot paths take and answer, for the API's description. They are not validated against it: see `chat_request`."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse
+
+JSON = dict[str, Any]
+
+
+def _object(properties: JSON, *, required: list[str] | None = None, description: str = "", more: bool = False) -> JSON:
+    schema: JSON = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = required
+    if description:
+        schema["description"] = description
+    if more:
+        schema["additionalProperties"] = True
+    return schema
+
+
+STRING: JSON = {"type": "string"}
+NUMBER: JSON = {"type": "number"}
+INTEGER: JSON = {"type": "integer"}
+BOOLEAN: JSON = {"type": "boolean"}
+
+MESSAGE = _object(
+    {
+        "role": {"type": "string", "enum": ["developer", "system", "user", "assistant", "tool", "function"]},
+        "content": {"oneOf": [STRING, {"type": "array", "items": {"type": "object", "additionalProperties": True}}]},
+    },
+    required=["role"],
+    more=True,
+)
+USAGE = _object({"prompt_tokens": INTEGER, "completion_tokens": INTEGER, "total_tokens": INTEGER}, more=True)
+
+CHAT_REQUEST: JSON = {
+    "application/json": _object(
+        {
+            "model": {"type": "string", "description": "A name from `/v1/models`, or `auto`."},
+            "messages": {"type": "array", "items": MESSAGE, "minItems": 1},
+            "stream": BOOLEAN,
+            "stream_options": _object({"include_usage": BOOLEAN}, more=True),
+            "max_completion_tokens": {"type": "integer", "minimum": 1},
+            "max_tokens": {"type": "integer", "minimum": 1},
+            "n": {"type": "integer", "minimum": 1},
+            "temperature": NUMBER,
+            "tools": {"type": "array", "items": {"type": "object", "additionalProperties": True}},
+        },
+        required=["model", "messages"],
+        description="OpenAI's chat completion request; every other field of it is passed through.",
+        more=True,
+    )
+}
+CHAT_ANSWER = _object(
+    {
+        "id": STRING,
+        "object": {"type": "string", "enum": ["chat.completion"]},
+        "created": INTEGER,
+        "model": STRING,
+        "choices": {"type": "array", "items": {"type": "object", "additionalProperties": True}},
+        "usage": USAGE,
+    },
+    more=True,
+)
+CHAT_EXAMPLE = OpenApiExample(
+    "A first call",
+    value={"model": "auto", "messages": [{"role": "user", "content": "Bonjour !"}], "max_tokens": 200},
+    request_only=True,
+)
+
+OPENAI_ERROR = _object(
+    {"error": _object({"message": STRING, "type": STRING, "param": STRING | {"nullable": True}, "code": STRING})}
+)
+PLAIN_ERROR = _object({"error": _object({"code": STRING, "message": STRING, "param": STRING, "request_id": STRING})})
+
+
+def errors(body: JSON, **texts: str) -> dict[int, OpenApiResponse]:
+    """Error answers for `extend_schema`: `errors(PLAIN_ERROR, _402="…")`."""
+    return {int(status[1:]): OpenApiResponse(body, description=text) for status, text in texts.items()}
+
+
+CALL_ERRORS = {
+    "_400": "The request is wrong; `param` names the field.",
+    "_401": "The key opens nothing.",
+    "_402": "`insufficient_credits`: nothing was called or charged.",
+    "_413": "The body is too large.",
+    "_429": "`rate_limited` or `quota_exceeded`.",
+    "_502": "`provider_error`: nothing was charged.",
+    "_503": "`model_unavailable`, `budget_exhausted`, `provider_busy` or a part of ours is away.",
+}
+
+OWN_CHAT_REQUEST: JSON = {
+    "application/json": _object(
+        {
+            "messages": {"type": "array", "items": MESSAGE},
+            "prompt": {"type": "string", "description": "Instead of `messages`: one user message."},
+            "model": {"type": "string", "description": "A wish; unknown ones are ignored."},
+            "max_tokens": {"type": "integer", "minimum": 1},
+        },
+        more=True,
+    )
+}
+OWN_CHAT_ANSWER = _object(
+    {
+        "request_id": STRING,
+        "response": STRING,
+        "message": {"type": "object", "additionalProperties": True},
+        "finish_reason": STRING,
+        "provider": STRING,
+        "model": STRING,
+        "cost": NUMBER | {"description": "Provider cost in USD."},
+        "credits": NUMBER | {"description": "Credits charged."},
+        "fallback": BOOLEAN,
+        "budget_fallback": BOOLEAN,
+        "usage": USAGE,
+    }
+)
+MODEL = _object({"id": STRING, "object": STRING, "created": INTEGER, "owned_by": STRING})
+MODEL_LIST = _object({"object": STRING, "data": {"type": "array", "items": MODEL}})
+OWN_MODEL_LIST = _object(
+    {
+        "default": STRING,
+        "models": {
+            "type": "array",
+            "items": _object(
+                {
+                    "model": STRING,
+                    "providers": {"type": "array", "items": STRING},
+                    "owned_by": STRING,
+                    "context_window": INTEGER | {"nullable": True},
+                    "credits_per_million_input_tokens": NUMBER | {"nullable": True},
+                    "credits_per_million_output_tokens": NUMBER | {"nullable": True},
+                }
+            ),
+        },
+    }
+)
+LIMIT = _object(
+    {
+        "name": STRING,
+        "limit": NUMBER,
+        "used": NUMBER,
+        "remaining": NUMBER,
+        "resets_at": {"type": "string", "format": "date-time"},
+    }
+)
+BALANCE = _object(
+    {
+        "object": {"type": "string", "enum": ["balance"]},
+        "plan": STRING,
+        "balance": NUMBER | {"description": "Credits, held ones included."},
+        "held": NUMBER,
+        "available": NUMBER,
+        "debt": NUMBER,
+        "limits": {"type": "array", "items": LIMIT},
+    }
+)
+USAGE_TODAY = _object(
+    {
+        "date": {"type": "string", "format": "date"},
+        "time_zone": STRING,
+        "plan": STRING,
+        "requests": INTEGER,
+        "input_tokens": INTEGER,
+        "output_tokens": INTEGER,
+        "credits": NUMBER,
+        "by_model": {
+            "type": "array",
+            "items": _object(
+                {"model": STRING, "requests": INTEGER, "input_tokens": INTEGER, "output_tokens": INTEGER, "credits": NUMBER}
+            ),
+        },
+        "limits": {"type": "array", "items": LIMIT},
+    }
+)

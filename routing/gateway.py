@@ -1,0 +1,139 @@
+"""What one web process keeps for its calls: connections, the ledger writer, the limiter, and what it remembers."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+
+import aiohttp
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.db import close_old_connections
+
+from billing.ledger.writer import LedgerWriter
+from billing.subscriptions.callers import Caller, CallerDirectory
+from iafactory.common import clock, database
+from iafactory.common.async_redis import open_redis
+from iafactory.common.changes import ChangeListener
+from iafactory.common.errors import ApiError
+from iafactory.common.hot import Exchange
+from ratelimit.engine import Limiter, LimiterUnavailable
+
+from .providers.session import open_session
+from .snapshot import Snapshot, snapshot_load
+
+logger = logging.getLogger(__name__)
+
+# Unheard changes: how old the catalogue may get while PostgreSQL cannot be listened to.
+_BLIND_RELOAD_SECONDS = 1.0
+
+
+def _snapshot_load() -> Snapshot:
+    close_old_connections()
+    return snapshot_load()
+
+
+class Gateway:
+    """Lives from the start of a web process to its end, inside the event loop that starts it."""
+
+    session: aiohttp.ClientSession
+    snapshot: Snapshot
+
+    def __init__(self) -> None:
+        self.pool = database.open_pool()
+        self.callers = CallerDirectory(self.pool)
+        self.ledger = LedgerWriter(queue_limit=settings.LEDGER_QUEUE_LIMIT)
+        self.redis = open_redis()
+        self.limiter = Limiter(self.redis)
+        self._listener = ChangeListener(on_change=self._changed, on_gap=self._missed_changes)
+        self._catalogue_changed = asyncio.Event()
+        self._reload_task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect and read the catalogue. Raises when PostgreSQL does not answer; Redis may come later."""
+        await self.pool.open(wait=True, timeout=15)
+        self.session = open_session()
+        await self._listener.start()
+        self.snapshot = await sync_to_async(_snapshot_load)()
+        self._reload_task = asyncio.create_task(self._keep_snapshot(), name="snapshot")
+        self.ledger.start()
+        with contextlib.suppress(LimiterUnavailable):
+            await self.limiter.recover(now_ms=clock.now_ms())
+        # What lives from here on is short-lived; the collector need not walk the rest again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 50)
+
+    async def stop(self) -> None:
+        """Write what is queued, then close everything."""
+        await self.ledger.stop()
+        await self._listener.stop()
+        if self._reload_task is not None:
+            self._reload_task.cancel()
+        await self.session.close()
+        await self.redis.aclose()
+        await self.pool.close(timeout=2)
+
+    async def authenticate(self, exchange: Exchange) -> Caller:
+        """The caller named by `Authorization: Bearer` or `x-api-key`; raises `ApiError`."""
+        scheme, _, credential = exchange.header(b"authorization").partition(" ")
+        if scheme.lower() != "bearer":
+            credential = exchange.header(b"x-api-key")
+        return await self.callers.by_credential(credential.strip(), exchange.header(b"x-account").strip())
+
+    def _changed(self, payload: str) -> None:
+        if payload == "routes":
+            self._catalogue_changed.set()
+        else:
+            self.callers.forget(payload)
+            if payload == "plans":
+                self._catalogue_changed.set()
+
+    def _missed_changes(self) -> None:
+        self.callers.forget("all")
+        self.callers.trusted = True
+        self._catalogue_changed.set()
+
+    async def _keep_snapshot(self) -> None:
+        """Replace the snapshot when the catalogue changed; without ears, every second."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._catalogue_changed.wait(), _BLIND_RELOAD_SECONDS)
+            if not self._listener.listening:
+                self.callers.trusted = False
+                self.callers.forget("all")
+            elif not self._catalogue_changed.is_set():
+                continue
+            self._catalogue_changed.clear()
+            try:
+                self.snapshot = await sync_to_async(_snapshot_load)()
+            except Exception:
+                logger.exception("the catalogue could not be read; the last one stays in use")
+                self._catalogue_changed.set()
+                await asyncio.sleep(_BLIND_RELOAD_SECONDS)
+
+
+_gateway: Gateway | None = None
+
+
+async def gateway_start() -> None:
+    """Start this process's gateway; awaited once by the ASGI application."""
+    global _gateway
+    gateway = Gateway()
+    await gateway.start()
+    _gateway = gateway
+
+
+async def gateway_stop() -> None:
+    """Stop it; safe when it never started."""
+    global _gateway
+    gateway, _gateway = _gateway, None
+    if gateway is not None:
+        await gateway.stop()
+
+
+def current_gateway() -> Gateway:
+    """The running gateway. Raises `ApiError` 503 before start-up is complete."""
+    if _gateway is None:
+        raise ApiError(503, "starting", "This server is starting.", retry_after_seconds=1)
+    return _gateway

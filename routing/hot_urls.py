@@ -1,0 +1,21 @@
+"""Paths that the slim handler serves. They stand in the root URLconf too, for the API's description."""
+
+from django.urls import path
+
+from iafactory.common.health import Health
+
+from .api.balance import Balance
+from .api.chat import ChatCompletions
+from .api.models import ModelDetail, ModelList
+from .api.own import OwnChat, OwnModels, UsageToday
+
+urlpatterns = [
+    path("v1/chat/completions", ChatCompletions.as_view()),
+    path("v1/models", ModelList.as_view()),
+    path("v1/models/<path:name>", ModelDetail.as_view()),
+    path("v1/balance", Balance.as_view()),
+    path("api/v2/chat", OwnChat.as_view()),
+    path("api/v2/models", OwnModels.as_view()),
+    path("api/v2/usage/today", UsageToday.as_view()),
+    path("health", Health.as_view()),
+]

@@ -1,0 +1,249 @@
+"""The catalogue as the gateway sees it: all that routing decides on, read once and replaced whole when a change is announced."""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+
+from django.conf import settings
+
+from iafactory.common.money import usd_to_nano
+
+from .models import AiModel, Budget, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
+from .providers.registry import registered_protocols
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class TierPrice:
+    """List prices in USD per million tokens; None is unknown, never zero."""
+
+    input: Decimal | None
+    cached_input: Decimal | None
+    cache_write: Decimal | None
+    cache_write_1h: Decimal | None
+    output: Decimal | None
+    reasoning_output: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A price row: base prices, and those that replace them above a number of input tokens, highest threshold first."""
+
+    id: str
+    effective_from: datetime
+    base: TierPrice
+    tiers: tuple[tuple[int, TierPrice], ...]
+
+    def for_input(self, input_tokens: int) -> TierPrice:
+        """The prices of a call with that many input tokens, for the whole of it."""
+        for threshold, tier in self.tiers:
+            if input_tokens > threshold:
+                return tier
+        return self.base
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A model profile that can be called: where, as what, at which price."""
+
+    slug: str
+    provider: str
+    protocol: str
+    base_url: str
+    secret: str = field(repr=False)
+    simulated: bool
+    quirks: frozenset[str]
+    connect_timeout_seconds: int
+    first_byte_timeout_seconds: int
+    read_timeout_seconds: int
+    provider_priority: int
+    model: str
+    upstream_model: str
+    reasoning: bool
+    cost_factor: Decimal
+    context_window: int | None
+    max_output_tokens: int | None
+    default_max_output: int
+    weight: int
+    typical_latency_ms: int
+    prices: tuple[Price, ...]
+
+    def price_at(self, at: datetime) -> Price | None:
+        """The price row in force at `at`; rows are sorted by date."""
+        position = bisect_right(self.prices, at, key=lambda price: price.effective_from)
+        return self.prices[position - 1] if position else None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A public model and the routes that serve it."""
+
+    name: str
+    mode: str
+    owner: str
+    created: int
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How one plan routes; fields as in `PlanRouting`."""
+
+    strategy: str
+    split: tuple[tuple[str, int], ...]
+    score_weights: Mapping[str, Decimal]
+    fallback: tuple[str, ...]
+    default_models: Mapping[str, str]
+    models_allowed: frozenset[str]
+    free_only: bool
+    context_cap: int | None
+    cost_allowance_nano: int | None
+    margin_multiplier: Decimal
+    usd_per_credit: Decimal
+
+    def allows(self, model: str) -> bool:
+        return "*" in self.models_allowed or model in self.models_allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All of it. `names` maps every public name and alias to its model."""
+
+    models: Mapping[str, Model]
+    names: Mapping[str, str]
+    policies: Mapping[int, Policy]
+    overflow: Policy | None
+    daily_budget_nano: int | None
+    provider_budgets_nano: Mapping[str, int]
+
+    def model(self, name: str) -> Model | None:
+        """The model of a public name or alias."""
+        return self.models.get(self.names.get(name, ""))
+
+
+# What pays beyond a plan's quota: bought credits, at the prices of this plan.
+OVERFLOW_PLAN = "payg"
+
+
+def _tier(values: Mapping[str, object]) -> TierPrice:
+    def price(name: str) -> Decimal | None:
+        value = values.get(name)
+        return None if value is None else Decimal(str(value))
+
+    return TierPrice(
+        input=price("input_per_mtok"),
+        cached_input=price("cached_input_per_mtok"),
+        cache_write=price("cache_write_per_mtok"),
+        cache_write_1h=price("cache_write_1h_per_mtok"),
+        output=price("output_per_mtok"),
+        reasoning_output=price("reasoning_output_per_mtok"),
+    )
+
+
+def _price(row: ModelPrice) -> Price:
+    base = {name: getattr(row, name) for name in (f.name for f in ModelPrice._meta.fields) if name.endswith("_per_mtok")}
+    tiers = sorted(((int(t["threshold"]), _tier(base | t)) for t in row.tiers), key=lambda tier: -tier[0])
+    return Price(id=str(row.pk), effective_from=row.effective_from, base=_tier(base), tiers=tuple(tiers))
+
+
+def _address(provider: Provider, secrets: Mapping[int, str]) -> tuple[str, str, bool] | None:
+    """Base URL, secret and whether it is the simulator; None when the provider cannot be called."""
+    if secret := secrets.get(provider.pk):
+        return provider.base_url, secret, False
+    if settings.SIMULATOR_URL:
+        return f"{settings.SIMULATOR_URL}/{provider.slug}/v1", "simulator", True
+    return None
+
+
+def snapshot_load() -> Snapshot:
+    """Read the catalogue with the ORM; a few queries."""
+    secrets: dict[int, str] = {}
+    for credential in ProviderCredential.objects.filter(enabled=True).order_by("created_at"):
+        secrets.setdefault(credential.provider_id, credential.secret)
+    prices: dict[int, list[Price]] = defaultdict(list)
+    for row in ModelPrice.objects.order_by("effective_from"):
+        prices[row.profile_id].append(_price(row))
+
+    routes: dict[int, list[Route]] = defaultdict(list)
+    protocols = registered_protocols()
+    profiles = ModelProfile.objects.filter(enabled=True, provider__enabled=True).select_related("provider", "model")
+    for profile in profiles.order_by("provider__priority", "slug"):
+        provider = profile.provider
+        address = _address(provider, secrets)
+        if address is None or provider.protocol not in protocols:
+            continue
+        base_url, secret, simulated = address
+        routes[profile.model_id].append(
+            Route(
+                slug=profile.slug,
+                provider=provider.slug,
+                protocol=provider.protocol,
+                base_url=base_url,
+                secret=secret,
+                simulated=simulated,
+                quirks=frozenset(provider.quirks),
+                connect_timeout_seconds=provider.connect_timeout_seconds,
+                first_byte_timeout_seconds=provider.first_byte_timeout_seconds,
+                read_timeout_seconds=provider.read_timeout_seconds,
+                provider_priority=provider.priority,
+                model=profile.model.name,
+                upstream_model=profile.upstream_model,
+                reasoning=profile.model.reasoning,
+                cost_factor=profile.cost_factor,
+                context_window=profile.context_window,
+                max_output_tokens=profile.max_output_tokens,
+                default_max_output=profile.default_max_output,
+                weight=profile.weight,
+                typical_latency_ms=profile.typical_latency_ms,
+                prices=tuple(prices[profile.pk]),
+            )
+        )
+
+    models: dict[str, Model] = {}
+    names: dict[str, str] = {}
+    for model in AiModel.objects.filter(public=True).order_by("name"):
+        models[model.name] = Model(
+            name=model.name,
+            mode=model.mode,
+            owner=model.owner,
+            created=int(model.created_at.timestamp()),
+            routes=tuple(routes[model.pk]),
+        )
+        for alias in model.aliases:
+            names.setdefault(alias, model.name)
+    # A real name wins over somebody else's alias.
+    names |= {name: name for name in models}
+
+    policies: dict[int, Policy] = {}
+    overflow = None
+    for routing in PlanRouting.objects.select_related("plan"):
+        allowance = routing.cost_allowance_usd
+        policy = Policy(
+            strategy=routing.strategy,
+            split=tuple(sorted((slug, int(weight)) for slug, weight in routing.split.items())),
+            score_weights={name: Decimal(str(weight)) for name, weight in routing.score_weights.items()},
+            fallback=tuple(routing.fallback),
+            default_models=dict(routing.default_models),
+            models_allowed=frozenset(routing.models_allowed),
+            free_only=routing.free_only,
+            context_cap=routing.context_cap,
+            cost_allowance_nano=None if allowance is None else usd_to_nano(allowance),
+            margin_multiplier=routing.margin_multiplier,
+            usd_per_credit=routing.usd_per_credit,
+        )
+        policies[routing.plan_id] = policy
+        if routing.plan.code == OVERFLOW_PLAN:
+            overflow = policy
+
+    daily_budget_nano = None
+    provider_budgets_nano: dict[str, int] = {}
+    for budget in Budget.objects.select_related("provider"):
+        if budget.provider is None:
+            daily_budget_nano = usd_to_nano(budget.daily_limit_usd)
+        else:
+            provider_budgets_nano[budget.provider.slug] = usd_to_nano(budget.daily_limit_usd)
+    return Snapshot(models, names, policies, overflow, daily_budget_nano, provider_budgets_nano)
