@@ -126,7 +126,7 @@ class LogoutView(OpenView):
 
 class MeView(SessionView):
     @extend_schema(
-        operation_id="auth_me", tags=["auth"], parameters=[X_ACCOUNT], responses={200: MeSerializer, **errors(401, 404)}
+        operation_id="auth_me", tags=["auth"], parameters=[X_ACCOUNT], responses={200: MeSerializer, **errors(401, 403, 404)}
     )
     def get(self, request: Request) -> Response:
         """Who is logged in, and for which accounts they may act."""
