@@ -5,6 +5,7 @@ server, the Celery worker and beat, and the provider simulator running until TER
 exactly while the product answers.
 """
 
+import errno
 import json
 import os
 import shlex
@@ -152,6 +153,8 @@ def require_free_port(host: str, port: int, *, name: str) -> None:
             listener.bind(address)
             listener.listen(1)
     except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise BadConfiguration(f"{host} is not an address of this machine; set HOST=127.0.0.1") from None
         reason = error.strerror or str(error)
         raise BadConfiguration(f"{host}:{port} cannot be used ({reason}); set {name} to a free port") from None
 

@@ -21,10 +21,10 @@ from .servers import LocalServers, PostgresServer, RedisServer, ServerError
 
 LONGEST_PAUSE_SECONDS = 30.0
 HEALTHY_AFTER_SECONDS = 30.0
-# A stop takes ten seconds at most: programs (uvicorn gives its requests six), what they talk to, Redis, and PostgreSQL
-# gets what is left for its fast shutdown.
-STOP_SECONDS = 8.5
-PROGRAM_STOP_SECONDS = 6.5
+# A stop takes ten seconds at most: programs (uvicorn gives requests six, then settles), what they talk to, Redis, and
+# PostgreSQL gets what is left for its fast shutdown.
+STOP_SECONDS = 9.0
+PROGRAM_STOP_SECONDS = 7.2
 LAST_PROGRAM_STOP_SECONDS = 0.5
 REDIS_STOP_SECONDS = 0.5
 _SLOW_START_SECONDS = 30.0

@@ -238,6 +238,16 @@ def test_a_port_that_is_no_number_is_refused_in_one_line(tmp_path):
     assert (result.returncode, result.stderr) == (1, "error: PORT=80000 is not a port number\n")
 
 
+@pytest.mark.parametrize("host", ["x86_64-conda-linux-gnu", "192.0.2.1"])
+def test_a_host_that_is_not_ours_is_refused_in_one_line(tmp_path, host):
+    result = run_product(tmp_path / "var", HOST=host, PORT=str(free_port()))
+
+    assert (result.returncode, result.stderr) == (
+        1,
+        f"error: {host} is not an address of this machine; set HOST=127.0.0.1\n",
+    )
+
+
 def test_a_second_run_on_the_same_folder_is_refused_in_one_line(start):
     product = start()
     product.wait_until_answering()
