@@ -150,12 +150,13 @@ async def test_a_failing_source_keeps_everything_refused_until_it_works(
 
     with pytest.raises(LimiterUnavailable, match="books"):
         await limiter.recover(now_ms=NOW_MS)
+    locks_left = await private_client.exists("{iaf}:rl:v1:rebuild-lock")
     still_stale = await limiter.reserve("r1", [quota()], now_ms=NOW_MS)
     books.error = None
     await limiter.recover(now_ms=NOW_MS)
     admitted = await limiter.reserve("r1", [quota()], now_ms=NOW_MS)
 
-    assert (still_stale.stale_epoch, admitted.allowed) == (True, True)
+    assert (still_stale.stale_epoch, admitted.allowed, locks_left) == (True, True, 0)
 
 
 async def test_a_rebuild_that_lost_its_lock_commits_nothing(private_client: redis.asyncio.Redis, books: Books) -> None:
@@ -168,6 +169,37 @@ async def test_a_rebuild_that_lost_its_lock_commits_nothing(private_client: redi
         await rebuild
 
     assert await private_client.keys("*") == [b"{iaf}:rl:v1:rebuild-lock"]
+
+
+async def test_a_restart_during_the_rebuild_commits_nothing(
+    private_redis: PrivateRedis, private_client: redis.asyncio.Redis
+) -> None:
+    async def restart_with_the_lock_kept(now_ms: int) -> list[CounterRow]:
+        private_redis.keep_snapshot()
+        private_redis.restart_from_kept_snapshot()
+        return []
+
+    sources = RebuildSources()
+    sources.register("restart", restart_with_the_lock_kept)
+    limiter = Limiter(private_client, timeout_seconds=5, sources=sources)
+
+    with pytest.raises(LimiterUnavailable, match="restart"):
+        await limiter.rebuild(now_ms=NOW_MS)
+
+    assert await private_client.keys("*") == []
+
+
+async def test_callers_of_one_process_share_one_recovery(
+    private_client: redis.asyncio.Redis, ready: Limiter, books: Books
+) -> None:
+    await private_client.flushall()
+    await private_client.config_resetstat()
+
+    await asyncio.gather(*(ready.recover(now_ms=NOW_MS) for _ in range(20)))
+
+    # Look, lock, look, raise, commit.
+    assert (await private_client.info("commandstats"))["cmdstat_evalsha"]["calls"] == 5
+    assert books.reads == 2
 
 
 async def test_a_settle_after_the_loss_creates_nothing(private_client: redis.asyncio.Redis, ready: Limiter) -> None:
