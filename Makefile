@@ -70,6 +70,7 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "error: $(PYTHON) cannot make virtual environments; install its venv package (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@echo "Creating the virtual environment .venv"
+	@rm -rf .venv
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 $(RUN_READY): requirements.txt requirements.lock | $(BIN)/python
