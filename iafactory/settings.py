@@ -33,15 +33,15 @@ JWT_SIGNING_KEY = env.str("JWT_SIGNING_KEY")
 
 # --- Addresses ---
 PUBLIC_URL = env.str("PUBLIC_URL", default="http://127.0.0.1:8000").rstrip("/")
-ALLOWED_HOSTS = env.list(
-    "ALLOWED_HOSTS", default=[] if PRODUCTION else ["127.0.0.1", "localhost", "[::1]", "testserver"]
-)
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[] if PRODUCTION else ["127.0.0.1", "localhost", "[::1]", "testserver"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 SIMULATOR_URL = "" if PRODUCTION else env.str("SIMULATOR_URL", default="").rstrip("/")
 
 # --- Applications ---
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    # Before the admin, whose templates the console extends.
+    "dashboard",
+    "dashboard.console.apps.ConsoleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -56,7 +56,6 @@ INSTALLED_APPS = [
     "ratelimit",
     "billing",
     "routing",
-    "dashboard",
 ]
 
 MIDDLEWARE = [

@@ -34,10 +34,7 @@ def accounts_matching(term: str) -> QuerySet[Account]:
     term = term.strip()
     key_prefix = term[: ApiKey._meta.get_field("prefix").max_length].removesuffix("…")
     wanted = (
-        Q(name__icontains=term)
-        | Q(billing_email__icontains=term)
-        | Q(external_id=term)
-        | Q(personal_of__email__icontains=term)
+        Q(name__icontains=term) | Q(billing_email__icontains=term) | Q(external_id=term) | Q(personal_of__email__icontains=term)
     )
     if len(key_prefix) >= 4:
         wanted |= Q(pk__in=ApiKey.objects.filter(prefix__startswith=key_prefix[:10]).values("account_id"))
@@ -59,9 +56,7 @@ class AccountSearchMixin:
     search_uuid_fields: tuple[str, ...] = ("pk",)
     search_exact_fields: tuple[str, ...] = ()
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> tuple[QuerySet[Any], bool]:
         term = search_term.strip()
         if not term:
             return queryset, False

@@ -60,9 +60,7 @@ class SubscriptionAdmin(AccountSearchMixin, ReadOnlyAdmin):
 
     @admin.display(description=_("state"), ordering="state")
     def state_label(self, subscription: Subscription) -> SafeString:
-        return format_html(
-            '<span class="state state-{}">{}</span>', subscription.state, subscription.get_state_display()
-        )
+        return format_html('<span class="state state-{}">{}</span>', subscription.state, subscription.get_state_display())
 
     @admin.display(description=_("see also"))
     def explore(self, subscription: Subscription) -> SafeString:
@@ -70,7 +68,14 @@ class SubscriptionAdmin(AccountSearchMixin, ReadOnlyAdmin):
             " · ",
             "{}",
             (
-                (list_link("billing.usagerecord", _("Usage"), subscription_id__exact=subscription.pk),),
+                (
+                    list_link(
+                        "billing.usagerecord",
+                        _("Usage"),
+                        account__id__exact=subscription.account_id,  # has the index
+                        subscription_id__exact=subscription.pk,
+                    ),
+                ),
                 (
                     list_link(
                         "billing.event",

@@ -223,6 +223,13 @@ class ConsoleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     save_on_top = False
     search_uuid_fields: Sequence[str] = ()
 
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        # Django compares only the relations of a lookup with the filters' parameters, not the parameter itself.
+        filters = (item for item in self.get_list_filter(request) if isinstance(item, type))
+        return any(getattr(item, "parameter_name", None) == lookup for item in filters) or super().lookup_allowed(
+            lookup, value, request
+        )
+
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
     ) -> tuple[models.QuerySet[Any], bool]:

@@ -1,0 +1,363 @@
+"""The account page, which shows every layer, its buttons, and the users behind accounts."""
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import Prefetch, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.urls import path, reverse
+from django.utils.cache import add_never_cache_headers
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
+
+from billing.accounts.admin import accounts_matching
+from billing.accounts.models import Account, User
+from billing.accounts.services import account_block, account_unblock, api_key_create, sessions_revoke
+from billing.events.admin import AuditedModelAdmin, operator_actor
+from billing.ledger.models import Lot, Wallet
+from billing.ledger.services import credits_grant, wallet_open
+from billing.subscriptions.models import Subscription
+from billing.subscriptions.onboarding import customer_register
+from iafactory.common import clock
+from iafactory.common.admin import EMPTY, ReasonForm, change_link, change_url, decimal_text
+from iafactory.common.errors import ApiError
+
+from .forms import GrantForm, NewKeyForm, UserAddForm, UserEditForm
+from .selectors import account_overview
+
+# Refresh tokens are secrets of customers.
+for model in (BlacklistedToken, OutstandingToken):
+    admin.site.unregister(model)
+
+
+@admin.register(Account)
+class AccountAdmin(AuditedModelAdmin):
+    """Who pays. Accounts come from registration, and stay: history hangs on them."""
+
+    list_display = ("name", "billing_email", "kind", "status_label", "plan", "balance", "country", "created_at")
+    list_filter = ("status", "kind", "created_at", "overflow_allowed")
+    list_select_related = ("wallet",)
+    search_fields = ("name",)
+    search_help_text = _("Name, e-mail, external id, account, user or key id, beginning of a key.")
+    actions = ("grant_selected",)
+    change_form_template = "admin/account_page.html"
+    readonly_fields = ("id", "kind", "personal_of_link", "status_label", "status_reason", "created_at")
+    fieldsets = (
+        (None, {"fields": ("name", "status_label", "status_reason", "kind", "personal_of_link", "id", "created_at")}),
+        (_("Invoices"), {"fields": ("billing_email", "country", "currency", "language")}),
+        (_("Use"), {"fields": ("time_zone", "overflow_allowed", "external_id")}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
+        live = Subscription.objects.filter(state__in=Subscription.LIVE).select_related("plan")
+        return super().get_queryset(request).prefetch_related(Prefetch("subscriptions", live, to_attr="live_subscriptions"))
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> tuple[QuerySet[Any], bool]:
+        if not search_term.strip():
+            return queryset, False
+        return queryset.filter(pk__in=accounts_matching(search_term).values("pk")), False
+
+    @admin.display(description=_("status"), ordering="status")
+    def status_label(self, account: Account) -> SafeString:
+        return format_html('<span class="state state-{}">{}</span>', account.status, account.get_status_display())
+
+    @admin.display(description=_("plan"))
+    def plan(self, account: Account) -> SafeString:
+        for subscription in account.live_subscriptions:  # type: ignore[attr-defined]
+            return change_link("billing.subscription", subscription.pk, subscription.plan)
+        return SafeString(EMPTY)
+
+    @admin.display(description=_("balance"), ordering="wallet__balance")
+    def balance(self, account: Account) -> SafeString:
+        try:
+            return format_html('<span class="figure">{}</span>', decimal_text(account.wallet.balance))
+        except Wallet.DoesNotExist:
+            return SafeString(EMPTY)
+
+    @admin.display(description=_("personal account of"))
+    def personal_of_link(self, account: Account) -> SafeString:
+        return change_link("billing.user", account.personal_of_id, account.personal_of)
+
+    def event_account_id(self, row: Account) -> UUID:
+        return row.pk
+
+    def write(self, obj: Account, form: Any, change: bool) -> None:
+        # Only what the form shows: a block that happens meanwhile must survive.
+        obj.save(update_fields=[name for name in form.changed_data if name in form.fields])
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_grant_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Granting makes a lot: the right to add one is the right to grant."""
+        return request.user.has_perm("billing.add_lot")  # type: ignore[union-attr]
+
+    def get_urls(self) -> list[Any]:
+        def step(name: str, view: Any) -> Any:
+            return path(
+                f"<uuid:account_id>/{name}/",
+                self.admin_site.admin_view(view),
+                name=f"billing_account_{name.replace('-', '_')}",
+            )
+
+        return [
+            step("grant", self.grant_view),
+            step("block", self.block_view),
+            step("unblock", self.unblock_view),
+            step("new-key", self.new_key_view),
+            *super().get_urls(),
+        ]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        account = self.get_object(request, object_id)
+        if account is not None and self.has_view_or_change_permission(request, account):
+            extra_context = {
+                **(extra_context or {}),
+                "overview": account_overview(account),
+                "may_grant": self.has_grant_permission(request),
+                "may_make_keys": request.user.has_perm("billing.add_apikey"),  # type: ignore[union-attr]
+                "now": clock.now(),
+            }
+        return super().change_view(request, object_id, form_url, extra_context)
+
+    # --- Buttons ---
+
+    @admin.action(description=_("Grant credits… (to one account)"), permissions=["grant"])
+    def grant_selected(self, request: HttpRequest, queryset: QuerySet[Account]) -> HttpResponse | None:
+        accounts = list(queryset.values_list("pk", flat=True)[:2])
+        if len(accounts) != 1:
+            self.message_user(request, _("Choose exactly one account to grant credits to."), messages.ERROR)
+            return None
+        return HttpResponseRedirect(reverse("admin:billing_account_grant", args=accounts))
+
+    def grant_view(self, request: HttpRequest, account_id: UUID) -> HttpResponse:
+        """Form, then a page to confirm, then one lot, however often the last button is pressed."""
+        if not self.has_grant_permission(request):
+            raise PermissionDenied
+        account = get_object_or_404(Account, pk=account_id)
+        form = GrantForm(request.POST or None)
+        wallet = Wallet.objects.filter(pk=account.pk).first()
+        page = {
+            "subtitle": account,
+            "form": form,
+            "items": [_("Balance now: %s credits") % decimal_text(wallet.balance if wallet else None)],
+            "back": change_url("billing.account", account.pk),
+        }
+        if request.method != "POST" or "_edit" in request.POST or not form.is_valid():
+            return self.render_step(request, title=_("Grant credits"), submit=_("Continue"), **page)
+        if "_confirm" not in request.POST:
+            return self.render_step(
+                request, title=_("Grant these credits?"), submit=_("Grant credits"), confirm=self._told(form), **page
+            )
+        return self._grant(request, account, form)
+
+    def _told(self, form: GrantForm) -> list[tuple[Any, Any]]:
+        wanted = form.cleaned_data
+        expires_at = wanted["expires_at"]
+        return [
+            (_("Credits"), decimal_text(wanted["amount"])),
+            (_("Kind"), Lot.Kind(wanted["kind"]).label),
+            (_("Expires"), f"{expires_at:%Y-%m-%d %H:%M} UTC" if expires_at else _("never")),
+            (_("Reason"), wanted["reason"]),
+        ]
+
+    def _grant(self, request: HttpRequest, account: Account, form: GrantForm) -> HttpResponse:
+        wanted = form.cleaned_data
+        actor = operator_actor(request)
+        key = f"operator:{account.pk}:{wanted['grant_id']}"
+        used_before = Lot.objects.filter(grant_key=key).exists()
+        try:
+            with transaction.atomic():
+                wallet_open(account=account)
+                lot = credits_grant(
+                    account_id=account.pk,
+                    amount=wanted["amount"],
+                    kind=wanted["kind"],
+                    source=f"granted by {actor.label}"[:200],
+                    reason=wanted["reason"],
+                    actor=actor,
+                    idempotency_key=key,
+                    expires_at=wanted["expires_at"],
+                )
+                if not used_before:
+                    self.log_change(request, account, f"Granted {decimal_text(lot.amount)} credits: {lot.kind}.")
+        except ValueError as error:
+            form.add_error(None, str(error))
+            return self.render_step(request, title=_("Grant credits"), subtitle=account, form=form, submit=_("Continue"))
+        balance = decimal_text(Wallet.objects.get(pk=account.pk).balance)
+        page = change_link("billing.lot", lot.pk, _("See the lot"))
+        if used_before:
+            text = _("This form had granted %s credits before; nothing was added. The balance is %s.")
+            level = messages.WARNING
+        else:
+            text = _("Granted %s credits. The balance is now %s.")
+            level = messages.SUCCESS
+        self.message_user(request, format_html("{} {}", text % (decimal_text(lot.amount), balance), page), level)
+        return HttpResponseRedirect(change_url("billing.account", account.pk))
+
+    def block_view(self, request: HttpRequest, account_id: UUID) -> HttpResponse:
+        """Ask why, then stop the account's keys."""
+        return self._status_step(
+            request,
+            account_id,
+            deed=account_block,
+            title=_("Block this account?"),
+            submit=_("Block the account"),
+            explanation=_("Every key of the account stops within a second. Credits and subscription stay."),
+            done=_("The account is blocked."),
+            dangerous=True,
+        )
+
+    def unblock_view(self, request: HttpRequest, account_id: UUID) -> HttpResponse:
+        """Ask why, then let the account work again."""
+        return self._status_step(
+            request,
+            account_id,
+            deed=account_unblock,
+            title=_("Unblock this account?"),
+            submit=_("Unblock the account"),
+            explanation=_("The account's keys work again at once."),
+            done=_("The account works again."),
+            dangerous=False,
+        )
+
+    def _status_step(self, request: HttpRequest, account_id: UUID, *, deed: Any, done: Any, **page: Any) -> HttpResponse:
+        account = get_object_or_404(Account, pk=account_id)
+        if not self.has_change_permission(request, account):
+            raise PermissionDenied
+        form = ReasonForm(request.POST or None)
+        address = change_url("billing.account", account.pk)
+        if request.method != "POST" or not form.is_valid():
+            return self.render_step(request, subtitle=account, form=form, back=address, **page)
+        try:
+            with transaction.atomic():
+                deed(account=account, reason=form.cleaned_data["reason"], actor=operator_actor(request))
+                self.log_change(request, account, str(done))
+        except ApiError as error:
+            self.message_user(request, error.message, messages.ERROR)
+        else:
+            self.message_user(request, done, messages.SUCCESS)
+        return HttpResponseRedirect(address)
+
+    def new_key_view(self, request: HttpRequest, account_id: UUID) -> HttpResponse:
+        """Make a key and show its secret in this one answer: it is never stored, not even in a session."""
+        if not request.user.has_perm("billing.add_apikey"):  # type: ignore[union-attr]
+            raise PermissionDenied
+        account = get_object_or_404(Account, pk=account_id)
+        form = NewKeyForm(request.POST or None)
+        page: dict[str, Any] = {
+            "title": _("New API key"),
+            "subtitle": account,
+            "back": change_url("billing.account", account.pk),
+        }
+        if request.method == "POST" and form.is_valid():
+            try:
+                with transaction.atomic():
+                    key, secret = api_key_create(
+                        account=account,
+                        created_by=request.user,  # type: ignore[arg-type]
+                        actor=operator_actor(request),
+                        **form.cleaned_data,
+                    )
+                    self.log_change(request, account, f"Created API key {key}.")
+            except ApiError as error:
+                form.add_error(None, error.message)
+            else:
+                response = self.render_step(request, secret=secret, key=key, **page)
+                add_never_cache_headers(response)
+                return response
+        return self.render_step(request, form=form, submit=_("Create the key"), **page)
+
+
+@admin.register(User)
+class UserAdmin(AuditedModelAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
+    """Who logs in. A new user gets a personal account, a wallet and the first plan, as by registration."""
+
+    form = UserEditForm
+    add_form = UserAddForm
+    list_display = ("email", "name", "is_staff", "is_active", "verified", "account_link", "date_joined", "last_login")
+    list_filter = ("is_staff", "is_superuser", "is_active", "date_joined")
+    list_select_related = ("personal_account",)
+    search_fields = ("email", "name")
+    search_uuid_fields = ("pk",)
+    ordering = ("-date_joined",)
+    readonly_fields = ("account_link", "email_verified_at", "date_joined", "last_login")
+    fieldsets = (
+        (None, {"fields": ("email", "name", "language", "password", "account_link")}),
+        (_("Rights"), {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
+        (_("Dates"), {"fields": ("email_verified_at", "date_joined", "last_login")}),
+    )
+    add_fieldsets = ((None, {"fields": ("email", "name", "language", "password1", "password2")}),)
+    # Who could edit these could make themself a superuser.
+    RIGHTS = ("is_staff", "is_superuser", "groups", "user_permissions")
+
+    @admin.display(description=_("verified"), boolean=True)
+    def verified(self, user: User) -> bool:
+        return user.email_verified_at is not None
+
+    @admin.display(description=_("personal account"))
+    def account_link(self, user: User) -> SafeString:
+        try:
+            return change_link("billing.account", user.personal_account.pk, user.personal_account)
+        except Account.DoesNotExist:
+            return SafeString(EMPTY)
+
+    def event_account_id(self, row: User) -> UUID | None:
+        return Account.objects.filter(personal_of=row).values_list("pk", flat=True).first()
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        if request.user.is_superuser:  # type: ignore[union-attr]
+            return self.readonly_fields
+        return (*self.readonly_fields, *self.RIGHTS)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        if obj is not None and obj.is_staff and obj != request.user and not request.user.is_superuser:  # type: ignore[union-attr]
+            return False
+        return super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        # Operators' deeds in the log go with their user: switch the user off instead.
+        return super().has_delete_permission(request, obj) and not obj.is_staff
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except ApiError as error:
+            self.message_user(request, error.message, messages.ERROR)
+            return HttpResponseRedirect(request.path)
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        registration = customer_register(
+            email=obj.email,
+            password=form.cleaned_data["password1"],
+            name=obj.name,
+            language=obj.language,
+            actor=operator_actor(request),
+        )
+        # The rest of the admin works on the form's own object.
+        obj.__dict__.update(registration.user.__dict__)
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
+        """As Django's, and every session of the user ends."""
+        with transaction.atomic():
+            response = super().user_change_password(request, id, form_url)
+            if request.method == "POST" and response.status_code == 302:
+                user = User.objects.get(pk=id)
+                sessions_revoke(user=user)
+                self.event_write(request, user, "password_changed")
+        return response

@@ -1,0 +1,13 @@
+"""Puts the console in the place of Django's admin site: for INSTALLED_APPS, instead of `django.contrib.admin`."""
+
+from importlib import import_module
+
+from django.contrib.admin.apps import AdminConfig
+
+
+class ConsoleAdminConfig(AdminConfig):
+    default_site = "dashboard.console.site.IAFactoryAdminSite"
+
+    def ready(self) -> None:
+        super().ready()
+        import_module("dashboard.console.admin")

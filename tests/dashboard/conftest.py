@@ -1,0 +1,174 @@
+"""A console with something in it."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from django.contrib.auth.models import Group
+from django.test import Client
+
+from billing.accounts.models import Account, User
+from billing.accounts.services import api_key_create
+from billing.events.services import SYSTEM
+from billing.ledger.items import CallItem, HoldItem, UsageItem
+from billing.ledger.services import call_settle, credits_grant, hold_open
+from billing.models import CatalogRecord, CreditPack, FxRate, Lot, Plan, PlanPrice, ServicePrice
+from billing.subscriptions.onboarding import customer_register
+from iafactory.common import clock
+from iafactory.common.ids import uuid7
+from routing.models import AiModel, Budget, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
+
+SECRET = "sk-live-0123456789-never-shown-abcd"
+PASSWORD = "correct horse battery"
+
+PRICE = {
+    "input_per_mtok": "2.5",
+    "output_per_mtok": "10",
+    "margin_multiplier": "1.8",
+    "usd_per_credit": "0.01",
+    "rounding": "exact",
+    "cost_factor": "1",
+}
+
+
+@pytest.fixture
+def operator(db: None) -> User:
+    return User.objects.create_superuser("operator@example.com", PASSWORD)
+
+
+@pytest.fixture
+def console(operator: User) -> Client:
+    """A browser in which the operator is logged in."""
+    client = Client()
+    client.force_login(operator)
+    return client
+
+
+@pytest.fixture
+def free_plan(db: None) -> Plan:
+    return Plan.objects.create(
+        code="free",
+        family="chat",
+        name="Free",
+        interval=Plan.Interval.DAY,
+        billing_mode=Plan.BillingMode.QUOTA,
+        visibility=Plan.Visibility.PUBLIC,
+        daily_limit=3,
+    )
+
+
+@pytest.fixture
+def account(free_plan: Plan) -> Account:
+    """A customer with 100 bought credits."""
+    account = customer_register(email="sara@example.com", password=PASSWORD, name="Sara").account
+    grant(account, Decimal(100))
+    return account
+
+
+def grant(account: Account, credits: Decimal) -> Lot:
+    return credits_grant(
+        account_id=account.pk,
+        amount=credits,
+        kind=Lot.Kind.PURCHASE,
+        source="test",
+        reason="test",
+        actor=SYSTEM,
+        idempotency_key=str(uuid7()),
+    )
+
+
+def hold(account: Account, *, credits: Decimal = Decimal(2), api_key_id: UUID | None = None) -> UUID:
+    """An open hold."""
+    now = clock.now()
+    item = HoldItem(
+        id=uuid7(),
+        account_id=account.pk,
+        api_key_id=api_key_id,
+        credits=credits,
+        worst_cost_usd=Decimal("0.02"),
+        opened_at=now,
+        expires_at=now + timedelta(minutes=5),
+        endpoint="/v1/chat/completions",
+        provider="groq",
+        model="llama-3.3-70b",
+    )
+    assert hold_open(item).verdict == "held"
+    return item.id
+
+
+def call(account: Account, *, api_key_id: UUID | None = None) -> UUID:
+    """A settled call: 1,000 tokens in, 500 out, 0.0075 USD, 1.35 credits, 0.001 USD of it ours."""
+    request_id = hold(account, api_key_id=api_key_id)
+    now = clock.now()
+    usage = UsageItem(
+        id=request_id,
+        started_at=now,
+        finished_at=now,
+        account_id=account.pk,
+        api_key_id=api_key_id,
+        endpoint="/v1/chat/completions",
+        end="complete",
+        plan="free",
+        requested_model="auto",
+        model="llama-3.3-70b",
+        provider="groq",
+        profile="groq/llama-3.3-70b",
+        attempts=2,
+        fallback=True,
+        input_tokens=1000,
+        output_tokens=500,
+        list_cost_usd=Decimal("0.0075"),
+        cost_usd=Decimal("0.0075"),
+        credits_held=Decimal(2),
+        credits_charged=Decimal("1.35"),
+        price=PRICE,
+        latency_ms=840,
+        first_byte_ms=120,
+    )
+    item = CallItem(usage=usage, held=Decimal(2), charge=Decimal("1.35"), loss_usd=Decimal("0.001"), reason="test")
+    assert call_settle(item).verdict == "settled"
+    return request_id
+
+
+def catalogue_object(number: int) -> None:
+    """One more of every catalogue model."""
+    now = clock.now()
+    plan = Plan.objects.create(code=f"plan-{number}", family="x", name=f"Plan {number}", billing_mode="credits")
+    PlanPrice.objects.create(plan=plan, currency="DZD", amount=1590, effective_from=now)
+    CreditPack.objects.create(code=f"pack-{number}", name="Pack", credits=100, amount=1)
+    ServicePrice.objects.create(code=f"service-{number}", name="RAG", credits=1)
+    FxRate.objects.create(base="USD", quote="DZD", rate=230, effective_from=now - timedelta(days=number))
+    CatalogRecord.objects.create(kind="plan", key=f"plan-{number}", loaded_at=now)
+    provider = Provider.objects.create(
+        slug=f"provider-{number}", name=f"Provider {number}", protocol="openai", base_url="https://api.example.com/v1"
+    )
+    ProviderCredential.objects.create(provider=provider, label="main", secret=SECRET, last_four="abcd")
+    model = AiModel.objects.create(name=f"model-{number}")
+    profile = ModelProfile.objects.create(slug=f"provider-{number}/model", provider=provider, model=model, upstream_model="m")
+    ModelPrice.objects.create(profile=profile, effective_from=now, input_per_mtok=Decimal("2.5"))
+    PlanRouting.objects.create(plan=plan, strategy="split", split={"groq": 100})
+    Budget.objects.create(provider=provider, daily_limit_usd=50)
+    Group.objects.create(name=f"Group {number}")
+
+
+def customer(number: int) -> None:
+    """One more customer with a key, credits, an ended and a running call."""
+    account = customer_register(email=f"c{number}@example.com", password=PASSWORD, name=f"C {number}").account
+    key, _ = api_key_create(account=account, created_by=None, name="main", actor=SYSTEM)
+    grant(account, Decimal(10))
+    call(account, api_key_id=key.pk)
+    hold(account, api_key_id=key.pk)
+
+
+@pytest.fixture
+def populate(free_plan: Plan) -> Callable[[int, int], None]:
+    """Adds the rows numbered `first` to `last` of every model."""
+
+    def add(first: int, last: int) -> None:
+        for number in range(first, last + 1):
+            catalogue_object(number)
+            customer(number)
+
+    return add

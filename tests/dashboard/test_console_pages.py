@@ -1,0 +1,338 @@
+"""Every page of the console opens, for those who may; what is read-only is so; lists never ask more for more rows."""
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from html import unescape
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import Permission
+from django.db import connection, models
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from billing.accounts.services import account_block
+from billing.events.services import SYSTEM
+from billing.models import (
+    Account,
+    ApiKey,
+    CatalogRecord,
+    Event,
+    FxRate,
+    Hold,
+    LedgerAccount,
+    LedgerEntry,
+    LedgerTransaction,
+    Lot,
+    Plan,
+    PlanPrice,
+    Subscription,
+    UsageRecord,
+    User,
+    Wallet,
+)
+from dashboard.console.selectors import home_figures
+from iafactory.common import clock
+from iafactory.common.admin import BoundedPaginator
+from routing.models import AiModel, Budget, ModelPrice, ModelProfile, Provider
+
+from .conftest import SECRET, call, hold
+
+MODELS = sorted(admin.site._registry, key=lambda model: model._meta.label)
+ADDABLE = [
+    model
+    for model in MODELS
+    if model._meta.label_lower
+    in {
+        "auth.group",
+        "billing.creditpack",
+        "billing.fxrate",
+        "billing.membership",
+        "billing.plan",
+        "billing.planprice",
+        "billing.serviceprice",
+        "billing.user",
+        "routing.aimodel",
+        "routing.budget",
+        "routing.modelprice",
+        "routing.modelprofile",
+        "routing.planrouting",
+        "routing.provider",
+        "routing.providercredential",
+    }
+]
+READ_ONLY = [ApiKey, CatalogRecord, Event, Hold, LedgerAccount, LedgerEntry, LedgerTransaction, Lot, Subscription, UsageRecord]
+READ_ONLY += [Wallet, PlanPrice, FxRate, ModelPrice]
+
+Populate = Callable[[int, int], None]
+
+
+def list_address(model: type[models.Model], query: str = "") -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist") + query
+
+
+def address(model: type[models.Model], page: str, *args: object) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=args)
+
+
+by_label = pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.label)
+
+
+@by_label
+def test_list_opens_when_empty(console: Client, model: type[models.Model]) -> None:
+    assert console.get(list_address(model)).status_code == 200
+
+
+@by_label
+def test_pages_open_with_data(console: Client, populate: Populate, model: type[models.Model]) -> None:
+    populate(1, 1)
+    row = model._default_manager.first()
+
+    lists = console.get(list_address(model))
+    page = console.get(address(model, "change", row.pk))
+    history = console.get(address(model, "history", row.pk))
+
+    assert (lists.status_code, page.status_code, history.status_code) == (200, 200, 200)
+    assert SECRET not in page.content.decode() + lists.content.decode()
+
+
+@pytest.mark.parametrize("model", ADDABLE, ids=lambda model: model._meta.label)
+def test_add_page_opens(console: Client, model: type[models.Model]) -> None:
+    assert console.get(address(model, "add")).status_code == 200
+
+
+@pytest.mark.parametrize("model", [m for m in MODELS if m not in ADDABLE], ids=lambda model: model._meta.label)
+def test_nothing_is_added_by_hand(console: Client, model: type[models.Model]) -> None:
+    before = model._default_manager.count()
+
+    answer = console.post(address(model, "add"), {})
+
+    assert answer.status_code == 403
+    assert model._default_manager.count() == before
+
+
+@pytest.mark.parametrize("model", READ_ONLY, ids=lambda model: model._meta.label)
+def test_read_only_rows_refuse_change_and_deletion(console: Client, populate: Populate, model: type[models.Model]) -> None:
+    populate(1, 1)
+    row = model._default_manager.first()
+    before = model._default_manager.filter(pk=row.pk).values().get()
+
+    changed = console.post(address(model, "change", row.pk), {"amount": "1"})
+    deleted = console.post(address(model, "delete", row.pk), {"post": "yes"})
+    console.post(list_address(model), {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"})
+
+    assert (changed.status_code, deleted.status_code) == (403, 403)
+    assert model._default_manager.filter(pk=row.pk).values().get() == before
+
+
+@pytest.mark.parametrize("model", [Account, Plan, Provider, ModelProfile, AiModel], ids=lambda model: model.__name__)
+def test_rows_with_history_refuse_deletion(console: Client, populate: Populate, model: type[models.Model]) -> None:
+    populate(1, 1)
+    row = model._default_manager.last()
+
+    page = console.get(address(model, "change", row.pk))
+    answer = console.post(address(model, "delete", row.pk), {"post": "yes"})
+
+    assert address(model, "delete", row.pk) not in page.content.decode()
+    assert answer.status_code == 403
+    assert model._default_manager.filter(pk=row.pk).exists()
+
+
+def test_user_with_account_refuses_deletion(console: Client, account: Account) -> None:
+    answer = console.post(address(User, "delete", account.personal_of_id), {"post": "yes"})
+
+    assert answer.status_code == 403
+    assert User.objects.filter(pk=account.personal_of_id).exists()
+
+
+def test_unused_plan_is_deleted_with_an_event(console: Client, free_plan: Plan) -> None:
+    answer = console.post(address(Plan, "delete", free_plan.pk), {"post": "yes"})
+
+    assert answer.status_code == 302
+    assert not Plan.objects.exists()
+    event = Event.objects.get(kind="plan.deleted")
+    assert (event.before["code"], event.actor_label) == ("free", "operator@example.com")
+
+
+@by_label
+def test_list_costs_the_same_for_2_rows_and_20(console: Client, populate: Populate, model: type[models.Model]) -> None:
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            assert console.get(list_address(model)).status_code == 200
+        return len(captured)
+
+    populate(1, 2)
+    console.get(list_address(model))  # session and content types
+    few = queries()
+    populate(3, 20)
+    many = queries()
+
+    assert many == few
+
+
+@pytest.mark.parametrize("term", ["019abcde-0000-7000-8000-000000000000", "sara@example.com", "it's 100% \\ odd", "…", "1e999"])
+@by_label
+def test_search_takes_any_text(console: Client, account: Account, model: type[models.Model], term: str) -> None:
+    assert console.get(list_address(model), {"q": term}).status_code == 200
+
+
+@by_label
+def test_staff_without_rights_is_refused(db: None, model: type[models.Model]) -> None:
+    client = Client()
+    client.force_login(User.objects.create_user("clerk@example.com", "x", is_staff=True))
+
+    assert client.get(list_address(model)).status_code == 403
+    assert client.get(address(model, "add")).status_code == 403
+
+
+@pytest.mark.parametrize("name", ["grant", "block", "unblock", "new_key"])
+def test_staff_without_rights_has_no_buttons(account: Account, name: str) -> None:
+    client = Client()
+    client.force_login(User.objects.create_user("clerk@example.com", "x", is_staff=True))
+    target = reverse(f"admin:billing_account_{name}", args=[account.pk])
+
+    assert client.get(target).status_code == 403
+    assert client.post(target, {"reason": "x", "name": "x", "scopes": ["inference"]}).status_code == 403
+    account.refresh_from_db()
+    assert account.status == "active"
+
+
+@by_label
+def test_strangers_go_to_the_login_page(db: None, model: type[models.Model]) -> None:
+    answer = Client().get(list_address(model))
+
+    assert answer.status_code == 302
+    assert answer["location"].startswith(reverse("admin:login"))
+
+
+def test_viewer_sees_but_cannot_edit(account: Account, free_plan: Plan) -> None:
+    clerk = User.objects.create_user("clerk@example.com", "x", is_staff=True)
+    clerk.user_permissions.set(Permission.objects.filter(codename__in=["view_account", "view_plan"]))
+    client = Client()
+    client.force_login(clerk)
+
+    assert client.get(address(Account, "change", account.pk)).status_code == 200
+    assert client.post(address(Account, "change", account.pk), {"name": "X"}).status_code == 403
+    assert client.post(address(Plan, "change", free_plan.pk), {"name": "X"}).status_code == 403
+
+
+def test_found_by_what_an_operator_has_at_hand(console: Client, populate: Populate) -> None:
+    populate(1, 2)
+    key = ApiKey.objects.filter(account__name="C 2").get()
+    usage = UsageRecord.objects.get(account=key.account)
+    found = [
+        list_address(Account, f"?q={key.prefix}"),
+        list_address(Account, "?q=c2@example.com"),
+        list_address(UsageRecord, f"?q={usage.pk}"),
+        list_address(LedgerTransaction, f"?q={usage.pk}"),
+        list_address(Hold, f"?account__id__exact={key.account_id}"),
+        list_address(Lot, f"?wallet__account__id__exact={key.account_id}"),
+        list_address(UsageRecord, f"?api_key__id__exact={key.pk}"),
+    ]
+
+    counts = [console.get(target).context["cl"].result_count for target in found]
+
+    assert counts == [1, 1, 1, 1, 1, 1, 1]
+
+
+def test_grant_found_by_its_idempotency_key(console: Client, account: Account) -> None:
+    lot = Lot.objects.get(wallet_id=account.pk)
+
+    answer = console.get(list_address(LedgerTransaction), {"q": lot.grant_key})
+
+    assert answer.context["cl"].result_count == 1
+
+
+def test_broken_link_finds_nothing(console: Client, account: Account) -> None:
+    answer = console.get(list_address(Hold, "?account__id__exact=nonsense"))
+
+    assert answer.status_code == 200
+    assert answer.context["cl"].result_count == 0
+
+
+def test_count_of_a_large_list_is_bounded(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedPaginator, "BOUND", 2)
+    for number in range(4):
+        AiModel.objects.create(name=f"model-{number}")
+
+    with CaptureQueriesContext(connection) as captured:
+        count = BoundedPaginator(AiModel.objects.all(), 50).count
+
+    assert count == 2
+    assert "LIMIT 2" in captured[0]["sql"]
+
+
+def test_usage_page_explains_the_price(console: Client, account: Account) -> None:
+    request_id = call(account)
+
+    page = text_of(console.get(address(UsageRecord, "change", request_id)))
+
+    assert "input 1,000 2.5 0.0025 output 500 10 0.005 sum 1,500 0.0075 list cost as booked 0.0075" in page
+    assert "0.0075 × 1.8 ÷ 0.01 = 1.35 (to the millionth)" in page
+    assert "0.0075 USD = 0.0075 × 1" in page
+    assert "1.35 credits; held before: 2" in page
+    assert "Purchase test 1.35 98.65" in page
+    assert "Balance after: 98.65 credits" in page
+    assert "groq / llama-3.3-70b (groq/llama-3.3-70b), 2 attempts" in page
+    assert "fallback, 2 attempts" in page
+
+
+def test_usage_page_survives_a_snapshot_it_does_not_know(console: Client, account: Account) -> None:
+    request_id = call(account)
+    UsageRecord.objects.filter(pk=request_id).update(price={"input_per_mtok": "n/a", "units": {"per_image": "0.04"}})
+
+    assert "per_image" in text_of(console.get(address(UsageRecord, "change", request_id)))
+
+
+def test_home_tells_the_day(console: Client, account: Account) -> None:
+    call(account)
+    hold(account)
+    Budget.objects.create(daily_limit_usd=Decimal("0.01"))
+    blocked = Account.objects.create(kind="organisation", name="Blocked & Co")
+    account_block(account=blocked, reason="spam", actor=SYSTEM)
+
+    figures = home_figures(now=clock.now())
+    page = text_of(console.get(reverse("admin:index")))
+
+    assert (figures.accounts, figures.accounts_blocked, figures.calls_today) == (2, 1, 1)
+    assert (figures.credits_today, figures.cost_today_usd) == (Decimal("1.35"), Decimal("0.0075"))
+    assert (figures.holds_open, figures.holds_overdue, figures.credits_held) == (1, 0, Decimal(2))
+    assert (figures.operator_loss_usd, figures.unknown_cost_usd) == (Decimal("0.001"), 0)
+    assert figures.budget_share == 75
+    assert "Provider cost 0.0075 USD of 0.01" in page
+    assert "account.blocked · Blocked & Co" in page
+
+
+def test_home_asks_little(console: Client, populate: Populate) -> None:
+    populate(1, 3)
+    console.get(reverse("admin:index"))
+
+    with CaptureQueriesContext(connection) as captured:
+        console.get(reverse("admin:index"))
+
+    assert len(captured) <= 12
+
+
+def test_home_without_rights_tells_nothing(account: Account) -> None:
+    client = Client()
+    client.force_login(User.objects.create_user("clerk@example.com", "x", is_staff=True))
+
+    page = client.get(reverse("admin:index"))
+
+    assert page.status_code == 200
+    assert "Provider cost" not in page.content.decode()
+    assert "sara" not in page.content.decode().lower()
+
+
+@pytest.mark.parametrize(("url", "shown"), [("http://127.0.0.1:9100", True), ("", False)])
+def test_banner_tells_of_the_simulator(console: Client, settings: object, url: str, shown: bool) -> None:
+    settings.SIMULATOR_URL = url
+
+    assert ("simulator-banner" in console.get(reverse("admin:index")).content.decode()) is shown
+
+
+def text_of(answer: object) -> str:
+    """The words of a page, one blank apart."""
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", answer.content.decode())))
