@@ -6,7 +6,7 @@ from typing import Any
 
 import jwt
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from freezegun import freeze_time
 from rest_framework.test import APIClient
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
@@ -241,6 +241,29 @@ def test_one_of_many_parallel_refreshes_wins(amina: User) -> None:
 
     assert sorted(statuses) == [200, *[401] * 7]
     assert OutstandingToken.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_refresh_waits_for_another_that_is_using_the_token(amina: User) -> None:
+    token = session_tokens(amina).refresh_token
+    refusals: list[tuple[int, str]] = []
+
+    def run() -> None:
+        refusals.append(code(refresh(token)))
+        connection.close()
+
+    thread = threading.Thread(target=run)
+    with transaction.atomic():
+        record = OutstandingToken.objects.select_for_update().order_by().get()
+        thread.start()
+        thread.join(timeout=0.5)
+        meanwhile = list(refusals)
+        BlacklistedToken.objects.create(token=record)
+    thread.join()
+
+    assert meanwhile == []
+    assert refusals == [(401, "token_revoked")]
+    assert OutstandingToken.objects.count() == 1
 
 
 def test_refresh_token_ends_after_thirty_days(amina: User) -> None:
