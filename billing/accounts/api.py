@@ -57,7 +57,8 @@ def validated(serializer: type[_SerializerType], data: Any) -> dict[str, Any]:
     """`data` through `serializer`; 400 `invalid_request` with the field's name otherwise."""
     bound = serializer(data=data)
     bound.is_valid(raise_exception=True)
-    return bound.validated_data
+    checked: dict[str, Any] = bound.validated_data
+    return checked
 
 
 class AccountsView(APIView):
@@ -132,7 +133,7 @@ class MeView(SessionView):
         """Who is logged in, and for which accounts they may act."""
         me = {
             "user": request.user,
-            "account": request.account,  # type: ignore[attr-defined]
+            "account": request.account,
             "accounts": selectors.memberships_of_user(request.user),
         }
         return Response(MeSerializer(me).data)

@@ -27,7 +27,7 @@ class BearerAuthentication(BaseAuthentication):
         if scheme.lower() != "bearer":
             return None
         credentials = bearer_authenticate(credential.strip(), request.META.get("HTTP_X_ACCOUNT", "").strip() or None)
-        request.account = credentials.account  # type: ignore[attr-defined]
+        request.account = credentials.account
         return credentials.user, credentials.auth
 
     def authenticate_header(self, request: Request) -> str:

@@ -99,7 +99,7 @@ def _session_user(token: AccessToken) -> User:
 
 def request_account(request: Request) -> Account:
     """The account a request acts for; ApiError 404 `not_found` for a user (say, an operator) who has none."""
-    account = getattr(request, "account", None)
+    account: Account | None = getattr(request, "account", None)
     if account is None:
         raise ApiError(404, "not_found", "You have no account.")
     return account

@@ -7,6 +7,7 @@ written when one is raised.
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from celery import current_app
@@ -235,7 +236,7 @@ def session_open(*, email: str, password: str, address: str = "") -> tuple[User,
 def session_begin(*, user: User) -> SessionTokens:
     """Tokens for a user whose identity is proven."""
     with transaction.atomic():
-        update_last_login(None, user)
+        update_last_login(User, user)
         return session_tokens(user)
 
 
@@ -250,7 +251,7 @@ def session_refresh(*, refresh_token: str) -> SessionTokens:
         # The model's own ordering would join the user, whose row may be missing: PostgreSQL locks no such row.
         records = OutstandingToken.objects.select_for_update().order_by()
         record = records.filter(jti=token[api_settings.JTI_CLAIM]).first()
-        user = User.objects.filter(pk=record.user_id, is_active=True).first() if record else None
+        user = User.objects.filter(pk=record.user_id, is_active=True).first() if record and record.user_id else None
         if (
             record is None
             or user is None
@@ -485,8 +486,8 @@ def _api_key_event(
     key: ApiKey,
     actor: Actor,
     *,
-    before: dict[str, object] | None = None,
-    after: dict[str, object] | None = None,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
     reason: str = "",
 ) -> None:
     event_record(
@@ -501,7 +502,7 @@ def _api_key_event(
     )
 
 
-def _user_event(kind: str, user: User, *, after: dict[str, object] | None = None) -> None:
+def _user_event(kind: str, user: User, *, after: dict[str, Any] | None = None) -> None:
     account_id = Account.objects.filter(personal_of=user).values_list("pk", flat=True).first()
     event_record(kind=kind, object_type="user", object_id=user.pk, account_id=account_id, actor=user_actor(user), after=after)
 

@@ -46,7 +46,7 @@ class SessionRefreshToken(RefreshToken):
 
     @classmethod
     def for_user(cls, user: User) -> "SessionRefreshToken":  # type: ignore[override]
-        token = Token.for_user.__func__(cls, user)  # type: ignore[attr-defined]
+        token: SessionRefreshToken = Token.for_user.__func__(cls, user)  # type: ignore[attr-defined]
         OutstandingToken.objects.create(
             user=user,
             jti=token[api_settings.JTI_CLAIM],
