@@ -7,8 +7,8 @@
 --
 -- The (s, d) pairs answer the one question that giving tokens back needs: how low was the deficit since a given
 -- reservation? Only that much of the reservation is still missing from the bucket, the rest has been refilled since;
--- giving more back would let more through than the bucket allows. The pairs are the increasing minima of the deficit,
--- so the first pair younger than the reservation holds the answer. Beyond MARKS pairs two neighbours are merged to the
+-- giving more back would let more through than the bucket allows. Each pair is a minimum of the deficit and the sequence
+-- it was seen at; a minimum followed by a lower one is forgotten. Beyond MARKS pairs two neighbours are merged to the
 -- lower level, which can only give back less.
 
 local MARKS, HEAD, BUCKET_GRACE_MS = 8, 5, 60000
@@ -62,9 +62,9 @@ local function bucket_mark(bucket, now)
       end
     end
     -- Keep the younger sequence with the lower level.
-    bucket[closest] = bucket[closest + 2]
-    table.remove(bucket, closest + 3)
-    table.remove(bucket, closest + 2)
+    bucket[closest + 3] = math.min(bucket[closest + 1], bucket[closest + 3])
+    table.remove(bucket, closest)
+    table.remove(bucket, closest)
   end
 end
 
@@ -81,14 +81,20 @@ local function bucket_take(key, bucket, now, units)
 end
 
 local function bucket_give_back(key, bucket, now, units, since)
-  local lowest = bucket[1]
+  local back = math.min(units, bucket[1])
   for i = HEAD + 1, #bucket, 2 do
     if bucket[i] > since then
-      lowest = math.min(lowest, bucket[i + 1])
-      break
+      back = math.min(back, bucket[i + 1])
     end
   end
-  bucket[1] = bucket[1] - math.min(units, lowest)
+  -- What comes back was never missing: without it every level since the reservation was that much lower, which the
+  -- reservations made since must know when they give back in their turn.
+  for i = HEAD + 1, #bucket, 2 do
+    if bucket[i] > since then
+      bucket[i + 1] = bucket[i + 1] - back
+    end
+  end
+  bucket[1] = bucket[1] - back
   bucket_mark(bucket, now)
   bucket_store(key, bucket, now)
 end

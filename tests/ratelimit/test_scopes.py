@@ -110,6 +110,17 @@ class TestTokenBucket:
 
         assert await used(limiter, rate(unique, 10), now_ms=full_again) == [6]
 
+    async def test_two_unused_reservations_do_not_both_give_back_the_same_refill(self, limiter: Limiter, unique: str) -> None:
+        later = NOW_MS + 100 * SECOND_MS
+        await limiter.reserve(f"{unique}1", [one_a_second(unique, 200)], now_ms=NOW_MS)
+        await limiter.reserve(f"{unique}2", [one_a_second(unique, 100)], now_ms=NOW_MS)
+        await limiter.reserve(f"{unique}3", [one_a_second(unique, 50)], now_ms=later)
+
+        await limiter.release(f"{unique}1", now_ms=later)
+        await limiter.release(f"{unique}2", now_ms=later)
+
+        assert await used(limiter, one_a_second(unique, 0), now_ms=later) == [50]
+
     async def test_unused_tokens_of_a_busy_bucket_come_back_whole(self, limiter: Limiter, unique: str) -> None:
         later = NOW_MS + 30 * SECOND_MS
         await limiter.reserve(f"{unique}0", [rate(unique, 100, 50)], now_ms=NOW_MS)
