@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from billing.events.admin import AuditedModelAdmin
 from billing.plans.admin import NewRowMixin
+from billing.plans.models import Plan
 from iafactory.common.admin import (
     EMPTY,
     ReadOnlyInline,
@@ -255,7 +256,7 @@ class PlanRoutingAdmin(AuditedModelAdmin):
     """How a plan's calls find a provider, and what they may cost."""
 
     list_display = ("plan", "strategy", "split_text", "fallback_text", "free_only", "allowance", "margin", "credit_value")
-    list_filter = ("strategy", "free_only")
+    list_filter = ("strategy", "free_only", linked_filter("plan", Plan, _("plan")))
     list_select_related = ("plan",)
     search_fields = ("plan__code", "plan__name")
     autocomplete_fields = ("plan",)

@@ -21,6 +21,7 @@ from iafactory.common.admin import (
     change_link,
     json_block,
     list_link,
+    moment_column,
     object_url,
     protected_by_history,
     text_filter,
@@ -127,7 +128,7 @@ class AuditedModelAdmin(ConsoleAdmin):
 class EventAdmin(ReadOnlyAdmin):
     """What happened to whom, by whom and why."""
 
-    list_display = ("at", "kind", "object_link", "account_link", "actor", "short_reason")
+    list_display = ("moment", "kind", "object_link", "account_link", "actor", "short_reason")
     list_filter = ("at", "actor_kind", text_filter("kind", _("kind")), text_filter("actor_label", _("actor")))
     search_fields = ("object_id__exact", "kind__startswith", "actor_label__iexact", "request_id__exact")
     search_help_text = _("Object, account or request id; the beginning of a kind; an actor's e-mail.")
@@ -137,6 +138,8 @@ class EventAdmin(ReadOnlyAdmin):
         (_("What changed"), {"fields": ("before_block", "after_block")}),
     )
     readonly_fields = ("object_link", "account_link", "before_block", "after_block")
+
+    moment = moment_column("at", _("at, UTC"))
 
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
@@ -153,13 +156,17 @@ class EventAdmin(ReadOnlyAdmin):
         label = f"{event.object_type} {_short(event.object_id)}"
         return format_html('<a href="{}">{}</a>', address, label) if address else format_html("{}", label)
 
+    def account_name(self, event: Event) -> str:
+        """How the account is called in lists. Events lie below accounts and know only their ids."""
+        return _short(str(event.account_id))
+
     @admin.display(description=_("account"), ordering="account_id")
     def account_link(self, event: Event) -> SafeString:
         if event.account_id is None:
             return SafeString(EMPTY)
         return format_html(
             "{} · {}",
-            change_link("billing.account", event.account_id, _short(str(event.account_id))),
+            change_link("billing.account", event.account_id, self.account_name(event)),
             list_link("billing.event", _("timeline"), account_id__exact=event.account_id),
         )
 
@@ -182,4 +189,4 @@ class EventAdmin(ReadOnlyAdmin):
 
 def _short(identifier: str) -> str:
     """The telling end of a UUID; version 7 ids made together share their beginning."""
-    return f"…{identifier[-12:]}" if len(identifier) == 36 else identifier
+    return f"…{identifier[-8:]}" if len(identifier) == 36 else identifier

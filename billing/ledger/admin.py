@@ -25,6 +25,9 @@ from iafactory.common.admin import (
     link_column,
     linked_filter,
     list_link,
+    moment_column,
+    moment_text,
+    object_url,
     table,
     text_filter,
     uuid_or_none,
@@ -127,18 +130,7 @@ class WalletAdmin(AccountSearchMixin, ReadOnlyAdmin):
 class LotAdmin(AccountSearchMixin, ReadOnlyAdmin):
     """Credits that arrived together."""
 
-    list_display = (
-        "created_at",
-        "account_link",
-        "kind",
-        "amount_",
-        "remaining_",
-        "held_",
-        "effective_at",
-        "expires_at",
-        "closed_at",
-        "source",
-    )
+    list_display = ("created", "account_link", "kind", "amount_", "remaining_", "held_", "expires", "closed", "source")
     list_filter = (
         "kind",
         ("closed_at", admin.EmptyFieldListFilter),
@@ -160,6 +152,9 @@ class LotAdmin(AccountSearchMixin, ReadOnlyAdmin):
     )
     readonly_fields = ("account_link", "amount_", "remaining_", "held_", "paid", "movements", "explore")
 
+    created = moment_column("created_at", _("created, UTC"))
+    expires = moment_column("expires_at", _("expires, UTC"))
+    closed = moment_column("closed_at", _("closed, UTC"))
     amount_ = decimal_column("amount", _("amount"))
     remaining_ = decimal_column("remaining", _("remaining"))
     held_ = decimal_column("held", _("held"))
@@ -188,7 +183,7 @@ class LotAdmin(AccountSearchMixin, ReadOnlyAdmin):
             )
             rows.append(
                 (
-                    f"{entry.transaction.at:%Y-%m-%d %H:%M:%S}",
+                    moment_text(entry.transaction.at),
                     change_link("billing.ledgertransaction", entry.transaction_id, entry.transaction.get_kind_display()),
                     moved.copy_sign(entry.amount),
                     entry.balance_after,
@@ -228,18 +223,7 @@ class OverdueFilter(admin.SimpleListFilter):
 class HoldAdmin(AccountSearchMixin, ReadOnlyAdmin):
     """Calls in flight. A row leaves when its call ends."""
 
-    list_display = (
-        "id",
-        "account_link",
-        "endpoint",
-        "provider",
-        "model",
-        "credits_",
-        "cost_",
-        "opened_at",
-        "expires_at",
-        "overdue",
-    )
+    list_display = ("opened", "account_link", "model", "provider", "credits_", "cost_", "expires", "overdue", "endpoint")
     list_filter = (
         OverdueFilter,
         linked_filter("account", Account, _("account")),
@@ -269,6 +253,8 @@ class HoldAdmin(AccountSearchMixin, ReadOnlyAdmin):
 
     account_link = link_column("account", "billing.account", _("account"))
     api_key_link = link_column("api_key", "billing.apikey", _("API key"))
+    opened = moment_column("opened_at", _("opened, UTC"))
+    expires = moment_column("expires_at", _("expires, UTC"))
     credits_ = decimal_column("credits", _("credits held"))
     cost_ = decimal_column("worst_cost_usd", _("worst provider cost"), "USD")
 
@@ -341,7 +327,7 @@ class EntryInline(ReadOnlyInline):
 class LedgerTransactionAdmin(AccountSearchMixin, ReadOnlyAdmin):
     """Business facts in the books. A call's transaction has its request id."""
 
-    list_display = ("at", "kind", "account_link", "reason", "actor", "id")
+    list_display = ("moment", "kind", "account_link", "reason", "actor", "short_id")
     list_filter = ("kind", linked_filter("account", Account, _("account")), "at", text_filter("actor", _("actor")))
     list_select_related = ("account",)
     search_help_text = _("Request or transaction id, idempotency key, account or e-mail.")
@@ -350,6 +336,12 @@ class LedgerTransactionAdmin(AccountSearchMixin, ReadOnlyAdmin):
     readonly_fields = ("account_link", "explore")
 
     account_link = link_column("account", "billing.account", _("account"))
+
+    moment = moment_column("at", _("at, UTC"))
+
+    @admin.display(description=_("id"), ordering="id")
+    def short_id(self, transaction: LedgerTransaction) -> str:
+        return f"…{str(transaction.pk)[-12:]}"
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> tuple[QuerySet[Any], bool]:
         term = search_term.strip()
@@ -399,8 +391,8 @@ class LedgerEntryAdmin(AccountSearchMixin, ReadOnlyAdmin):
     balance = decimal_column("balance_after", _("balance after"))
 
     @admin.display(description=_("at"), ordering="id")
-    def at(self, entry: LedgerEntry) -> Any:
-        return entry.transaction.at
+    def at(self, entry: LedgerEntry) -> str:
+        return moment_text(entry.transaction.at)
 
     @admin.display(description=_("kind"))
     def kind(self, entry: LedgerEntry) -> str:
@@ -451,20 +443,8 @@ def token_lines(usage: UsageRecord) -> Iterator[tuple[Any, int, Decimal | None]]
 class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
     """How each call ended, and how its price came about."""
 
-    list_display = (
-        "started_at",
-        "account_link",
-        "served",
-        "provider",
-        "tokens",
-        "credits_",
-        "cost_",
-        "end_label",
-        "latency_ms",
-        "flags",
-        "request",
-    )
-    list_display_links = ("started_at", "request")
+    list_display = ("started", "account_link", "served", "tokens", "credits_", "cost_", "end_label", "latency_ms", "flags")
+    list_display_links = ("started",)
     list_filter = (
         "started_at",
         "end",
@@ -508,10 +488,12 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
     api_key_link = link_column("api_key", "billing.apikey", _("API key"))
     credits_ = decimal_column("credits_charged", _("credits"))
     cost_ = decimal_column("cost_usd", _("cost, USD"))
+    started = moment_column("started_at", _("started, UTC"))
 
-    @admin.display(description=_("model"), ordering="model")
-    def served(self, usage: UsageRecord) -> str:
-        return usage.model or usage.requested_model or EMPTY
+    @admin.display(description=_("model"))
+    def served(self, usage: UsageRecord) -> SafeString:
+        name = usage.model or usage.requested_model or EMPTY
+        return format_html('{} <span class="quiet">{}</span>', name, usage.provider)
 
     @admin.display(description=_("tokens in → out"))
     def tokens(self, usage: UsageRecord) -> SafeString:
@@ -520,10 +502,6 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
     @admin.display(description=_("end"), ordering="end")
     def end_label(self, usage: UsageRecord) -> SafeString:
         return format_html('<span class="state state-{}">{}</span>', usage.end, usage.end.replace("_", " "))
-
-    @admin.display(description=_("request"))
-    def request(self, usage: UsageRecord) -> str:
-        return f"…{str(usage.pk)[-12:]}"
 
     @admin.display(description=_("remarks"))
     def flags(self, usage: UsageRecord) -> str:
@@ -567,9 +545,10 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
         total = Decimal(0)
         for name, count, price in token_lines(usage):
             if count:
-                cost = None if price is None else usd_quantise(count * price / MILLION)
+                cost = None if price is None else count * price / MILLION
                 total += cost or 0
                 rows.append((name, count, EMPTY if price is None else price, EMPTY if cost is None else cost))
+        total = usd_quantise(total)
         rows.append((_("sum"), usage.input_tokens + usage.output_tokens, "", total))
         rows.append((_("list cost as booked"), "", "", usage.list_cost_usd))
         explained = table((_("kind"), _("tokens"), _("USD per million"), _("USD")), rows)
@@ -582,6 +561,8 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
     def price_steps(self, usage: UsageRecord) -> str:
         margin = _decimal(usage.price, "margin_multiplier", "margin")
         value = _decimal(usage.price, "usd_per_credit")
+        if usage.price.get("charged") is False:
+            return str(_("Counted against the plan's quota: no credits."))
         if not margin or not value:
             return EMPTY
         whole = usage.price.get("rounding") == "whole" or usage.price.get("whole") is True
@@ -593,8 +574,13 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
     @admin.display(description=_("what the provider charges us"))
     def provider_cost(self, usage: UsageRecord) -> str:
         factor = _decimal(usage.price, "cost_factor")
-        by = f" = {decimal_text(usage.list_cost_usd)} × {decimal_text(factor)}" if factor is not None else ""
-        return f"{decimal_text(usage.cost_usd)} USD{by}"
+        cost = f"{decimal_text(usage.cost_usd)} USD"
+        if factor is None:
+            return cost
+        share = f"{decimal_text(usage.list_cost_usd)} × {decimal_text(factor)}"
+        if usd_quantise(usage.list_cost_usd * factor) == usage.cost_usd:
+            return f"{cost} = {share}"
+        return str(_("%(cost)s; list cost × our factor would be %(share)s") % {"cost": cost, "share": share})
 
     @admin.display(description=_("charged"))
     def charge(self, usage: UsageRecord) -> str:
@@ -647,7 +633,9 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
 
     @admin.display(description=_("prices"))
     def price_block(self, usage: UsageRecord) -> SafeString:
-        return json_block(usage.price)
+        address = object_url("model_price", str(usage.price.get("price_id") or ""))
+        row = format_html('<p><a href="{}">{}</a></p>', address, _("The price row")) if address else ""
+        return format_html("{}{}", row, json_block(usage.price))
 
     @admin.display(description=_("see also"))
     def explore(self, usage: UsageRecord) -> SafeString:

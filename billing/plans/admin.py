@@ -72,9 +72,11 @@ class PlanPriceInline(ReadOnlyInline):
     """The history of a plan's prices."""
 
     model = PlanPrice
-    fields = ("currency", "amount", "tax_included", "effective_from")
+    fields = ("currency", "price", "tax_included", "effective_from")
     readonly_fields = fields
     ordering = ("currency", "-effective_from")
+
+    price = decimal_column("amount", _("price"))
 
 
 @admin.register(Plan)

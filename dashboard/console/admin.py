@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
@@ -14,13 +15,15 @@ from django.urls import path, reverse
 from django.utils.cache import add_never_cache_headers
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 
 from billing.accounts.admin import accounts_matching
 from billing.accounts.models import Account, User
 from billing.accounts.services import account_block, account_unblock, api_key_create, sessions_revoke
-from billing.events.admin import AuditedModelAdmin, operator_actor
+from billing.events.admin import AuditedModelAdmin, EventAdmin, operator_actor
+from billing.events.models import Event
 from billing.ledger.models import Lot, Wallet
 from billing.ledger.services import credits_grant, wallet_open
 from billing.subscriptions.models import Subscription
@@ -29,7 +32,7 @@ from iafactory.common import clock
 from iafactory.common.admin import EMPTY, ReasonForm, change_link, change_url, decimal_text
 from iafactory.common.errors import ApiError
 
-from .forms import GrantForm, NewKeyForm, UserAddForm, UserEditForm
+from .forms import AccountForm, GrantForm, NewKeyForm, UserAddForm, UserEditForm
 from .selectors import account_overview
 
 # Refresh tokens are secrets of customers.
@@ -47,6 +50,7 @@ class AccountAdmin(AuditedModelAdmin):
     search_fields = ("name",)
     search_help_text = _("Name, e-mail, external id, account, user or key id, beginning of a key.")
     actions = ("grant_selected",)
+    form = AccountForm
     change_form_template = "admin/account_page.html"
     readonly_fields = ("id", "kind", "personal_of_link", "status_label", "status_reason", "created_at")
     fieldsets = (
@@ -279,6 +283,35 @@ class AccountAdmin(AuditedModelAdmin):
                 add_never_cache_headers(response)
                 return response
         return self.render_step(request, form=form, submit=_("Create the key"), **page)
+
+
+class NamedEvents(ChangeList):
+    """A page of events, with the names of their accounts in one query."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        events = list(self.result_list)
+        ids = {event.account_id for event in events if event.account_id}
+        names = dict(Account.objects.filter(pk__in=ids).values_list("pk", "name"))
+        for event in events:
+            event.account_name = names.get(event.account_id)
+        self.result_list = events
+
+
+admin.site.unregister(Event)
+
+
+@admin.register(Event)
+class NamedEventAdmin(EventAdmin):
+    """The audit trail, with accounts by name."""
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return NamedEvents
+
+    def account_name(self, event: Event) -> str:
+        if not hasattr(event, "account_name"):
+            event.account_name = Account.objects.filter(pk=event.account_id).values_list("name", flat=True).first()
+        return Truncator(event.account_name or super().account_name(event)).chars(28)
 
 
 @admin.register(User)

@@ -4,12 +4,14 @@ from decimal import Decimal
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib.admin.widgets import AdminSplitDateTime
 from django.contrib.auth.forms import BaseUserCreationForm, UserChangeForm
 from django.utils.translation import gettext_lazy as _
 
-from billing.accounts.models import ApiKey, User, email_normalise
+from billing.accounts.models import Account, ApiKey, User, email_normalise
 from billing.ledger.models import Lot
+from billing.plans.admin import CurrencyField
 from iafactory.common import clock
 from iafactory.common.admin import ReasonForm
 from iafactory.common.ids import uuid7
@@ -73,6 +75,33 @@ class NewKeyForm(FutureMixin, forms.Form):
     )
 
 
+class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
+    """An account's data, its codes checked."""
+
+    country = forms.CharField(max_length=2, help_text=_("ISO 3166 code, two letters."))
+    currency = CurrencyField(max_length=3, help_text=_("ISO 4217 code of invoices."))
+    language = forms.ChoiceField(choices=settings.LANGUAGES)
+
+    class Meta:
+        model = Account
+        fields = (
+            "name",
+            "billing_email",
+            "country",
+            "currency",
+            "language",
+            "time_zone",
+            "overflow_allowed",
+            "external_id",
+        )
+
+    def clean_country(self) -> str:
+        country = self.cleaned_data["country"].upper()
+        if not (len(country) == 2 and country.isascii() and country.isalpha()):
+            raise forms.ValidationError(_("Two letters, such as DZ."))
+        return country
+
+
 class EmailMixin:
     """Reads the address under its one spelling."""
 
@@ -83,6 +112,8 @@ class EmailMixin:
 class UserAddForm(EmailMixin, BaseUserCreationForm):  # type: ignore[type-arg]
     """A new user with a password."""
 
+    language = forms.ChoiceField(choices=settings.LANGUAGES, help_text=_("Language of e-mails."))
+
     class Meta:
         model = User
         fields = ("email", "name", "language")
@@ -90,6 +121,8 @@ class UserAddForm(EmailMixin, BaseUserCreationForm):  # type: ignore[type-arg]
 
 class UserEditForm(EmailMixin, UserChangeForm):  # type: ignore[type-arg]
     """A user's data; the password has a page of its own."""
+
+    language = forms.ChoiceField(choices=settings.LANGUAGES, help_text=_("Language of e-mails."))
 
     class Meta:
         model = User

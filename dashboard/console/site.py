@@ -16,6 +16,54 @@ class IAFactoryAdminSite(admin.AdminSite):
     index_title = _("Console")
     empty_value_display = "–"
 
+    # The menu by what operators look for; a model named nowhere stays with its app.
+    SECTIONS: tuple[tuple[Any, tuple[str, ...]], ...] = (
+        (_("Customers"), ("billing.account", "billing.user", "billing.membership", "billing.apikey", "billing.subscription")),
+        (_("Usage and money"), ("billing.usagerecord", "billing.hold", "billing.wallet", "billing.lot")),
+        (_("Books"), ("billing.ledgertransaction", "billing.ledgerentry", "billing.ledgeraccount", "billing.event")),
+        (
+            _("Catalogue"),
+            (
+                "billing.plan",
+                "billing.planprice",
+                "routing.planrouting",
+                "billing.creditpack",
+                "billing.serviceprice",
+                "billing.fxrate",
+                "billing.catalogrecord",
+            ),
+        ),
+        (
+            _("Providers"),
+            (
+                "routing.provider",
+                "routing.providercredential",
+                "routing.aimodel",
+                "routing.modelprofile",
+                "routing.modelprice",
+                "routing.budget",
+            ),
+        ),
+    )
+
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[dict[str, Any]]:
+        """The menu in sections; an app's own page lists it as Django does."""
+        apps = super().get_app_list(request, app_label)
+        if app_label is not None:
+            return apps
+        unplaced = {entry["model"]._meta.label_lower: (app, entry) for app in apps for entry in app["models"]}
+        sections = []
+        for number, (name, labels) in enumerate(self.SECTIONS):
+            found = [unplaced.pop(label) for label in labels if label in unplaced]
+            if found:
+                models = [entry for _app, entry in found]
+                sections.append({**found[0][0], "name": name, "app_label": f"section-{number}", "models": models})
+        for app in apps:
+            models = [entry for entry in app["models"] if entry["model"]._meta.label_lower in unplaced]
+            if models:
+                sections.append({**app, "models": models})
+        return sections
+
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         return {**super().each_context(request), "simulator_url": settings.SIMULATOR_URL}
 

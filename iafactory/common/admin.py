@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -46,6 +47,22 @@ def decimal_column(field: str, description: Any = None, unit: str = "") -> Calla
     return column
 
 
+def moment_column(field: str, description: Any = None) -> Callable[[Any, Any], Any]:
+    """A column for the instant `field`, to the second, UTC: for rows that come many a minute."""
+
+    @admin.display(ordering=field, description=description or field.replace("_", " "))
+    def column(model_admin: Any, row: Any) -> SafeString:
+        value = getattr(row, field)
+        return SafeString(EMPTY) if value is None else format_html('<span class="moment">{}</span>', moment_text(value))
+
+    return column
+
+
+def moment_text(value: datetime) -> str:
+    """An instant to the second, UTC."""
+    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
 def change_url(model: str, pk: Any) -> str:
     """Address of an object's page; `model` is `app.model`."""
     return reverse(f"admin:{model.replace('.', '_')}_change", args=[quote(pk)])
@@ -72,6 +89,8 @@ def list_link(model: str, text: Any, /, **lookups: Any) -> SafeString:
 def object_url(object_type: str, object_id: str) -> str | None:
     """Address of what an event tells about (`api_key`, id), None where the console has no page for it."""
     name = object_type.replace("_", "")
+    if not object_id:
+        return None
     for model in admin.site._registry:
         if model._meta.model_name == name:
             try:
@@ -87,7 +106,7 @@ def link_column(field: str, model: str, description: Any = None) -> Callable[[An
     @admin.display(ordering=field, description=description or field.replace("_", " "))
     def column(model_admin: Any, row: Any) -> SafeString:
         related = getattr(row, field)
-        return SafeString(EMPTY) if related is None else change_link(model, related.pk, Truncator(related).chars(40))
+        return SafeString(EMPTY) if related is None else change_link(model, related.pk, Truncator(related).chars(28))
 
     return column
 
@@ -219,6 +238,8 @@ class ConsoleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     paginator = BoundedPaginator
     show_full_result_count = False
+    # Facets count every filter's choices over the whole table.
+    show_facets = admin.ShowFacets.NEVER
     list_per_page = 50
     save_on_top = False
     search_uuid_fields: Sequence[str] = ()
