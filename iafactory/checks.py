@@ -20,7 +20,7 @@ def secrets_are_usable(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -
             problems.append(
                 Error(
                     f"FIELD_ENCRYPTION_KEYS entry {position + 1} is not a Fernet key",
-                    hint="Make one with: python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'",
+                    hint="Make one with cryptography.fernet.Fernet.generate_key().",
                     id="iafactory.E001",
                 )
             )

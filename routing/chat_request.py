@@ -122,7 +122,7 @@ class _Input:
         if not isinstance(message, dict):
             raise _wrong(where, "A message must be an object.")
         role = message.get("role")
-        if role not in ROLES:
+        if not isinstance(role, str) or role not in ROLES:
             raise _wrong(f"{where}.role", f"`role` must be one of {', '.join(sorted(ROLES))}.")
         content = message.get("content")
         if isinstance(content, str):

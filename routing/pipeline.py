@@ -329,6 +329,7 @@ class ChatCall:
                 continue
             outcome = self.outcome
             outcome.served = candidate
+            outcome.error = None
             outcome.answer = answer
             outcome.usage = answer.usage
             outcome.first_byte_ms = self._elapsed_ms()
@@ -380,6 +381,7 @@ class ChatCall:
             finally:
                 exchange.on_gone = None
             outcome.served = candidate
+            outcome.error = None
             outcome.end = "complete" if stream.completed else "client_gone"
             return
 
@@ -419,7 +421,8 @@ class ChatCall:
                     worst_cost_usd=candidate.worst_cost_usd,
                     timeout_seconds=HOLD_TIMEOUT_SECONDS,
                 )
-            except LedgerUnavailable:
+            except LedgerUnavailable as error:
+                logger.warning("call %s: the hold could not be extended: %s", self.id, error)
                 return False
             if verdict != "held":
                 return False

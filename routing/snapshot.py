@@ -155,7 +155,7 @@ def _address(provider: Provider, secrets: Mapping[int, str]) -> tuple[str, str, 
     if secret := secrets.get(provider.pk):
         return provider.base_url, secret, False
     if settings.SIMULATOR_URL:
-        return f"{settings.SIMULATOR_URL}/{provider.slug}/v1", "simulator", True
+        return f"{settings.SIMULATOR_URL}/{provider.slug}/v1", "no-credential-needed-here", True
     return None
 
 

@@ -18,7 +18,6 @@ from iafactory.common.errors import ApiError
 from . import selectors, services, throttles
 from .credentials import request_account, request_actor
 from .models import Account, ApiKey, Membership, User
-from .parsers import StrictJSONParser
 from .permissions import IsUserSession
 from .serializers import (
     AcceptedSerializer,
@@ -63,8 +62,6 @@ def validated(serializer: type[_SerializerType], data: Any) -> dict[str, Any]:
 
 class AccountsView(APIView):
     """JSON in, JSON out; answers carry secrets, so that nothing on the way may keep them."""
-
-    parser_classes = [StrictJSONParser]
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         response = super().finalize_response(request, response, *args, **kwargs)

@@ -27,9 +27,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 (
                     "kind",
@@ -89,9 +87,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 (
                     "kind",
@@ -109,9 +105,7 @@ class Migration(migrations.Migration):
                 ("amount", models.DecimalField(decimal_places=6, max_digits=20)),
                 (
                     "remaining",
-                    models.DecimalField(
-                        decimal_places=6, help_text="Not yet consumed, held part included.", max_digits=20
-                    ),
+                    models.DecimalField(decimal_places=6, help_text="Not yet consumed, held part included.", max_digits=20),
                 ),
                 (
                     "held",
@@ -153,9 +147,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "id",
-                    models.UUIDField(
-                        default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 (
                     "email",
@@ -171,9 +163,7 @@ class Migration(migrations.Migration):
                 ("is_active", models.BooleanField(default=True, help_text="Switched off, the user cannot log in.")),
                 (
                     "is_staff",
-                    models.BooleanField(
-                        default=False, help_text="May open the operator's console.", verbose_name="operator"
-                    ),
+                    models.BooleanField(default=False, help_text="May open the operator's console.", verbose_name="operator"),
                 ),
                 ("email_verified_at", models.DateTimeField(blank=True, null=True)),
                 ("date_joined", models.DateTimeField(default=iafactory.common.clock.now, editable=False)),
@@ -263,9 +253,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 ("name", models.CharField(max_length=100)),
                 ("prefix", models.CharField(db_index=True, help_text="First characters of the secret.", max_length=16)),
@@ -369,9 +357,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 ("at", models.DateTimeField(help_text="When it happened, UTC.")),
                 (
@@ -414,9 +400,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 ("base", models.CharField(max_length=3)),
                 ("quote", models.CharField(max_length=3)),
@@ -494,9 +478,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 (
                     "kind",
@@ -629,9 +611,7 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 (
                     "role",
-                    models.CharField(
-                        choices=[("owner", "Owner"), ("member", "Member")], default="member", max_length=16
-                    ),
+                    models.CharField(choices=[("owner", "Owner"), ("member", "Member")], default="member", max_length=16),
                 ),
                 ("created_at", models.DateTimeField(default=iafactory.common.clock.now, editable=False)),
                 (
@@ -656,9 +636,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="account",
             name="members",
-            field=models.ManyToManyField(
-                related_name="accounts", through="billing.Membership", to=settings.AUTH_USER_MODEL
-            ),
+            field=models.ManyToManyField(related_name="accounts", through="billing.Membership", to=settings.AUTH_USER_MODEL),
         ),
         migrations.CreateModel(
             name="Plan",
@@ -696,9 +674,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "interval_count",
-                    models.PositiveSmallIntegerField(
-                        default=1, validators=[django.core.validators.MinValueValidator(1)]
-                    ),
+                    models.PositiveSmallIntegerField(default=1, validators=[django.core.validators.MinValueValidator(1)]),
                 ),
                 (
                     "renews",
@@ -739,16 +715,12 @@ class Migration(migrations.Migration):
                 ("concurrent_calls", models.PositiveIntegerField(blank=True, null=True)),
                 (
                     "priority",
-                    models.PositiveSmallIntegerField(
-                        default=0, help_text="Who is served first when capacity is short."
-                    ),
+                    models.PositiveSmallIntegerField(default=0, help_text="Who is served first when capacity is short."),
                 ),
                 ("trial_days", models.PositiveSmallIntegerField(default=0)),
                 (
                     "features",
-                    models.JSONField(
-                        blank=True, default=list, help_text="Codes of modules and labels the plan includes."
-                    ),
+                    models.JSONField(blank=True, default=list, help_text="Codes of modules and labels the plan includes."),
                 ),
                 ("created_at", models.DateTimeField(default=iafactory.common.clock.now, editable=False)),
                 ("updated_at", models.DateTimeField(auto_now=True)),
@@ -763,9 +735,7 @@ class Migration(migrations.Migration):
                         condition=models.Q(("daily_limit__isnull", True), ("daily_limit__gte", 0), _connector="OR"),
                         name="plan_daily_limit_not_negative",
                     ),
-                    models.CheckConstraint(
-                        condition=models.Q(("interval_count__gte", 1)), name="plan_interval_count_positive"
-                    ),
+                    models.CheckConstraint(condition=models.Q(("interval_count__gte", 1)), name="plan_interval_count_positive"),
                 ],
             },
         ),
@@ -774,9 +744,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 ("currency", models.CharField(help_text="ISO 4217 code.", max_length=3)),
                 ("amount", models.DecimalField(decimal_places=4, help_text="Per period.", max_digits=18)),
@@ -785,9 +753,7 @@ class Migration(migrations.Migration):
                 ("created_at", models.DateTimeField(default=iafactory.common.clock.now, editable=False)),
                 (
                     "plan",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.PROTECT, related_name="prices", to="billing.plan"
-                    ),
+                    models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name="prices", to="billing.plan"),
                 ),
             ],
             options={
@@ -814,9 +780,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 (
                     "state",
@@ -888,9 +852,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="wallet",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("balance__gte", 0)), name="wallet_balance_not_negative"
-            ),
+            constraint=models.CheckConstraint(condition=models.Q(("balance__gte", 0)), name="wallet_balance_not_negative"),
         ),
         migrations.AddConstraint(
             model_name="wallet",
@@ -923,9 +885,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="hold",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("credits__gte", 0)), name="hold_credits_not_negative"
-            ),
+            constraint=models.CheckConstraint(condition=models.Q(("credits__gte", 0)), name="hold_credits_not_negative"),
         ),
         migrations.AddConstraint(
             model_name="hold",
@@ -1026,9 +986,7 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="lot",
             constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("expires_at__isnull", True), ("expires_at__gt", models.F("effective_at")), _connector="OR"
-                ),
+                condition=models.Q(("expires_at__isnull", True), ("expires_at__gt", models.F("effective_at")), _connector="OR"),
                 name="lot_life_order",
             ),
         ),

@@ -113,9 +113,7 @@ class Migration(migrations.Migration):
                         ("provider", models.CharField(blank=True, max_length=64)),
                         (
                             "profile",
-                            models.CharField(
-                                blank=True, help_text="Model profile that served the call.", max_length=200
-                            ),
+                            models.CharField(blank=True, help_text="Model profile that served the call.", max_length=200),
                         ),
                         ("streamed", models.BooleanField(default=False)),
                         ("attempts", models.PositiveSmallIntegerField(default=0)),
@@ -169,9 +167,7 @@ class Migration(migrations.Migration):
                         ),
                         (
                             "quota_units",
-                            models.PositiveSmallIntegerField(
-                                default=0, help_text="Requests counted against the plan's quota."
-                            ),
+                            models.PositiveSmallIntegerField(default=0, help_text="Requests counted against the plan's quota."),
                         ),
                         (
                             "price",

@@ -35,9 +35,7 @@ class Plan(models.Model):
         EXACT = "exact", _("To the millionth")
 
     code = models.SlugField(max_length=64, unique=True)
-    family = models.CharField(
-        max_length=64, help_text=_("Plans of one family replace each other by upgrade or downgrade.")
-    )
+    family = models.CharField(max_length=64, help_text=_("Plans of one family replace each other by upgrade or downgrade."))
     name = models.CharField(max_length=100)
     description = models.TextField(blank=True)
     visibility = models.CharField(max_length=16, choices=Visibility, default=Visibility.HIDDEN)
@@ -120,9 +118,7 @@ class CreditPack(models.Model):
     class Meta:
         ordering = ["sort_order", "code"]
         constraints = [
-            models.CheckConstraint(
-                condition=Q(credits__gt=0, bonus_credits__gte=0, amount__gte=0), name="creditpack_amounts"
-            )
+            models.CheckConstraint(condition=Q(credits__gt=0, bonus_credits__gte=0, amount__gte=0), name="creditpack_amounts")
         ]
 
     def __str__(self) -> str:

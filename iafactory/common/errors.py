@@ -12,7 +12,6 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.response import Response
-from rest_framework.views import set_rollback
 
 from . import request_id
 
@@ -146,6 +145,9 @@ def drf_exception_handler(error: Exception, context: dict[str, Any]) -> Response
             api_error = _from_drf(error)
         case _:
             return None
+    # DRF's views import this module through the settings while they load.
+    from rest_framework.views import set_rollback
+
     set_rollback()
     headers = dict(api_error.headers)
     if api_error.status == 401:

@@ -46,3 +46,9 @@ def credits_for_cost(list_cost_usd: Decimal, *, margin_multiplier: Decimal, usd_
     if whole:
         return max(raw.quantize(Decimal(1), ROUND_HALF_UP), Decimal(1)).quantize(CREDIT)
     return max(credits_quantise(raw), CREDIT)
+
+
+def plain(amount: Decimal) -> Decimal:
+    """`amount` without trailing zeros and without an exponent: how people expect to read a number."""
+    short = amount.normalize()
+    return short.quantize(Decimal(1)) if short.as_tuple().exponent > 0 else short  # type: ignore[operator]

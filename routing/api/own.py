@@ -10,6 +10,7 @@ from billing.accounts.models import ApiKey
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.hot import Answer, Exchange, HotView, json_answer
+from iafactory.common.money import plain
 
 from ..chat_request import chat_request_parse, decode_object
 from ..gateway import current_gateway
@@ -68,8 +69,8 @@ class OwnChat(HotView):
                 "finish_reason": choice.get("finish_reason"),
                 "provider": outcome.served.route.provider,
                 "model": outcome.served.route.model,
-                "cost": outcome.cost_usd.normalize(),
-                "credits": outcome.charged.normalize(),
+                "cost": plain(outcome.cost_usd),
+                "credits": plain(outcome.charged),
                 "fallback": call.fallback,
                 "budget_fallback": call.budget_fallback,
                 "usage": body["usage"],
@@ -103,8 +104,8 @@ class OwnModels(HotView):
                     "providers": list(dict.fromkeys(route.provider for route in routes)),
                     "owned_by": model.owner,
                     "context_window": routes[0].context_window,
-                    "credits_per_million_input_tokens": tariff.credits(price.base.input or Decimal(0)).normalize(),
-                    "credits_per_million_output_tokens": tariff.credits(price.base.output or Decimal(0)).normalize(),
+                    "credits_per_million_input_tokens": plain(tariff.credits(price.base.input or Decimal(0))),
+                    "credits_per_million_output_tokens": plain(tariff.credits(price.base.output or Decimal(0))),
                 }
             )
         return json_answer({"default": AUTO, "models": models})

@@ -73,9 +73,7 @@ class Migration(migrations.Migration):
                 ("name", models.CharField(max_length=100)),
                 (
                     "protocol",
-                    models.CharField(
-                        help_text="Wire protocol of its adapter: openai, anthropic, gemini…", max_length=32
-                    ),
+                    models.CharField(help_text="Wire protocol of its adapter: openai, anthropic, gemini…", max_length=32),
                 ),
                 ("base_url", models.URLField(max_length=300)),
                 (
@@ -112,9 +110,7 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 (
                     "slug",
-                    models.CharField(
-                        help_text="provider/model, with `:free` for a free tier.", max_length=200, unique=True
-                    ),
+                    models.CharField(help_text="provider/model, with `:free` for a free tier.", max_length=200, unique=True),
                 ),
                 ("upstream_model", models.CharField(help_text="The provider's own name of the model.", max_length=200)),
                 ("enabled", models.BooleanField(default=True)),
@@ -142,9 +138,7 @@ class Migration(migrations.Migration):
                 ("max_output_tokens", models.PositiveIntegerField(blank=True, null=True)),
                 (
                     "default_max_output",
-                    models.PositiveIntegerField(
-                        default=4096, help_text="Output tokens held when the client sets no limit."
-                    ),
+                    models.PositiveIntegerField(default=4096, help_text="Output tokens held when the client sets no limit."),
                 ),
                 (
                     "requests_per_minute",
@@ -223,9 +217,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "default_models",
-                    models.JSONField(
-                        blank=True, default=dict, help_text="Provider slug to the model that `auto` means there."
-                    ),
+                    models.JSONField(blank=True, default=dict, help_text="Provider slug to the model that `auto` means there."),
                 ),
                 (
                     "models_allowed",
@@ -301,9 +293,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 ("label", models.CharField(max_length=100)),
                 (
@@ -330,9 +320,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=iafactory.common.ids.uuid7, editable=False, primary_key=True, serialize=False),
                 ),
                 ("effective_from", models.DateTimeField()),
                 ("input_per_mtok", models.DecimalField(blank=True, decimal_places=9, max_digits=20, null=True)),
@@ -374,9 +362,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ["profile", "-effective_from"],
-                "constraints": [
-                    models.UniqueConstraint(fields=("profile", "effective_from"), name="modelprice_unique")
-                ],
+                "constraints": [models.UniqueConstraint(fields=("profile", "effective_from"), name="modelprice_unique")],
             },
         ),
         migrations.AddConstraint(
@@ -391,9 +377,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="budget",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("daily_limit_usd__gte", 0)), name="budget_not_negative"
-            ),
+            constraint=models.CheckConstraint(condition=models.Q(("daily_limit_usd__gte", 0)), name="budget_not_negative"),
         ),
         migrations.AddConstraint(
             model_name="providercredential",

@@ -458,19 +458,24 @@ BEGIN
         FROM booked
     ), entries AS (
         INSERT INTO billing_ledgerentry (transaction_id, ledger_account_id, unit, amount, balance_after, lot_ids, lot_amounts)
-        SELECT b.transaction_id, b.account_id, 'credit', -b.charge, b.balance_after, p.lot_ids, p.lot_amounts
+        SELECT transaction_id, ledger_account_id, unit, amount, balance_after, lot_ids, lot_amounts FROM (
+        SELECT b.ordinality, b.transaction_id, b.account_id AS ledger_account_id, 'credit' AS unit, -b.charge AS amount,
+               b.balance_after, p.lot_ids, p.lot_amounts
         FROM booked b
         JOIN (SELECT call_id, array_agg(lot_id ORDER BY position) AS lot_ids, array_agg(taken ORDER BY position) AS lot_amounts
               FROM pin WHERE taken > 0 GROUP BY call_id) p ON p.call_id = b.id
         WHERE b.charge > 0
         UNION ALL
-        SELECT transaction_id, v_consumed, 'credit', charge, NULL, NULL, NULL FROM booked WHERE charge > 0
+        SELECT ordinality, transaction_id, v_consumed, 'credit', charge, NULL, NULL, NULL FROM booked WHERE charge > 0
         UNION ALL
-        SELECT transaction_id, CASE loss_kind WHEN 'unknown_cost' THEN v_unknown_cost ELSE v_operator_loss END, 'USD',
+        SELECT ordinality, transaction_id, CASE loss_kind WHEN 'unknown_cost' THEN v_unknown_cost ELSE v_operator_loss END, 'USD',
                loss_usd, NULL, NULL, NULL
         FROM booked WHERE loss_usd > 0
         UNION ALL
-        SELECT transaction_id, v_provider_cost, 'USD', -loss_usd, NULL, NULL, NULL FROM booked WHERE loss_usd > 0
+        SELECT ordinality, transaction_id, v_provider_cost, 'USD', -loss_usd, NULL, NULL, NULL FROM booked WHERE loss_usd > 0
+        ) AS e
+        -- In the order of the balances, so that a wallet's entries read as a chain.
+        ORDER BY ordinality
     ), usages AS (
         INSERT INTO billing_usagerecord SELECT (b.usage).* FROM booked b
     )

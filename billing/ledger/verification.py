@@ -1,0 +1,100 @@
+"""Recomputing the books: every cached figure from the rows behind it, in SQL, so that memory does not grow with the data."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from django.db import connection, transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A rule of the books. `sql` selects (what, expected, found) of each row that breaks it."""
+
+    name: str
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of one check: the first rows that break it, none when it holds."""
+
+    check: Check
+    differences: tuple[tuple[object, ...], ...]
+
+
+CHECKS = (
+    Check(
+        "every transaction sums to zero in each unit",
+        """SELECT transaction_id || ' ' || unit, 0, sum(amount) FROM billing_ledgerentry
+           GROUP BY transaction_id, unit HAVING sum(amount) <> 0""",
+    ),
+    Check(
+        "every wallet balance is the sum of its ledger entries",
+        """SELECT w.account_id, coalesce(e.total, 0), w.balance FROM billing_wallet w
+           LEFT JOIN (SELECT ledger_account_id, sum(amount) AS total FROM billing_ledgerentry
+                      WHERE unit = 'credit' GROUP BY ledger_account_id) e ON e.ledger_account_id = w.account_id
+           WHERE w.balance <> coalesce(e.total, 0)""",
+    ),
+    Check(
+        "every wallet is the sum of its lots",
+        """SELECT w.account_id, coalesce(l.remaining, 0) || ' held ' || coalesce(l.held, 0), w.balance || ' held ' || w.held
+           FROM billing_wallet w
+           LEFT JOIN (SELECT account_id, sum(remaining) FILTER (WHERE booked_at IS NOT NULL) AS remaining, sum(held) AS held
+                      FROM billing_lot GROUP BY account_id) l ON l.account_id = w.account_id
+           WHERE w.balance <> coalesce(l.remaining, 0) OR w.held <> coalesce(l.held, 0)""",
+    ),
+    Check(
+        "every lot has left what its ledger entries left in it",
+        """SELECT l.id, coalesce(m.total, 0), l.remaining FROM billing_lot l
+           LEFT JOIN (SELECT p.lot_id, sum(sign(e.amount) * p.amount) AS total FROM billing_ledgerentry e
+                      CROSS JOIN LATERAL unnest(e.lot_ids, e.lot_amounts) AS p (lot_id, amount)
+                      WHERE e.lot_ids IS NOT NULL GROUP BY p.lot_id) m ON m.lot_id = l.id
+           WHERE l.booked_at IS NOT NULL AND l.remaining <> coalesce(m.total, 0)""",
+    ),
+    Check(
+        "every wallet entry names the lots it moved, in full",
+        """SELECT e.id, abs(e.amount), (SELECT sum(a) FROM unnest(e.lot_amounts) AS a) FROM billing_ledgerentry e
+           WHERE e.balance_after IS NOT NULL
+             AND abs(e.amount) IS DISTINCT FROM (SELECT sum(a) FROM unnest(e.lot_amounts) AS a)""",
+    ),
+    Check(
+        "every balance after an entry is the sum up to it",
+        """SELECT id, total, balance_after FROM (
+               SELECT id, balance_after, sum(amount) OVER (PARTITION BY ledger_account_id ORDER BY id) AS total
+               FROM billing_ledgerentry WHERE balance_after IS NOT NULL) s
+           WHERE total <> balance_after""",
+    ),
+    Check(
+        "every lot holds what open holds pinned in it",
+        """SELECT l.id, coalesce(h.amount, 0), l.held FROM billing_lot l
+           LEFT JOIN (SELECT p.lot_id, sum(p.amount) AS amount FROM billing_hold h
+                      CROSS JOIN LATERAL unnest(h.lot_ids, h.lot_amounts) AS p (lot_id, amount) GROUP BY p.lot_id) h
+             ON h.lot_id = l.id
+           WHERE l.held <> coalesce(h.amount, 0)""",
+    ),
+    Check(
+        "every hold is pinned in full",
+        """SELECT id, credits, coalesce((SELECT sum(a) FROM unnest(lot_amounts) AS a), 0) FROM billing_hold
+           WHERE credits <> coalesce((SELECT sum(a) FROM unnest(lot_amounts) AS a), 0)""",
+    ),
+    Check(
+        "every call in the usage log was charged what the ledger says",
+        """SELECT u.id, u.credits_charged, -e.amount FROM billing_usagerecord u
+           LEFT JOIN billing_ledgerentry e ON e.transaction_id = u.id AND e.ledger_account_id = u.account_id
+           WHERE u.credits_charged <> coalesce(-e.amount, 0)""",
+    ),
+    Check(
+        "every call in the ledger is in the usage log",
+        """SELECT t.id, 'a usage row', 'none' FROM billing_ledgertransaction t
+           LEFT JOIN billing_usagerecord u ON u.id = t.id WHERE t.kind = 'call' AND u.id IS NULL""",
+    ),
+)
+
+
+def books_verify(*, first: int = 5) -> Iterator[Finding]:
+    """Run every check on one snapshot of the database, yielding each with at most `first` differences."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        for check in CHECKS:
+            cursor.execute(f"SELECT * FROM ({check.sql}) AS differences LIMIT %s", [first])  # noqa: S608  constant text
+            yield Finding(check, tuple(cursor.fetchall()))
