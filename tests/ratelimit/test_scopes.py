@@ -110,6 +110,14 @@ class TestTokenBucket:
 
         assert await used(limiter, rate(unique, 10), now_ms=full_again) == [6]
 
+    async def test_giving_back_never_fills_beyond_the_capacity(self, limiter: Limiter, unique: str) -> None:
+        later = NOW_MS + 30 * SECOND_MS
+        await limiter.reserve(unique, [rate(unique, 10, 10)], now_ms=NOW_MS)
+
+        await limiter.release(unique, now_ms=later)
+
+        assert await limiter.peek([rate(unique, 10)], now_ms=later) == [ScopeState("rpm", 10, 0, 10, later)]
+
     async def test_two_unused_reservations_do_not_both_give_back_the_same_refill(self, limiter: Limiter, unique: str) -> None:
         later = NOW_MS + 100 * SECOND_MS
         await limiter.reserve(f"{unique}1", [one_a_second(unique, 200)], now_ms=NOW_MS)
