@@ -21,6 +21,7 @@ from iafactory.common.admin import (
     link_column,
     linked_filter,
     list_link,
+    presence_filter,
 )
 
 from .models import AiModel, Budget, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
@@ -181,7 +182,7 @@ class ModelProfileAdmin(AuditedModelAdmin):
         "enabled",
         "provider",
         linked_filter("model", AiModel, _("model")),
-        ("retires_on", admin.EmptyFieldListFilter),
+        presence_filter("retires_on", _("retirement"), given=_("Has a date"), empty=_("None announced")),
     )
     list_select_related = ("provider", "model")
     search_fields = ("slug", "upstream_model", "model__name")

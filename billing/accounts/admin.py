@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import path, reverse
@@ -21,6 +22,7 @@ from iafactory.common.admin import (
     linked_filter,
     list_link,
     list_url,
+    presence_filter,
     uuid_or_none,
 )
 
@@ -76,7 +78,7 @@ class ApiKeyAdmin(AccountSearchMixin, ReadOnlyAdmin):
 
     list_display = ("__str__", "name", "account_link", "state", "scope_list", "created_at", "last_used_at", "expires_at")
     list_filter = (
-        ("revoked_at", admin.EmptyFieldListFilter),
+        presence_filter("revoked_at", _("revocation"), given=_("Revoked"), empty=_("Not revoked")),
         linked_filter("account", Account, _("account")),
         "created_at",
         "last_used_at",
@@ -131,7 +133,7 @@ class ApiKeyAdmin(AccountSearchMixin, ReadOnlyAdmin):
     def revoke_view(self, request: HttpRequest) -> HttpResponse:
         """Ask for a reason, then end the keys named in `?keys=`."""
         if not self.has_revoke_permission(request):
-            return self._refuse(request)
+            raise PermissionDenied
         wanted: list[UUID] = [key for text in request.GET.get("keys", "").split(",") if (key := uuid_or_none(text))]
         keys = list(ApiKey.objects.filter(pk__in=wanted, revoked_at__isnull=True).select_related("account"))
         if not keys:
@@ -162,11 +164,6 @@ class ApiKeyAdmin(AccountSearchMixin, ReadOnlyAdmin):
             ],
             back=list_url("billing.apikey"),
         )
-
-    def _refuse(self, request: HttpRequest) -> HttpResponse:
-        from django.core.exceptions import PermissionDenied
-
-        raise PermissionDenied
 
 
 @admin.register(Membership)

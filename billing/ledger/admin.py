@@ -9,6 +9,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
 from billing.accounts.admin import AccountSearchMixin, accounts_matching
@@ -28,6 +29,7 @@ from iafactory.common.admin import (
     moment_column,
     moment_text,
     object_url,
+    presence_filter,
     table,
     text_filter,
     uuid_or_none,
@@ -133,7 +135,7 @@ class LotAdmin(AccountSearchMixin, ReadOnlyAdmin):
     list_display = ("created", "account_link", "kind", "amount_", "remaining_", "held_", "expires", "closed", "source")
     list_filter = (
         "kind",
-        ("closed_at", admin.EmptyFieldListFilter),
+        presence_filter("closed_at", _("life"), given=_("Closed"), empty=_("Open")),
         linked_filter("wallet__account", Account, _("account")),
         "created_at",
         "expires_at",
@@ -401,9 +403,10 @@ class LedgerEntryAdmin(AccountSearchMixin, ReadOnlyAdmin):
     @admin.display(description=_("account of the books"))
     def book(self, entry: LedgerEntry) -> SafeString:
         account = entry.ledger_account
-        if account.account_id:
-            return change_link("billing.account", account.account_id, f"{account.get_kind_display()}: {account.account}")
-        return change_link("billing.ledgeraccount", account.pk, account.get_kind_display())
+        name = account.get_kind_display()
+        if account.account_id is None:
+            return change_link("billing.ledgeraccount", account.pk, name)
+        return change_link("billing.account", account.account_id, Truncator(f"{name}: {account.account}").chars(40))
 
     @admin.display(description=_("transaction"))
     def transaction_link(self, entry: LedgerEntry) -> SafeString:

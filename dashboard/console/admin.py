@@ -153,7 +153,7 @@ class AccountAdmin(AuditedModelAdmin):
         account = get_object_or_404(Account, pk=account_id)
         form = GrantForm(request.POST or None)
         wallet = Wallet.objects.filter(pk=account.pk).first()
-        page = {
+        page: dict[str, Any] = {
             "subtitle": account,
             "form": form,
             "items": [_("Balance now: %s credits") % decimal_text(wallet.balance if wallet else None)],

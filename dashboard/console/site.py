@@ -4,8 +4,13 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import admin
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
 from django.utils.translation import gettext_lazy as _
+
+from iafactory.common import clock
+
+from .selectors import home_events, home_figures
 
 
 class IAFactoryAdminSite(admin.AdminSite):
@@ -67,11 +72,7 @@ class IAFactoryAdminSite(admin.AdminSite):
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         return {**super().each_context(request), "simulator_url": settings.SIMULATOR_URL}
 
-    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        from iafactory.common import clock
-
-        from .selectors import home_events, home_figures
-
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         now = clock.now()
         allowed = {
             "show_accounts": request.user.has_perm("billing.view_account"),  # type: ignore[union-attr]

@@ -169,7 +169,7 @@ class TextFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> models.QuerySet[Any]:
         value = (self.value() or "").strip()
-        return queryset.filter(**{self.parameter_name: value}) if value else queryset
+        return queryset.filter(**{str(self.parameter_name): value}) if value else queryset
 
     def choices(self, changelist: Any) -> Any:
         others = [
@@ -186,13 +186,31 @@ def text_filter(field: str, label: Any) -> type[TextFilter]:
     return type("FieldTextFilter", (TextFilter,), {"title": label, "parameter_name": field})
 
 
+def presence_filter(field: str, label: Any, *, given: Any, empty: Any) -> type[admin.SimpleListFilter]:
+    """A filter on whether the nullable `field` is given, in words of the domain."""
+
+    class PresenceFilter(admin.SimpleListFilter):
+        title = label
+        parameter_name = f"{field}_given"
+
+        def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+            return [("0", empty), ("1", given)]
+
+        def queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> models.QuerySet[Any]:
+            if self.value() not in ("0", "1"):
+                return queryset
+            return queryset.filter(**{f"{field}__isnull": self.value() == "0"})
+
+    return PresenceFilter
+
+
 class LinkedFilter(admin.SimpleListFilter):
     """Shows, and lets go of, the one object to which a link from another page narrowed the list."""
 
     related: type[models.Model]
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(value, value)] if (value := self.used_parameters.get(self.parameter_name)) else []
+        return [(value, value)] if (value := self.used_parameters.get(str(self.parameter_name))) else []
 
     def queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> models.QuerySet[Any]:
         value = self.value()
@@ -200,7 +218,7 @@ class LinkedFilter(admin.SimpleListFilter):
             return queryset
         key = self.related._meta.pk
         try:
-            return queryset.filter(**{self.parameter_name: key.to_python(value)})  # type: ignore[union-attr]
+            return queryset.filter(**{str(self.parameter_name): key.to_python(value)})  # type: ignore[union-attr]
         except forms.ValidationError:
             return queryset.none()
 
