@@ -242,12 +242,14 @@ class Limiter:
             if type(actual) is not int or not 0 <= actual <= LARGEST_INTEGER:
                 raise ValueError(f"actual amount of {name!r} is an integer from 0 to 2**53 - 1")
             request += (name, actual)
-        return await self._run(_SETTLE_SCRIPT, 1, [_record_key(reservation_id), _encode(request)]) == 1
+        settled: int = await self._run(_SETTLE_SCRIPT, 1, [_record_key(reservation_id), _encode(request)])
+        return settled == 1
 
     async def release(self, reservation_id: str, *, now_ms: int) -> bool:
         """Give everything back, as if the call had not been. False when it was settled or released before."""
         packed = _encode([1, now_ms, reservation_id])
-        return await self._run(_SETTLE_SCRIPT, 1, [_record_key(reservation_id), packed]) == 1
+        released: int = await self._run(_SETTLE_SCRIPT, 1, [_record_key(reservation_id), packed])
+        return released == 1
 
     async def peek(self, scopes: Sequence[Scope], *, now_ms: int) -> list[ScopeState]:
         """Read used, remaining and reset of scopes without changing anything. Amounts are not looked at."""
@@ -328,7 +330,8 @@ class Limiter:
             raise LimiterUnavailable("the rebuild took longer than its lock")
 
     async def _lock(self, token: str, condition: str) -> bool:
-        return await self._run(_RECOVER_SCRIPT, 2, [_EPOCH_KEY, _REBUILD_LOCK_KEY, "lock", token, condition]) == 1
+        locked: int = await self._run(_RECOVER_SCRIPT, 2, [_EPOCH_KEY, _REBUILD_LOCK_KEY, "lock", token, condition])
+        return locked == 1
 
     async def _unlock(self, token: str) -> None:
         # Out of reach, the lock ends by itself.

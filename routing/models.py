@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, MinValueValidator
@@ -14,7 +15,7 @@ from iafactory.common import clock
 from iafactory.common.crypto import EncryptedTextField
 from iafactory.common.ids import uuid7
 
-PRICE_DIGITS = {"max_digits": 20, "decimal_places": 9}
+PRICE_DIGITS: dict[str, Any] = {"max_digits": 20, "decimal_places": 9}
 
 
 class Provider(models.Model):

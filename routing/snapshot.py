@@ -1,4 +1,4 @@
-"""The catalogue as the gateway sees it: all that routing decides on, read once and replaced whole when a change is announced."""
+"""The catalogue as the gateway sees it: all that routing decides on, read once, replaced whole when a change is announced."""
 
 from bisect import bisect_right
 from collections import defaultdict

@@ -26,7 +26,7 @@ def validate_time_zone(value: str) -> None:
         raise ValidationError(_("%(value)s is not an IANA time zone."), params={"value": value})
 
 
-class UserManager(BaseUserManager):  # type: ignore[type-arg]
+class UserManager(BaseUserManager["User"]):
     """Django's manager contract for a user whose name is an e-mail address."""
 
     def get_by_natural_key(self, username: str | None) -> "User":

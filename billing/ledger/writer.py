@@ -65,8 +65,8 @@ class _Waiting(Generic[Item, Verdict]):
     __slots__ = ("future", "item", "rounds")
 
     def __init__(self, item: Item, future: asyncio.Future[Verdict]) -> None:
-        self.item = item
-        self.future = future
+        self.item: Item = item
+        self.future: asyncio.Future[Verdict] = future
         self.rounds = 0
 
 
@@ -87,9 +87,9 @@ class GroupCommit(Generic[Item, Verdict]):
     ) -> None:
         self.name = name
         self._sql = sql
-        self._verdict = verdict
+        self._verdict: Callable[..., Verdict] = verdict
         self._queue_limit = queue_limit
-        self._on_unclaimed = on_unclaimed
+        self._on_unclaimed: Callable[[Item, Verdict], None] | None = on_unclaimed
         self._queue: deque[_Waiting[Item, Verdict]] = deque()
         self._wake = asyncio.Event()
         self._parked = 0
@@ -273,7 +273,7 @@ class LedgerWriter:
             raise LedgerUnavailable("PostgreSQL did not answer in time") from None
 
     async def hold_extend(self, *, request_id: UUID, credits: Decimal, worst_cost_usd: Decimal, timeout_seconds: float) -> str:
-        """Raise an open hold; `held`, `insufficient` or `gone`. On a connection of its own: it is rare and waits for the lock."""
+        """Raise an open hold; `held`, `insufficient` or `gone`. On a connection of its own: rare, and waits for the lock."""
         try:
             async with asyncio.timeout(timeout_seconds), await database.connect() as connection:
                 cursor = await connection.execute(EXTEND_SQL, (request_id, credits, worst_cost_usd, clock.now()))
@@ -281,7 +281,8 @@ class LedgerWriter:
         except (TimeoutError, psycopg.Error, OSError) as error:
             raise LedgerUnavailable(str(error) or "PostgreSQL did not answer in time") from error
         assert row is not None
-        return row[0]
+        verdict: str = row[0]
+        return verdict
 
     async def call_settle(self, item: CallItem, *, timeout_seconds: float) -> CallVerdict:
         """End a call. `TimeoutError` means not known yet: the item stays queued and will be booked."""

@@ -156,7 +156,8 @@ class CallerDirectory:
     async def _row(self, sql: str, *parameters: Any) -> tuple[Any, ...] | None:
         async with self._pool.connection() as connection:
             cursor = await connection.execute(sql, parameters)
-            return await cursor.fetchone()
+            row: tuple[Any, ...] | None = await cursor.fetchone()
+            return row
 
     async def _by_key(self, secret: str) -> Caller:
         row = await self._row(_BY_KEY, secret_hash(secret))

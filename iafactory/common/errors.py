@@ -109,7 +109,7 @@ def _first_detail(detail: Any, param: str | None = None) -> tuple[str, str | Non
     return str(detail), param
 
 
-_DRF_CODES: dict[type[Exception], tuple[int, str]] = {
+_DRF_CODES: dict[type[exceptions.APIException], tuple[int, str]] = {
     exceptions.NotAuthenticated: (401, "not_authenticated"),
     exceptions.AuthenticationFailed: (401, "invalid_credentials"),
     exceptions.MethodNotAllowed: (405, "method_not_allowed"),

@@ -7,7 +7,7 @@ limit and the watch for clients that hang up. Every other path goes to Django's 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,9 +24,9 @@ from .rendering import encode_json
 
 logger = logging.getLogger(__name__)
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 JSON_TYPE = (b"content-type", b"application/json")
@@ -167,7 +167,7 @@ class HotView(APIView):
     authentication_classes: ClassVar[list[Any]] = []
     permission_classes: ClassVar[list[Any]] = []
 
-    async def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    async def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(request, Exchange):
             raise TypeError("Hot paths are served by iafactory.asgi only.")
         handler = getattr(self, request.method.lower(), None) if request.method in ("GET", "POST") else None
@@ -254,7 +254,7 @@ class SlimApplication:
         size = 0
         refused = False
 
-        async def limited_receive() -> MutableMapping[str, Any]:
+        async def limited_receive() -> Mapping[str, Any]:
             nonlocal size, refused
             message = await receive()
             size += len(message.get("body", b""))
@@ -263,7 +263,7 @@ class SlimApplication:
                 await Exchange(scope, receive, send).answer(error_answer(_too_large(limit), scope["path"]))
             return {"type": "http.disconnect"} if refused else message
 
-        async def guarded_send(message: MutableMapping[str, Any]) -> None:
+        async def guarded_send(message: Mapping[str, Any]) -> None:
             if not refused:
                 await send(message)
 
