@@ -5,6 +5,7 @@ Rows of this module are written only by the SQL functions in `billing/ledger/sql
 """
 
 from decimal import Decimal
+from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -14,8 +15,8 @@ from django.utils.translation import gettext_lazy as _
 from billing.accounts.models import Account, ApiKey
 from iafactory.common.ids import uuid7
 
-CREDIT_DIGITS = {"max_digits": 20, "decimal_places": 6}
-USD_DIGITS = {"max_digits": 20, "decimal_places": 9}
+CREDIT_DIGITS: dict[str, Any] = {"max_digits": 20, "decimal_places": 6}
+USD_DIGITS: dict[str, Any] = {"max_digits": 20, "decimal_places": 9}
 
 
 class Wallet(models.Model):
