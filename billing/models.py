@@ -2,15 +2,28 @@
 
 from .accounts.models import Account, ApiKey, Membership, User
 from .events.models import Event
-from .ledger.models import Hold, LedgerAccount, LedgerEntry, LedgerTransaction, Lot, UsageRecord, Wallet
+from .ledger.models import (
+    BooksVerification,
+    DaySeal,
+    Hold,
+    LedgerAccount,
+    LedgerEntry,
+    LedgerTransaction,
+    Lot,
+    StoredAnswer,
+    UsageRecord,
+    Wallet,
+)
 from .plans.models import CatalogRecord, CreditPack, FxRate, Plan, PlanPrice, ServicePrice
 from .subscriptions.models import Subscription
 
 __all__ = (
     "Account",
     "ApiKey",
+    "BooksVerification",
     "CatalogRecord",
     "CreditPack",
+    "DaySeal",
     "Event",
     "FxRate",
     "Hold",
@@ -22,6 +35,7 @@ __all__ = (
     "Plan",
     "PlanPrice",
     "ServicePrice",
+    "StoredAnswer",
     "Subscription",
     "UsageRecord",
     "User",

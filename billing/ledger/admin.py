@@ -461,8 +461,7 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
         "estimated",
     )
     list_select_related = ("account",)
-    search_uuid_fields = ("pk", "api_key_id")
-    search_help_text = _("Request id, API key id, account, e-mail or beginning of a key.")
+    search_help_text = _("Request id; or what finds an account: name, e-mail, its id, a key's id or beginning.")
     fieldsets = (
         (None, {"fields": ("id", "account_link", "api_key_link", "how_it_ended", "explore")}),
         (_("Where it ran"), {"fields": ("route", "requested_model", "endpoint", "plan", "flags", "timing")}),

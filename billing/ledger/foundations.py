@@ -12,6 +12,7 @@ _OPERATOR_ACCOUNTS = (
     (LedgerAccount.Kind.ISSUED, "credit"),
     (LedgerAccount.Kind.CONSUMED, "credit"),
     (LedgerAccount.Kind.EXPIRED, "credit"),
+    (LedgerAccount.Kind.REFUNDED, "credit"),
     (LedgerAccount.Kind.OPERATOR_LOSS, "credit"),
     (LedgerAccount.Kind.OPERATOR_LOSS, "USD"),
     (LedgerAccount.Kind.UNKNOWN_COST, "USD"),

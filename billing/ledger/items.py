@@ -70,6 +70,20 @@ class UsageItem(msgspec.Struct, kw_only=True):
     first_byte_ms: int | None = None
 
 
+class AnswerItem(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer to keep for repetitions; fields as in `StoredAnswer`, `content` encrypted or None."""
+
+    id: UUID
+    account_id: UUID
+    api_key_id: UUID | None
+    key: str
+    body_hash: str
+    status: int
+    headers: dict[str, str]
+    content: str | None
+    expires_at: datetime
+
+
 class CallItem(msgspec.Struct, frozen=True, kw_only=True):
     """A call to settle: its usage row, its price in credits, and the provider cost in USD that no customer pays."""
 
@@ -80,6 +94,7 @@ class CallItem(msgspec.Struct, frozen=True, kw_only=True):
     loss_kind: str = "operator_loss"
     reason: str = ""
     reaped: bool = False
+    answer: AnswerItem | None = None
 
 
 class GrantItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +117,7 @@ class GrantItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HoldVerdict(msgspec.Struct, frozen=True):
-    """How a hold went: `held`, `insufficient`, `busy`, `conflict` or `no_wallet`; credits still available after it."""
+    """How a hold went, in the words of `ledger_holds_open`; credits still available after it."""
 
     request_id: UUID
     verdict: str
@@ -124,4 +139,6 @@ encode_items = msgspec.json.Encoder().encode
 OPEN_SQL = "SELECT * FROM ledger_holds_open(%s::json, %s, %s)"
 SETTLE_SQL = "SELECT * FROM ledger_calls_settle(%s::json, %s, %s)"
 GRANT_SQL = "SELECT * FROM ledger_lots_grant(%s::json, %s)"
+TAKE_SQL = "SELECT ledger_lot_take(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+GIVE_BACK_SQL = "SELECT ledger_lot_give_back(%s, %s, %s, %s, %s, %s)"
 EXTEND_SQL = "SELECT ledger_hold_extend(%s, %s, %s, %s)"

@@ -13,6 +13,7 @@ from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
 from billing.accounts.models import Account, ApiKey
+from iafactory.common.crypto import EncryptedTextField
 from iafactory.common.ids import uuid7
 
 CREDIT_DIGITS: dict[str, Any] = {"max_digits": 20, "decimal_places": 6}
@@ -136,14 +137,42 @@ class Hold(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(credits__gte=0), name="hold_credits_not_negative"),
             models.UniqueConstraint(
-                fields=["api_key", "idempotency_key"],
+                fields=["account", "api_key", "idempotency_key"],
                 condition=Q(idempotency_key__isnull=False),
+                nulls_distinct=False,
                 name="hold_idempotency_key_unique",
             ),
         ]
 
     def __str__(self) -> str:
         return str(self.id)
+
+
+class StoredAnswer(models.Model):
+    """The answer of a charged call with an idempotency key, encrypted, so that a repetition is answered and not charged.
+
+    Written in the transaction that charges. `content` is empty when the answer was too large to keep.
+    """
+
+    id = models.UUIDField(primary_key=True, help_text=_("The request id of the call that was charged."))
+    account = models.ForeignKey(Account, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+")
+    api_key = models.ForeignKey(
+        ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, null=True, blank=True, related_name="+"
+    )
+    key = models.CharField(max_length=255)
+    body_hash = models.CharField(max_length=64, help_text=_("SHA-256 of address and body, hexadecimal."))
+    status = models.PositiveSmallIntegerField()
+    headers = models.JSONField(default=dict, blank=True)
+    content = EncryptedTextField(null=True, blank=True)
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["account", "api_key", "key"], nulls_distinct=False, name="storedanswer_key_unique")
+        ]
+
+    def __str__(self) -> str:
+        return self.key
 
 
 class LedgerAccount(models.Model):
@@ -155,6 +184,7 @@ class LedgerAccount(models.Model):
         ISSUED = "issued", _("Issued credits")
         CONSUMED = "consumed", _("Consumed credits")
         EXPIRED = "expired", _("Expired credits")
+        REFUNDED = "refunded", _("Refunded credits")
         OPERATOR_LOSS = "operator_loss", _("Operator loss")
         UNKNOWN_COST = "unknown_cost", _("Unknown cost")
         PROVIDER_COST = "provider_cost", _("Provider cost of unpaid calls")
@@ -198,6 +228,8 @@ class LedgerTransaction(models.Model):
         CONSUME = "consume", _("Consumption")
         EXPIRY = "expiry", _("Expiry")
         VOID = "void", _("Void")
+        REFUND = "refund", _("Refund")
+        DISPUTE = "dispute", _("Dispute")
         CORRECTION = "correction", _("Correction")
 
     id = models.UUIDField(primary_key=True, editable=False)
@@ -237,6 +269,38 @@ class LedgerEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.amount.normalize():f} {self.unit}"
+
+
+class DaySeal(models.Model):
+    """A closed day of the books: its rows' hash, chained to the day before. Append-only."""
+
+    day = models.DateField(primary_key=True)
+    transactions = models.PositiveIntegerField()
+    entries = models.PositiveIntegerField()
+    content_hash = models.CharField(max_length=64, help_text=_("SHA-256 over the day's transactions and entries."))
+    seal = models.CharField(max_length=64, help_text=_("SHA-256 over the seal of the day before and the content hash."))
+    sealed_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-day"]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.seal[:12]}"
+
+
+class BooksVerification(models.Model):
+    """One run of `verify_books`."""
+
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField()
+    passed = models.BooleanField()
+    checks = models.JSONField(default=list, help_text=_("Each check with its first differences."))
+
+    class Meta:
+        ordering = ["-started_at"]
+
+    def __str__(self) -> str:
+        return f"{self.started_at:%Y-%m-%d %H:%M} {'passed' if self.passed else 'FAILED'}"
 
 
 class UsageRecord(models.Model):

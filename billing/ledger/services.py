@@ -1,7 +1,7 @@
 """The synchronous door to the ledger, for admin actions, tasks, commands and the sync API: one item at a time, patiently."""
 
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from typing import Any
 from uuid import UUID
 
@@ -15,9 +15,11 @@ from iafactory.common.money import credits_quantise
 
 from .items import (
     EXTEND_SQL,
+    GIVE_BACK_SQL,
     GRANT_SQL,
     OPEN_SQL,
     SETTLE_SQL,
+    TAKE_SQL,
     CallItem,
     CallVerdict,
     GrantItem,
@@ -26,7 +28,7 @@ from .items import (
     UsageItem,
     encode_items,
 )
-from .models import Hold, LedgerAccount, Lot, UsageRecord, Wallet
+from .models import Hold, LedgerAccount, LedgerTransaction, Lot, UsageRecord, Wallet
 
 
 class WalletMissing(Exception):
@@ -112,6 +114,90 @@ def credits_grant(
                 reason=reason,
             )
     return Lot.objects.get(pk=lot_id)
+
+
+def lot_void(*, lot: Lot, reason: str, actor: Actor, idempotency_key: str, amount: Decimal | None = None) -> Decimal:
+    """Take a lot's unheld credits (at most `amount`) back to where they were issued; returns how many.
+
+    Open holds keep what they pinned. Repeating the key takes nothing more.
+    """
+    return _lot_take(lot, amount, LedgerTransaction.Kind.VOID, LedgerAccount.Kind.ISSUED, False, idempotency_key, reason, actor)
+
+
+def lot_refund_open(*, lot: Lot, reason: str, actor: Actor, idempotency_key: str, amount: Decimal | None = None) -> Decimal:
+    """Park a lot's unheld credits (at most `amount`) while their money is on its way back; returns how many.
+
+    `lot_refund_fail` with the same key restores them. What they are worth is `lot_refundable`, asked before.
+    """
+    return _lot_take(
+        lot, amount, LedgerTransaction.Kind.REFUND, LedgerAccount.Kind.REFUNDED, False, idempotency_key, reason, actor
+    )
+
+
+def lot_refund_fail(*, lot: Lot, reason: str, actor: Actor, idempotency_key: str) -> Decimal:
+    """Restore what `lot_refund_open` parked under the key; returns how many credits came back."""
+    return _lot_give_back(lot, LedgerAccount.Kind.REFUNDED, idempotency_key, reason, actor)
+
+
+def lot_refundable(lot: Lot) -> Decimal:
+    """What is refundable of a lot's price, in its currency: the share of its unheld, unspent credits, rounded down to 4 places."""
+    share = lot.paid_amount * (lot.remaining - lot.held) / lot.amount
+    return share.quantize(Decimal("0.0001"), ROUND_DOWN)
+
+
+def dispute_lose(*, lot: Lot, reason: str, actor: Actor, idempotency_key: str) -> Decimal:
+    """The money of a purchase was taken back: its unheld credits go, the rest becomes debt. Returns the debt it left.
+
+    Debt stops new calls until a purchase pays it.
+    """
+    with transaction.atomic():
+        taken = _lot_take(
+            lot, lot.amount, LedgerTransaction.Kind.DISPUTE, LedgerAccount.Kind.ISSUED, True, idempotency_key, reason, actor
+        )
+    return lot.amount - taken
+
+
+def dispute_win(*, lot: Lot, reason: str, actor: Actor, idempotency_key: str) -> Decimal:
+    """Undo `dispute_lose` of the same key: credits return, debt is forgiven, debt paid meanwhile comes back as credits."""
+    return _lot_give_back(lot, LedgerAccount.Kind.ISSUED, idempotency_key, reason, actor)
+
+
+def _lot_take(
+    lot: Lot, amount: Decimal | None, kind: str, against: str, debt: bool, key: str, reason: str, actor: Actor
+) -> Decimal:
+    if amount is not None and amount <= 0:
+        raise ValueError("The amount must be positive.")
+    now = clock.now()
+    wanted = lot.amount if amount is None else credits_quantise(amount)
+    with transaction.atomic():
+        parameters = (lot.pk, wanted, str(kind), str(against), debt, key, now, reason, actor.label)
+        taken: Decimal = _rows(TAKE_SQL, *parameters)[0][0]
+        event_record(
+            kind=f"lot.{kind}",
+            object_type="lot",
+            object_id=lot.pk,
+            account_id=lot.wallet_id,
+            actor=actor,
+            after={"credits": str(taken), "debt": str(wanted - taken) if debt else "0"},
+            reason=reason,
+        )
+    return taken
+
+
+def _lot_give_back(lot: Lot, against: str, key: str, reason: str, actor: Actor) -> Decimal:
+    with transaction.atomic():
+        back: Decimal = _rows(GIVE_BACK_SQL, lot.pk, key, str(against), clock.now(), reason, actor.label)[0][0]
+        if back:
+            event_record(
+                kind="lot.given_back",
+                object_type="lot",
+                object_id=lot.pk,
+                account_id=lot.wallet_id,
+                actor=actor,
+                after={"credits": str(back)},
+                reason=reason,
+            )
+    return back
 
 
 def hold_open(item: HoldItem, *, now: datetime | None = None) -> HoldVerdict:

@@ -36,6 +36,14 @@ CHECKS = (
            WHERE w.balance <> coalesce(e.total, 0)""",
     ),
     Check(
+        "every debt is what the ledger says",
+        """SELECT w.account_id, coalesce(e.total, 0), w.debt FROM billing_wallet w
+           LEFT JOIN (SELECT a.account_id, -sum(e.amount) AS total FROM billing_ledgeraccount a
+                      JOIN billing_ledgerentry e ON e.ledger_account_id = a.id WHERE a.kind = 'debt'
+                      GROUP BY a.account_id) e ON e.account_id = w.account_id
+           WHERE w.debt <> coalesce(e.total, 0)""",
+    ),
+    Check(
         "every wallet is the sum of its lots",
         """SELECT w.account_id, coalesce(l.remaining, 0) || ' held ' || coalesce(l.held, 0), w.balance || ' held ' || w.held
            FROM billing_wallet w
@@ -93,8 +101,10 @@ CHECKS = (
 
 def books_verify(*, first: int = 5) -> Iterator[Finding]:
     """Run every check on one snapshot of the database, yielding each with at most `first` differences."""
+    own_transaction = not connection.in_atomic_block
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        if own_transaction:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         for check in CHECKS:
             cursor.execute(f"SELECT * FROM ({check.sql}) AS differences LIMIT %s", [first])  # noqa: S608  constant text
             yield Finding(check, tuple(cursor.fetchall()))

@@ -891,8 +891,9 @@ class Migration(migrations.Migration):
             model_name="hold",
             constraint=models.UniqueConstraint(
                 condition=models.Q(("idempotency_key__isnull", False)),
-                fields=("api_key", "idempotency_key"),
+                fields=("account", "api_key", "idempotency_key"),
                 name="hold_idempotency_key_unique",
+                nulls_distinct=False,
             ),
         ),
         migrations.AddConstraint(

@@ -34,6 +34,6 @@ DROP TRIGGER announce ON routing_budget;
 
 
 class Migration(migrations.Migration):
-    dependencies = [("routing", "0001_initial"), ("billing", "0003_ledger")]
+    dependencies = [("routing", "0001_initial"), ("billing", "0004_ledger")]
 
     operations = [migrations.RunSQL(FORWARDS, BACKWARDS)]

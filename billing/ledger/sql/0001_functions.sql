@@ -29,7 +29,8 @@ CREATE TYPE ledger_call_item AS (
     loss_kind text,         -- operator_loss or unknown_cost
     reason text,
     reaped boolean,         -- closed by the reaper, not by its own process
-    usage billing_usagerecord
+    usage billing_usagerecord,
+    answer billing_storedanswer  -- kept for repetitions of the same idempotency key; null without one
 );
 
 CREATE TYPE ledger_grant_item AS (
@@ -54,7 +55,21 @@ CREATE FUNCTION ledger_account(p_kind text, p_unit text) RETURNS uuid LANGUAGE s
     SELECT id FROM billing_ledgeraccount WHERE kind = p_kind AND unit = p_unit AND account_id IS NULL
 $$;
 
--- Takes what is not held out of a lot that ended, and books it as expired or void. The wallet must be locked.
+-- Id of a customer's debt account, made when first needed.
+CREATE FUNCTION ledger_debt_account(p_account uuid) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE
+    v_id uuid;
+BEGIN
+    SELECT id INTO v_id FROM billing_ledgeraccount WHERE kind = 'debt' AND unit = 'credit' AND account_id = p_account;
+    IF NOT FOUND THEN
+        INSERT INTO billing_ledgeraccount (id, kind, unit, account_id) VALUES (gen_random_uuid(), 'debt', 'credit', p_account)
+            RETURNING id INTO v_id;
+    END IF;
+    RETURN v_id;
+END $$;
+
+-- Takes what is not held out of a lot that ended, and books it: as expired, or back to where it was issued from when void. What
+-- open holds pinned stays until they settle. The wallet must be locked.
 CREATE FUNCTION ledger_lot_close(p_lot uuid, p_kind text, p_now timestamptz, p_reason text, p_actor text)
 RETURNS numeric LANGUAGE plpgsql AS $$
 DECLARE
@@ -73,7 +88,8 @@ BEGIN
             VALUES (v_transaction, p_kind, p_now, v_lot.account_id, p_reason, p_actor);
         INSERT INTO billing_ledgerentry (transaction_id, ledger_account_id, unit, amount, balance_after, lot_ids, lot_amounts)
             VALUES (v_transaction, v_lot.account_id, 'credit', -v_free, v_balance, ARRAY[p_lot], ARRAY[v_free]),
-                   (v_transaction, ledger_account('expired', 'credit'), 'credit', v_free, NULL, NULL, NULL);
+                   (v_transaction, ledger_account(CASE p_kind WHEN 'expiry' THEN 'expired' ELSE 'issued' END, 'credit'),
+                    'credit', v_free, NULL, NULL, NULL);
     END IF;
     RETURN v_free;
 END $$;
@@ -148,7 +164,8 @@ BEGIN
 END $$;
 
 -- Opens holds in arrival order. Verdicts: held, insufficient (nothing written), busy (try again), conflict (another open
--- hold has its idempotency key), no_wallet. Opening an open hold again answers held.
+-- hold has its idempotency key), answered (a stored answer has it), indebted, no_wallet, closed (the request id was booked
+-- before). Opening an open hold again answers held.
 CREATE FUNCTION ledger_holds_open(p_items json, p_now timestamptz, p_wait boolean)
 RETURNS TABLE (request_id uuid, verdict text, available numeric)
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
@@ -174,11 +191,19 @@ BEGIN
                i.credits = 0 OR i.account_id = ANY (v_locked) AS ready,
                w.account_id IS NOT NULL AS has_wallet,
                (SELECT 1 FROM billing_hold h WHERE h.id = i.id) IS NOT NULL AS open_already,
+               (SELECT 1 FROM billing_ledgertransaction t WHERE t.id = i.id) IS NOT NULL AS closed,
                i.idempotency_key IS NOT NULL AND (
-                   (SELECT 1 FROM billing_hold h WHERE h.api_key_id = i.api_key_id
+                   (SELECT 1 FROM billing_hold h WHERE h.account_id = i.account_id
+                        AND h.api_key_id IS NOT DISTINCT FROM i.api_key_id
                         AND h.idempotency_key = i.idempotency_key LIMIT 1) IS NOT NULL
-                   OR row_number() OVER (PARTITION BY i.api_key_id, i.idempotency_key ORDER BY i.ordinality) > 1
-               ) AS conflicting
+                   OR row_number() OVER (
+                       PARTITION BY i.account_id, i.api_key_id, i.idempotency_key ORDER BY i.ordinality) > 1
+               ) AS conflicting,
+               i.idempotency_key IS NOT NULL AND (
+                   SELECT 1 FROM billing_storedanswer s WHERE s.account_id = i.account_id
+                       AND s.api_key_id IS NOT DISTINCT FROM i.api_key_id
+                       AND s.key = i.idempotency_key AND s.expires_at > p_now LIMIT 1) IS NOT NULL AS answered,
+               w.debt > 0 AS indebted
         FROM unnest(v_items) WITH ORDINALITY AS i
         LEFT JOIN LATERAL (SELECT * FROM billing_wallet w WHERE w.account_id = i.account_id LIMIT 1) w ON true
         ORDER BY i.account_id, i.ordinality
@@ -192,12 +217,18 @@ BEGIN
         available := v_available - v_used;
         IF v_item.open_already THEN
             verdict := 'held';
+        ELSIF v_item.closed THEN
+            verdict := 'closed';
+        ELSIF v_item.answered THEN
+            verdict := 'answered';
         ELSIF v_item.conflicting THEN
             verdict := 'conflict';
         ELSIF NOT v_item.has_wallet THEN
             verdict := 'no_wallet';
         ELSIF NOT v_item.ready THEN
             verdict := 'busy';
+        ELSIF v_item.indebted THEN
+            verdict := 'indebted';
         ELSIF v_item.credits > v_available - v_used THEN
             verdict := 'insufficient';
         ELSE
@@ -301,6 +332,14 @@ BEGIN
     RETURN 'held';
 END $$;
 
+-- Keeps an answer for repetitions; one that ran out makes room for it, a living one stays.
+CREATE FUNCTION ledger_answer_store(p_answer billing_storedanswer, p_now timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM billing_storedanswer WHERE account_id = p_answer.account_id
+        AND api_key_id IS NOT DISTINCT FROM p_answer.api_key_id AND key = p_answer.key AND expires_at <= p_now;
+    INSERT INTO billing_storedanswer SELECT p_answer.* ON CONFLICT DO NOTHING;
+END $$;
+
 -- Settles one call whose hold is missing or too small: pinned parts first, then whatever is free, the rest is the operator's
 -- loss. The wallet must be locked.
 CREATE FUNCTION ledger_call_settle_carefully(p_item ledger_call_item, p_now timestamptz)
@@ -375,6 +414,9 @@ BEGIN
     v_usage.credits_charged := charged;
     v_usage.credits_lost := lost;
     INSERT INTO billing_usagerecord SELECT v_usage.*;
+    IF (p_item.answer).id IS NOT NULL THEN
+        PERFORM ledger_answer_store(p_item.answer, p_now);
+    END IF;
     RETURN NEXT;
 END $$;
 
@@ -488,6 +530,9 @@ BEGIN
         RAISE EXCEPTION 'a hold vanished between two statements' USING ERRCODE = 'serialization_failure';
     END IF;
 
+    PERFORM ledger_answer_store(i.answer, p_now)
+        FROM unnest(v_items) WITH ORDINALITY AS i WHERE v_states[i.ordinality] = 'simple' AND (i.answer).id IS NOT NULL;
+
     -- What a dead lot gets back ends at once, in the same transaction.
     FOREACH v_lot IN ARRAY coalesce(v_dead, '{}') LOOP
         PERFORM ledger_lot_close(v_lot, 'expiry', p_now, 'released after its end', 'system');
@@ -510,8 +555,8 @@ BEGIN
             verdict := CASE WHEN v_item.has_hold THEN 'settled' ELSE 'late' END;
             SELECT s.charged, s.lost, s.balance_after INTO charged, lost, balance_after
             FROM ledger_call_settle_carefully(
-                (v_item.held, v_item.charge, v_item.loss_usd, v_item.loss_kind, v_item.reason, v_item.reaped, v_item.usage)
-                ::ledger_call_item, p_now) s;
+                (v_item.held, v_item.charge, v_item.loss_usd, v_item.loss_kind, v_item.reason, v_item.reaped, v_item.usage,
+                 v_item.answer)::ledger_call_item, p_now) s;
             FOR v_lot IN
                 SELECT l.id FROM billing_lot l
                 WHERE l.account_id = (v_item.usage).account_id AND l.closed_at IS NOT NULL AND l.remaining > l.held
@@ -526,6 +571,119 @@ BEGIN
         END IF;
         RETURN NEXT;
     END LOOP;
+END $$;
+
+-- A purchase pays what a lost dispute left first. The wallet must be locked. Returns the balance then.
+CREATE FUNCTION ledger_debt_pay(p_lot uuid, p_now timestamptz) RETURNS numeric LANGUAGE plpgsql AS $$
+DECLARE
+    v_lot billing_lot;
+    v_wallet billing_wallet;
+    v_paid numeric;
+    v_transaction uuid := gen_random_uuid();
+BEGIN
+    SELECT * INTO STRICT v_lot FROM billing_lot WHERE id = p_lot;
+    SELECT * INTO STRICT v_wallet FROM billing_wallet WHERE account_id = v_lot.account_id;
+    v_paid := least(v_wallet.debt, v_lot.remaining - v_lot.held);
+    IF v_paid > 0 THEN
+        UPDATE billing_lot SET remaining = remaining - v_paid WHERE id = p_lot;
+        UPDATE billing_wallet SET balance = balance - v_paid, debt = debt - v_paid WHERE account_id = v_lot.account_id
+            RETURNING * INTO v_wallet;
+        INSERT INTO billing_ledgertransaction (id, kind, at, account_id, reason, actor)
+            VALUES (v_transaction, 'dispute', p_now, v_lot.account_id, 'The purchase pays the debt first.', 'system');
+        INSERT INTO billing_ledgerentry (transaction_id, ledger_account_id, unit, amount, balance_after, lot_ids, lot_amounts)
+        VALUES (v_transaction, v_lot.account_id, 'credit', -v_paid, v_wallet.balance, ARRAY[p_lot], ARRAY[v_paid]),
+               (v_transaction, ledger_debt_account(v_lot.account_id), 'credit', v_paid, NULL, NULL, NULL);
+    END IF;
+    RETURN v_wallet.balance;
+END $$;
+
+-- Takes up to `p_amount` of a lot's unheld credits out of the wallet, as `p_kind` against the operator's account `p_against`.
+-- With `p_debt` the part of `p_amount` that is not there any more becomes the customer's debt. Returns what was taken; repeating
+-- a key takes nothing and answers what was taken then.
+CREATE FUNCTION ledger_lot_take(p_lot uuid, p_amount numeric, p_kind text, p_against text, p_debt boolean, p_key text,
+                                p_now timestamptz, p_reason text, p_actor text)
+RETURNS numeric LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    v_lot billing_lot;
+    v_taken numeric;
+    v_debt numeric := 0;
+    v_balance numeric;
+    v_transaction uuid := gen_random_uuid();
+BEGIN
+    SELECT * INTO STRICT v_lot FROM billing_lot WHERE id = p_lot;
+    PERFORM ledger_wallets_lock(ARRAY[v_lot.account_id], p_now, true);
+    SELECT coalesce(-e.amount, 0) INTO v_taken
+    FROM billing_ledgertransaction t
+    LEFT JOIN billing_ledgerentry e ON e.transaction_id = t.id AND e.ledger_account_id = v_lot.account_id
+    WHERE t.idempotency_key = p_key;
+    IF FOUND THEN
+        RETURN v_taken;
+    END IF;
+    SELECT * INTO STRICT v_lot FROM billing_lot WHERE id = p_lot;
+    v_taken := CASE WHEN v_lot.booked_at IS NULL THEN 0 ELSE least(p_amount, v_lot.remaining - v_lot.held) END;
+    IF p_debt THEN
+        v_debt := p_amount - v_taken;
+    END IF;
+    UPDATE billing_lot SET remaining = remaining - v_taken WHERE id = p_lot;
+    UPDATE billing_wallet SET balance = balance - v_taken, debt = debt + v_debt WHERE account_id = v_lot.account_id
+        RETURNING balance INTO v_balance;
+    INSERT INTO billing_ledgertransaction (id, kind, idempotency_key, at, account_id, reason, actor)
+        VALUES (v_transaction, p_kind, p_key, p_now, v_lot.account_id, p_reason, p_actor);
+    INSERT INTO billing_ledgerentry (transaction_id, ledger_account_id, unit, amount, balance_after, lot_ids, lot_amounts)
+    SELECT v_transaction, e.ledger_account_id, 'credit', e.amount, e.balance_after, e.lot_ids, e.lot_amounts
+    FROM (VALUES
+        (v_lot.account_id, -v_taken, v_balance, ARRAY[p_lot], ARRAY[v_taken]),
+        (ledger_debt_account(v_lot.account_id), -v_debt, NULL, NULL, NULL),
+        (ledger_account(p_against, 'credit'), v_taken + v_debt, NULL, NULL, NULL)
+    ) AS e (ledger_account_id, amount, balance_after, lot_ids, lot_amounts)
+    WHERE e.amount <> 0;
+    RETURN v_taken;
+END $$;
+
+-- Puts back what `ledger_lot_take` took under `p_key`, into the same lot, and forgives the debt it left. A lot that ended
+-- meanwhile ends with it. Returns what came back; repeating it brings nothing more.
+CREATE FUNCTION ledger_lot_give_back(p_lot uuid, p_key text, p_against text, p_now timestamptz, p_reason text, p_actor text)
+RETURNS numeric LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    v_lot billing_lot;
+    v_original billing_ledgertransaction;
+    v_taken numeric;
+    v_debt numeric;
+    v_forgiven numeric;
+    v_balance numeric;
+    v_transaction uuid := gen_random_uuid();
+BEGIN
+    SELECT * INTO STRICT v_lot FROM billing_lot WHERE id = p_lot;
+    PERFORM ledger_wallets_lock(ARRAY[v_lot.account_id], p_now, true);
+    SELECT * INTO v_original FROM billing_ledgertransaction WHERE idempotency_key = p_key;
+    IF NOT FOUND OR (SELECT 1 FROM billing_ledgertransaction WHERE idempotency_key = 'back:' || p_key) IS NOT NULL THEN
+        RETURN 0;
+    END IF;
+    SELECT coalesce(-sum(e.amount) FILTER (WHERE e.ledger_account_id = v_lot.account_id), 0),
+           coalesce(-sum(e.amount) FILTER (WHERE e.ledger_account_id <> v_lot.account_id AND a.kind = 'debt'), 0)
+    INTO v_taken, v_debt
+    FROM billing_ledgerentry e JOIN billing_ledgeraccount a ON a.id = e.ledger_account_id
+    WHERE e.transaction_id = v_original.id;
+    -- Debt that a purchase paid meanwhile comes back as credits of the lot.
+    SELECT least(v_debt, debt) INTO v_forgiven FROM billing_wallet WHERE account_id = v_lot.account_id;
+    v_taken := v_taken + v_debt - v_forgiven;
+    UPDATE billing_lot SET remaining = remaining + v_taken WHERE id = p_lot;
+    UPDATE billing_wallet SET balance = balance + v_taken, debt = debt - v_forgiven WHERE account_id = v_lot.account_id
+        RETURNING balance INTO v_balance;
+    INSERT INTO billing_ledgertransaction (id, kind, idempotency_key, at, account_id, reason, actor)
+        VALUES (v_transaction, v_original.kind, 'back:' || p_key, p_now, v_lot.account_id, p_reason, p_actor);
+    INSERT INTO billing_ledgerentry (transaction_id, ledger_account_id, unit, amount, balance_after, lot_ids, lot_amounts)
+    SELECT v_transaction, e.ledger_account_id, 'credit', e.amount, e.balance_after, e.lot_ids, e.lot_amounts
+    FROM (VALUES
+        (v_lot.account_id, v_taken, v_balance, ARRAY[p_lot], ARRAY[v_taken]),
+        (ledger_debt_account(v_lot.account_id), v_forgiven, NULL, NULL, NULL),
+        (ledger_account(p_against, 'credit'), -(v_taken + v_forgiven), NULL, NULL, NULL)
+    ) AS e (ledger_account_id, amount, balance_after, lot_ids, lot_amounts)
+    WHERE e.amount <> 0;
+    IF v_lot.closed_at IS NOT NULL THEN
+        PERFORM ledger_lot_close(p_lot, 'expiry', p_now, 'given back after its end', 'system');
+    END IF;
+    RETURN v_taken;
 END $$;
 
 -- Grants lots. Verdicts: granted, duplicate (its idempotency key was used: answers that lot), no_wallet. A lot that begins later
@@ -562,6 +720,9 @@ BEGIN
             IF v_item.effective_at <= p_now THEN
                 balance_after := ledger_lot_book(v_item.lot_id, p_now, 'grant:' || v_item.idempotency_key, v_item.reason,
                                                  v_item.actor);
+                IF v_item.kind = 'purchase' THEN
+                    balance_after := ledger_debt_pay(v_item.lot_id, p_now);
+                END IF;
             END IF;
             UPDATE billing_wallet SET next_change_at = ledger_next_change(account_id) WHERE account_id = v_item.account_id;
         END IF;

@@ -55,3 +55,6 @@ CREATE TRIGGER announce AFTER UPDATE OF is_active, password ON billing_user
     FOR EACH ROW EXECUTE FUNCTION announce_change('user', 'id');
 CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON billing_plan
     FOR EACH STATEMENT EXECUTE FUNCTION announce_change('plans');
+
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON billing_dayseal
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
