@@ -49,12 +49,12 @@ deploy-check: $(DEV_READY)
 		$(WITH_SERVERS) $(MANAGE) check --deploy --fail-level WARNING
 
 schema: $(DEV_READY)
-	@$(WITH_SERVERS) sh -c '$(MANAGE) spectacular --validate --file "$$VAR/openapi.yaml" || exit 1; \
+	@$(WITH_SERVERS) sh -c '$(MANAGE) spectacular --validate --fail-on-warn --file "$$VAR/openapi.yaml" || exit 1; \
 		diff -u docs/openapi.yaml "$$VAR/openapi.yaml" && exit 0; \
 		echo "docs/openapi.yaml is not what the code says; to accept the code: make schema-update" >&2; exit 1'
 
 schema-update: $(DEV_READY)
-	@$(WITH_SERVERS) $(MANAGE) spectacular --validate --file docs/openapi.yaml
+	@$(WITH_SERVERS) $(MANAGE) spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
 format: $(DEV_READY)
 	@$(BIN)/python -m ruff check --fix .

@@ -215,6 +215,16 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
+    "GET_LIB_DOC_EXCLUDES": "iafactory.common.schema.doc_excludes",
+    # Without a name of their own these would be called after the first field that uses them.
+    "ENUM_NAME_OVERRIDES": {
+        "AccountKind": "billing.accounts.models.Account.Kind",
+        "AccountStatus": "billing.accounts.models.Account.Status",
+        "ApiKeyScope": "billing.accounts.models.ApiKey.Scope",
+        "ApiKeyState": ["active", "revoked", "expired"],
+        "Language": LANGUAGES,
+        "MembershipRole": "billing.accounts.models.Membership.Role",
+    },
 }
 
 # --- Gateway ---

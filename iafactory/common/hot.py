@@ -161,10 +161,9 @@ class HotView(APIView):
     """Base of the hot paths' views: `async def get|post(self, exchange, **path_arguments) -> Answer | None`.
 
     A handler that has answered through the exchange returns None. It is an `APIView` for the schema's sake; negotiation,
-    parsers, authenticators and renderers do not run.
+    parsers, authenticators and renderers do not run. The schema names the default authentication, which handlers do themselves.
     """
 
-    authentication_classes: ClassVar[list[Any]] = []
     permission_classes: ClassVar[list[Any]] = []
 
     async def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
