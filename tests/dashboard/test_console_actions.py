@@ -9,13 +9,15 @@ from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.urls import reverse
+from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken
 
 from billing.accounts.models import Account, ApiKey, User
-from billing.accounts.services import api_key_create
+from billing.accounts.services import api_key_create, session_begin, session_refresh
 from billing.events.models import Event
 from billing.events.services import SYSTEM
 from billing.ledger.models import LedgerTransaction, Lot, Wallet
 from billing.plans.models import FxRate, Plan, PlanPrice
+from iafactory.common.errors import ApiError
 from iafactory.common.ids import uuid7
 from routing.models import Provider, ProviderCredential
 
@@ -443,6 +445,7 @@ def test_clerk_cannot_raise_rights(account: Account, operator: User) -> None:
 
 def test_new_password_ends_sessions(console: Client, account: Account) -> None:
     user = account.personal_of
+    session = session_begin(user=user)
     target = reverse("admin:auth_user_password_change", args=[user.pk])
 
     answer = console.post(
@@ -452,5 +455,8 @@ def test_new_password_ends_sessions(console: Client, account: Account) -> None:
     user.refresh_from_db()
     assert answer.status_code == 302
     assert user.check_password("another long horse")
+    assert BlacklistedToken.objects.filter(token__user=user).count() == 1
+    with pytest.raises(ApiError, match="revoked"):
+        session_refresh(refresh_token=session.refresh_token)
     assert Event.objects.get(kind="user.password_changed").account_id == account.pk
     assert "another long horse" not in str(list(Event.objects.values()))

@@ -305,6 +305,15 @@ def test_home_tells_the_day(console: Client, account: Account) -> None:
     assert "account.blocked · Blocked & Co" in page
 
 
+def test_menu_has_every_model_once(console: Client) -> None:
+    sections = console.get(reverse("admin:index")).context["app_list"]
+
+    listed = [entry["model"] for section in sections for entry in section["models"]]
+
+    assert sorted(listed, key=lambda model: model._meta.label) == MODELS
+    assert [section["name"] for section in sections[:2]] == ["Customers", "Usage and money"]
+
+
 def test_home_asks_little(console: Client, populate: Populate) -> None:
     populate(1, 3)
     console.get(reverse("admin:index"))
