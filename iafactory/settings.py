@@ -259,6 +259,8 @@ CELERY_BEAT_SCHEDULE = {
     "reap-expired-holds": {"task": "billing.ledger.reap_holds", "schedule": 10.0, "options": {"expires": 10}},
     # Book lots that became effective or expired on wallets nobody used since.
     "roll-due-wallets": {"task": "billing.ledger.roll_due_wallets", "schedule": 60.0, "options": {"expires": 60}},
+    # Answers kept for repeated idempotency keys live for a day.
+    "forget-kept-answers": {"task": "billing.ledger.forget_answers", "schedule": 3600.0},
     # Refresh tokens that ran out say nothing any more.
     "flush-expired-sessions": {"task": "billing.accounts.sessions_flush_expired", "schedule": 24 * 3600.0},
     # The usage log needs next month's partition before the month begins.

@@ -7,21 +7,22 @@ whatever happens: the ASGI handler runs this in a task of its own that neither t
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
 
-from billing.ledger.items import CallItem, CallVerdict, HoldItem, UsageItem
+from billing.ledger.idempotency import LARGEST_KEPT_BYTES, REPLAYED_HEADER, IdempotencyKey, answer_find, answer_item, in_flight
+from billing.ledger.items import AnswerItem, CallItem, CallVerdict, HoldItem, UsageItem
 from billing.ledger.writer import LedgerRejected, LedgerUnavailable
 from billing.subscriptions.callers import Caller, PlanTerms
 from iafactory.common import clock
 from iafactory.common.errors import ApiError, openai_body
-from iafactory.common.hot import Exchange
-from iafactory.common.money import ZERO, credits_to_micro, usd_to_nano
+from iafactory.common.hot import JSON_TYPE, Answer, Exchange
+from iafactory.common.money import ZERO, credits_to_micro, plain, usd_to_nano
 from iafactory.common.rendering import encode_json
 from ratelimit.engine import Decision, LimiterUnavailable
 from ratelimit.scopes import Budget, SplitPosition, split_pick
@@ -76,7 +77,11 @@ class Outcome:
 
 
 class ChatCall:
-    """One chat call of one caller. `wish_only` makes the model asked for a wish (own endpoints)."""
+    """One chat call of one caller.
+
+    `render` makes the body of a whole answer, once it is priced. With `idempotency` the answer is kept for repetitions, and the
+    provider is read to its end even when the client hangs up. `wish_only` makes the model asked for a wish (own endpoints).
+    """
 
     def __init__(
         self,
@@ -86,6 +91,8 @@ class ChatCall:
         request: ChatRequest,
         *,
         endpoint: str,
+        render: Callable[["ChatCall"], bytes],
+        idempotency: IdempotencyKey | None = None,
         wish_only: bool = False,
     ) -> None:
         if caller.plan is None:
@@ -95,6 +102,8 @@ class ChatCall:
         self.caller = caller
         self.request = request
         self.endpoint = endpoint
+        self.render = render
+        self.idempotency = idempotency
         self.wish_only = wish_only
         self.id = exchange.id
         self.started_at = clock.now()
@@ -113,6 +122,10 @@ class ChatCall:
         self.fitted_max_tokens: int | None = None
         self.held = ZERO
         self.reserved_cost_usd = ZERO
+        # What a stream has sent so far, kept for repetitions while it is small enough.
+        self.sent = bytearray()
+        self.sent_is_whole = idempotency is not None
+        self.body = b""
 
     @property
     def fallback(self) -> bool:
@@ -120,11 +133,13 @@ class ChatCall:
         served = self.outcome.served
         return served is not None and served.route.slug != self.candidates[0].route.slug
 
-    async def run(self) -> Outcome:
-        """Serve the call and book it. A streamed answer has been sent but for its last bytes.
+    async def run(self) -> Answer | None:
+        """Serve the call and book it. Answers None when a stream has been sent.
 
-        Raises `ApiError` when it was refused before a hold was open: nothing was called, nothing is written.
+        Raises `ApiError`: refused before a hold was open, nothing was called and nothing is written; or failed, and settled.
         """
+        if self.idempotency is not None and (kept := await self._kept_answer(self.idempotency)) is not None:
+            return kept
         choice = self._choose()
         await self._reserve(choice)
         try:
@@ -145,7 +160,17 @@ class ChatCall:
             self._call_broke()
         verdict = await self._settle()
         await self._settle_reservation(verdict)
-        return self.outcome
+        return await self._finish()
+
+    # -- repeat ------------------------------------------------------------------------------------------------------
+
+    async def _kept_answer(self, key: IdempotencyKey) -> Answer | None:
+        """The answer this call was given before. Raises `ApiError` 409 or 422."""
+        kept = await answer_find(self.gateway.pool, key, now=self.started_at)
+        if kept is None:
+            return None
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in kept.headers.items()]
+        return Answer(kept.content, kept.status, [*headers, (REPLAYED_HEADER.encode(), b"true")])
 
     # -- choose ------------------------------------------------------------------------------------------------------
 
@@ -258,8 +283,11 @@ class ChatCall:
             verdict = await self._open_hold()
         if verdict.verdict == "held":
             return
-        if verdict.verdict == "conflict":
-            raise ApiError(409, "request_in_flight", "A call with this key is still running.", retry_after_seconds=2)
+        if verdict.verdict in ("conflict", "answered"):
+            # Somebody was faster since we looked; the repetition after this one finds the answer.
+            raise in_flight()
+        if verdict.verdict == "indebted":
+            raise ApiError(402, "account_in_debt", "A payment of this account was taken back. The next purchase settles it.")
         if self.plan.billing_mode == "quota":
             raise ApiError(
                 429,
@@ -272,7 +300,7 @@ class ChatCall:
         raise ApiError(
             402,
             "insufficient_credits",
-            f"This call can cost up to {self.held.normalize():f} credits and {(verdict.available or ZERO).normalize():f} are "
+            f"This call can cost up to {plain(self.held)} credits and {plain(verdict.available or ZERO)} are "
             "available. Add credits, or lower max_tokens.",
         )
 
@@ -290,6 +318,8 @@ class ChatCall:
             provider=first.route.provider,
             model=first.route.model,
             quota={"requests": 1} if self.on_quota else {},
+            idempotency_key=self.idempotency.key if self.idempotency else None,
+            body_hash=self.idempotency.body_hash if self.idempotency else None,
             opened_at=self.started_at,
             expires_at=self.started_at + timedelta(seconds=settings.CALL_TIMEOUT_SECONDS + settings.HOLD_GRACE_SECONDS),
         )
@@ -333,8 +363,10 @@ class ChatCall:
             outcome.answer = answer
             outcome.usage = answer.usage
             outcome.first_byte_ms = self._elapsed_ms()
-            outcome.end = "client_gone" if self.exchange.gone else "complete"
-            outcome.delivered_bytes = 0 if self.exchange.gone else answer.output_bytes
+            # With a key the answer reaches whoever asks again: it is delivered.
+            gone = self.exchange.gone and self.idempotency is None
+            outcome.end = "client_gone" if gone else "complete"
+            outcome.delivered_bytes = 0 if gone else answer.output_bytes
             return
 
     async def _call_streamed(self) -> None:
@@ -343,10 +375,11 @@ class ChatCall:
         async for candidate in self._candidates_in_reach():
             adapter = adapter_for(candidate.route.protocol)
             stream = adapter.open_chat_stream(self.gateway.session, self._target(candidate), self._body(candidate))
-            exchange.on_gone = stream.abort
-            if exchange.gone:
-                outcome.end = "client_gone"
-                return
+            if self.idempotency is None:
+                exchange.on_gone = stream.abort
+                if exchange.gone:
+                    outcome.end = "client_gone"
+                    return
             try:
                 async with stream:
                     # Until text arrives another candidate may still take over: what says nothing is kept back.
@@ -365,7 +398,8 @@ class ChatCall:
                             await exchange.start(200, [*STREAM_HEADERS, *self._headers(candidate)])
                             event = b"".join([*kept_back, event])
                         await exchange.write(event)
-                        if not exchange.gone:
+                        self._keep(event)
+                        if not exchange.gone or self.idempotency is not None:
                             outcome.delivered_bytes += chunk.output_bytes
                 outcome.usage = stream.usage
             except ProviderError as error:
@@ -499,9 +533,8 @@ class ChatCall:
     def answer_headers(self) -> list[tuple[bytes, bytes]]:
         """Headers of a whole answer, with what it cost."""
         served = self.outcome.served
-        if served is None:
-            return []
-        return [*self._headers(served), (b"x-iaf-credits", f"{self.outcome.charged.normalize():f}".encode())]
+        assert served is not None
+        return [JSON_TYPE, *self._headers(served), (b"x-iaf-credits", str(plain(self.outcome.charged)).encode())]
 
     # -- settle ------------------------------------------------------------------------------------------------------
 
@@ -577,12 +610,35 @@ class ChatCall:
             loss_usd=loss,
             loss_kind="unknown_cost" if outcome.lost_usd else "operator_loss",
             reason=outcome.error.message[:500] if outcome.error else "",
+            answer=self._answer_to_keep(record.finished_at) if self.idempotency and self._delivered else None,
+        )
+
+    def _keep(self, event: bytes) -> None:
+        """Remember what was sent, until it is too much to keep."""
+        if self.sent_is_whole:
+            self.sent += event
+            if len(self.sent) > LARGEST_KEPT_BYTES:
+                self.sent_is_whole = False
+                self.sent.clear()
+
+    def _answer_to_keep(self, now: datetime) -> AnswerItem:
+        assert self.idempotency is not None
+        assert self.outcome.served is not None
+        headers = [*STREAM_HEADERS, *self._headers(self.outcome.served)] if self.request.stream else self.answer_headers()
+        return answer_item(
+            self.idempotency,
+            request_id=self.id,
+            status=200,
+            headers={name.decode(): value.decode("latin-1") for name, value in headers},
+            content=bytes(self.sent) + self.body if self.sent_is_whole else None,
+            now=now,
         )
 
     async def _settle(self) -> CallVerdict | None:
         """Book the call; the client has not seen the end of its answer yet. None: not known in time, it will be booked."""
         outcome = self.outcome
         self._price()
+        self.body = self._last_bytes()
         try:
             verdict = await self.gateway.ledger.call_settle(self._call_item(), timeout_seconds=settings.SETTLE_TIMEOUT_SECONDS)
         except (TimeoutError, LedgerUnavailable, LedgerRejected) as error:
@@ -591,14 +647,40 @@ class ChatCall:
                 503, "settlement_pending", "The call was served but could not be booked in time.", final=True
             )
             return None
-        if verdict.charged is not None:
+        if verdict.charged is not None and verdict.charged != outcome.charged:
             outcome.charged = verdict.charged
+            self.body = self._last_bytes()
         outcome.balance_after = verdict.balance_after
         if verdict.verdict != "settled":
             logger.error("call %s: settled as %s", self.id, verdict.verdict)
         if verdict.lost:
             logger.error("call %s: %s credits beyond the hold were lost", self.id, verdict.lost)
         return verdict
+
+    # -- finish ------------------------------------------------------------------------------------------------------
+
+    def _last_bytes(self) -> bytes:
+        """What the client gets once the call is booked: a whole body, or a stream's usage and end."""
+        outcome = self.outcome
+        if not self.request.stream:
+            return self.render(self) if outcome.answer is not None else b""
+        if outcome.error is not None:
+            return b"data: " + encode_json(openai_body(outcome.error)) + b"\n\n"
+        events = (outcome.usage_chunks or [_usage_chunk(self)]) if self.request.include_usage else []
+        return b"".join(b"data: " + event + b"\n\n" for event in [*events, b"[DONE]"])
+
+    async def _finish(self) -> Answer | None:
+        outcome, exchange = self.outcome, self.exchange
+        if exchange.started:
+            # The settle may have failed since these bytes were made.
+            await exchange.end(self._last_bytes() if outcome.error is not None else self.body)
+            return None
+        if outcome.error is not None:
+            raise outcome.error
+        if self.request.stream:
+            assert outcome.served is not None
+            return Answer(self.body, 200, [*STREAM_HEADERS, *self._headers(outcome.served)])
+        return Answer(self.body, 200, self.answer_headers())
 
     # -- release -----------------------------------------------------------------------------------------------------
 
@@ -655,18 +737,6 @@ def _answer_to(error: ProviderError) -> ApiError:
                 retry_after_seconds=None if error.may_have_billed else 2,
                 final=error.may_have_billed,
             )
-
-
-async def stream_finish(call: ChatCall) -> None:
-    """Send the last bytes of a streamed call, after its settle: the usage asked for and `[DONE]`, or an error event."""
-    exchange, outcome = call.exchange, call.outcome
-    if outcome.error is not None:
-        await exchange.end(b"data: " + encode_json(openai_body(outcome.error)) + b"\n\n")
-        return
-    if call.request.include_usage:
-        for chunk in outcome.usage_chunks or [_usage_chunk(call)]:
-            await exchange.write(b"data: " + chunk + b"\n\n")
-    await exchange.end(b"data: [DONE]\n\n")
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from .items import (
     UsageItem,
     encode_items,
 )
-from .models import Hold, LedgerAccount, LedgerTransaction, Lot, UsageRecord, Wallet
+from .models import Hold, LedgerAccount, LedgerTransaction, Lot, StoredAnswer, UsageRecord, Wallet
 
 
 class WalletMissing(Exception):
@@ -257,3 +257,9 @@ def due_wallets_roll(*, now: datetime | None = None, limit: int = 1000) -> int:
     """Book lots that began or expired on wallets nobody used since; returns how many wallets."""
     rolled: int = _rows("SELECT ledger_due_wallets_roll(%s, %s)", now or clock.now(), limit)[0][0]
     return rolled
+
+
+def answers_forget(*, now: datetime | None = None) -> int:
+    """Delete kept answers of idempotent calls that ran out; returns how many."""
+    deleted, _ = StoredAnswer.objects.filter(expires_at__lte=now or clock.now()).delete()
+    return deleted

@@ -31,3 +31,9 @@ def roll_due_wallets() -> int:
 def ensure_usage_partitions() -> int:
     """Make the usage log's partitions ahead of time."""
     return usage_partitions_ensure(now=clock.now())
+
+
+@shared_task(name="billing.ledger.forget_answers", time_limit=120)
+def forget_answers() -> int:
+    """Delete kept answers that ran out."""
+    return services.answers_forget()

@@ -11,6 +11,7 @@ from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.hot import Answer, Exchange, HotView, json_answer
 from iafactory.common.money import plain
+from iafactory.common.rendering import encode_json
 
 from ..chat_request import chat_request_parse, decode_object
 from ..gateway import current_gateway
@@ -20,7 +21,7 @@ from ..snapshot import AUTO
 from . import schemas
 from .access import caller_with
 from .balance import limit_figures
-from .chat import completion_body
+from .chat import completion, idempotency_of
 from .models import callable_models, policy_of
 
 
@@ -41,42 +42,54 @@ def _as_chat(body: dict[str, Any]) -> dict[str, Any]:
     return chat
 
 
+def _render(call: ChatCall) -> bytes:
+    outcome = call.outcome
+    assert outcome.served is not None
+    body = completion(call)
+    choice = body["choices"][0] if body["choices"] else {"message": {}, "finish_reason": None}
+    return encode_json(
+        {
+            "request_id": str(call.id),
+            "response": choice["message"].get("content") or "",
+            "message": choice["message"],
+            "finish_reason": choice.get("finish_reason"),
+            "provider": outcome.served.route.provider,
+            "model": outcome.served.route.model,
+            "cost": plain(outcome.cost_usd),
+            "credits": plain(outcome.charged),
+            "fallback": call.fallback,
+            "budget_fallback": call.budget_fallback,
+            "usage": body["usage"],
+        }
+    )
+
+
 class OwnChat(HotView):
     @extend_schema(
         operation_id="v2_chat",
         tags=["Own"],
         summary="Chat by your plan's policy",
+        parameters=[schemas.IDEMPOTENCY_KEY],
         request=schemas.OWN_CHAT_REQUEST,
         responses={200: schemas.OWN_CHAT_ANSWER, **schemas.errors(schemas.PLAIN_ERROR, **schemas.CALL_ERRORS)},
     )
-    async def post(self, exchange: Exchange) -> Answer:
+    async def post(self, exchange: Exchange) -> Answer | None:
         gateway = current_gateway()
         caller = await caller_with(gateway, exchange, ApiKey.Scope.INFERENCE)
-        request = chat_request_parse(_as_chat(decode_object(await exchange.read_body())))
-        call = ChatCall(gateway, exchange, caller, request, endpoint="/api/v2/chat", wish_only=True)
+        body = await exchange.read_body()
+        request = chat_request_parse(_as_chat(decode_object(body)))
+        idempotency = idempotency_of(exchange, caller, body)
         exchange.watch()
-        outcome = await call.run()
-        if outcome.error is not None:
-            raise outcome.error
-        assert outcome.served is not None
-        body = completion_body(call)
-        choice = body["choices"][0] if body["choices"] else {"message": {}, "finish_reason": None}
-        return json_answer(
-            {
-                "request_id": str(call.id),
-                "response": choice["message"].get("content") or "",
-                "message": choice["message"],
-                "finish_reason": choice.get("finish_reason"),
-                "provider": outcome.served.route.provider,
-                "model": outcome.served.route.model,
-                "cost": plain(outcome.cost_usd),
-                "credits": plain(outcome.charged),
-                "fallback": call.fallback,
-                "budget_fallback": call.budget_fallback,
-                "usage": body["usage"],
-            },
-            headers=call.answer_headers(),
-        )
+        return await ChatCall(
+            gateway,
+            exchange,
+            caller,
+            request,
+            endpoint="/api/v2/chat",
+            render=_render,
+            idempotency=idempotency,
+            wish_only=True,
+        ).run()
 
 
 class OwnModels(HotView):

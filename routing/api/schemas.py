@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 
 JSON = dict[str, Any]
 
@@ -79,11 +79,21 @@ def errors(body: JSON, **texts: str) -> dict[int, OpenApiResponse]:
     return {int(status[1:]): OpenApiResponse(body, description=text) for status, text in texts.items()}
 
 
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
+    description="A repetition with the same key and body gets the first answer, marked `idempotent-replayed: true`, and is not "
+    "charged again. Kept for 24 hours.",
+)
+
 CALL_ERRORS = {
     "_400": "The request is wrong; `param` names the field.",
     "_401": "The key opens nothing.",
     "_402": "`insufficient_credits`: nothing was called or charged.",
+    "_409": "`request_in_flight` or `result_not_kept`.",
     "_413": "The body is too large.",
+    "_422": "`idempotency_mismatch`: the key was used for another request.",
     "_429": "`rate_limited` or `quota_exceeded`.",
     "_502": "`provider_error`: nothing was charged.",
     "_503": "`model_unavailable`, `budget_exhausted`, `provider_busy` or a part of ours is away.",
