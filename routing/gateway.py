@@ -19,6 +19,7 @@ from iafactory.common.errors import ApiError
 from iafactory.common.hot import Exchange
 from ratelimit.engine import Limiter, LimiterUnavailable
 
+from .counter_sources import counter_sources
 from .providers.session import open_session
 from .snapshot import Snapshot, snapshot_load
 
@@ -44,7 +45,7 @@ class Gateway:
         self.callers = CallerDirectory(self.pool)
         self.ledger = LedgerWriter(queue_limit=settings.LEDGER_QUEUE_LIMIT)
         self.redis = open_redis()
-        self.limiter = Limiter(self.redis)
+        self.limiter = Limiter(self.redis, sources=counter_sources(self.pool, clock.now))
         self._listener = ChangeListener(on_change=self._changed, on_gap=self._missed_changes)
         self._catalogue_changed = asyncio.Event()
         self._reload_task: asyncio.Task[None] | None = None

@@ -77,14 +77,19 @@ def allowance_scope(caller: Caller, policy: Policy, *, at: datetime, amount_nano
     )
 
 
+def budget_day_end_ms(at: datetime) -> int:
+    """When the budgets' running day ends: their days are UTC days."""
+    return _milliseconds(day_end(at, ZoneInfo("UTC")))
+
+
 def daily_budget_scope(snapshot: Snapshot, *, at: datetime, amount_nano: int) -> Budget:
-    """The operator's ceiling over all providers; days of the budget are UTC days."""
+    """The operator's ceiling over all providers."""
     return Budget(
         key="b:all",
         name=DAILY_BUDGET,
         limit_nano=snapshot.daily_budget_nano,
         amount_nano=amount_nano,
-        window_end_ms=_milliseconds(day_end(at, ZoneInfo("UTC"))),
+        window_end_ms=budget_day_end_ms(at),
         soft=True,
     )
 
@@ -148,7 +153,7 @@ def call_limits(
                 name=PROVIDER_BUDGET,
                 limit_nano=provider_budget,
                 amount_nano=cost_nano,
-                window_end_ms=_milliseconds(day_end(at, ZoneInfo("UTC"))),
+                window_end_ms=budget_day_end_ms(at),
                 soft=True,
             )
         )

@@ -1,0 +1,100 @@
+"""What Redis' counters must hold at least, recomputed from the usage log and the open holds: for when Redis lost its data."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from psycopg_pool import AsyncConnectionPool
+
+from iafactory.common.money import MICRO_PER_CREDIT, NANO_PER_USD
+from ratelimit.recovery import RebuildSources
+from ratelimit.scopes import CounterRow
+
+from . import limits
+
+# The running day of each account: the one of its own zone. Calls of the last 26 hours cover every zone's day.
+_ACCOUNT_DAYS = """
+    WITH calls AS (
+        SELECT account_id, started_at, quota_units AS requests, credits_charged AS credits
+        FROM billing_usagerecord WHERE started_at > %(now)s - interval '26 hours'
+        UNION ALL
+        SELECT account_id, opened_at, coalesce((quota ->> 'requests')::int, 0), credits FROM billing_hold
+    ), days AS (
+        SELECT id, date_trunc('day', %(now)s AT TIME ZONE time_zone) AS today, time_zone FROM billing_account
+        WHERE id IN (SELECT account_id FROM calls)
+    )
+    SELECT d.id, extract(epoch FROM (d.today + interval '1 day') AT TIME ZONE d.time_zone) * 1000,
+           sum(c.requests), sum(c.credits)
+    FROM days d JOIN calls c ON c.account_id = d.id AND c.started_at >= d.today AT TIME ZONE d.time_zone
+    GROUP BY d.id, d.today, d.time_zone
+"""
+
+_PROVIDER_DAY = """
+    SELECT provider, sum(cost) FROM (
+        SELECT provider, cost_usd AS cost FROM billing_usagerecord WHERE started_at >= date_trunc('day', %(now)s, 'UTC')
+        UNION ALL
+        SELECT provider, worst_cost_usd FROM billing_hold
+    ) AS calls GROUP BY provider
+"""
+
+_ALLOWANCES = """
+    WITH periods AS (
+        SELECT s.id, s.account_id, s.current_period_start AS period_start, CASE
+                   WHEN s.current_period_end > %(now)s THEN s.current_period_end
+                   ELSE (date_trunc('month', %(now)s AT TIME ZONE a.time_zone) + interval '1 month') AT TIME ZONE a.time_zone
+               END AS period_end,
+               date_trunc('month', %(now)s AT TIME ZONE a.time_zone) AT TIME ZONE a.time_zone AS month_start,
+               s.current_period_end > %(now)s AS has_period
+        FROM billing_subscription s
+        JOIN billing_account a ON a.id = s.account_id
+        JOIN routing_planrouting r ON r.plan_id = s.plan_id AND r.cost_allowance_usd IS NOT NULL
+        WHERE s.state IN ('trialing', 'active', 'past_due', 'paused')
+    )
+    SELECT p.id, extract(epoch FROM p.period_end) * 1000, sum(c.cost)
+    FROM periods p
+    JOIN LATERAL (
+        SELECT cost_usd AS cost FROM billing_usagerecord u
+        WHERE u.account_id = p.account_id AND u.subscription_id = p.id
+          AND u.started_at >= CASE WHEN p.has_period THEN p.period_start ELSE p.month_start END
+        UNION ALL
+        SELECT worst_cost_usd FROM billing_hold h WHERE h.account_id = p.account_id AND h.subscription_id = p.id
+    ) c ON true
+    GROUP BY p.id, p.period_end
+"""
+
+
+def _nano(amount: Decimal | None) -> int:
+    return int((amount or 0) * NANO_PER_USD)
+
+
+def counter_sources(pool: AsyncConnectionPool[Any], now: Callable[[], Any]) -> RebuildSources:
+    """The sources of this process's limiter; `now` is the clock."""
+
+    async def rows(sql: str) -> list[tuple[Any, ...]]:
+        async with pool.connection() as connection:
+            cursor = await connection.execute(sql, {"now": now()})
+            return await cursor.fetchall()
+
+    async def account_days(now_ms: int) -> list[CounterRow]:
+        found = []
+        for account_id, end_ms, requests, credits in await rows(_ACCOUNT_DAYS):
+            found.append(CounterRow(f"q:{account_id}", int(requests), int(end_ms)))
+            found.append(CounterRow(f"c:{account_id}", int(credits * MICRO_PER_CREDIT), int(end_ms)))
+        return [row for row in found if row.value]
+
+    async def budgets(now_ms: int) -> list[CounterRow]:
+        end_ms = limits.budget_day_end_ms(now())
+        spent = {provider: _nano(cost) for provider, cost in await rows(_PROVIDER_DAY)}
+        found = [CounterRow(f"b:{provider}", cost, end_ms) for provider, cost in spent.items() if provider and cost]
+        return [CounterRow("b:all", sum(spent.values()), end_ms), *found]
+
+    async def allowances(now_ms: int) -> list[CounterRow]:
+        return [
+            CounterRow(f"a:{subscription}", _nano(cost), int(end_ms)) for subscription, end_ms, cost in await rows(_ALLOWANCES)
+        ]
+
+    sources = RebuildSources()
+    sources.register("account days", account_days)
+    sources.register("provider budgets", budgets)
+    sources.register("plan allowances", allowances)
+    return sources
