@@ -1,6 +1,7 @@
 """API keys and memberships in the console. The account and user pages show every layer and live in `dashboard.console`."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.contrib import admin, messages
@@ -53,9 +54,9 @@ class AccountSearchMixin:
     """Search for lists of rows that belong to an account: its own ids (`search_uuid_fields`), exact texts
     (`search_exact_fields`), or whatever finds the account. Accounts are found first, so the list's own index serves."""
 
-    search_fields = ("account",)
+    search_fields: ClassVar[list[str] | tuple[str, ...]] = ("account",)
     search_account_field = "account"
-    search_uuid_fields: tuple[str, ...] = ("pk",)
+    search_uuid_fields: Sequence[str] = ("pk",)
     search_exact_fields: tuple[str, ...] = ()
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> tuple[QuerySet[Any], bool]:
@@ -119,7 +120,7 @@ class ApiKeyAdmin(AccountSearchMixin, ReadOnlyAdmin):
         )
 
     def has_revoke_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("billing.change_apikey")  # type: ignore[union-attr]
+        return request.user.has_perm("billing.change_apikey")
 
     def get_urls(self) -> list[Any]:
         view = self.admin_site.admin_view(self.revoke_view)
@@ -134,7 +135,7 @@ class ApiKeyAdmin(AccountSearchMixin, ReadOnlyAdmin):
         """Ask for a reason, then end the keys named in `?keys=`."""
         if not self.has_revoke_permission(request):
             raise PermissionDenied
-        wanted: list[UUID] = [key for text in request.GET.get("keys", "").split(",") if (key := uuid_or_none(text))]
+        wanted = [found for text in request.GET.get("keys", "").split(",") if (found := uuid_or_none(text))]
         keys = list(ApiKey.objects.filter(pk__in=wanted, revoked_at__isnull=True).select_related("account"))
         if not keys:
             self.message_user(request, _("No key that could be revoked was chosen."), messages.WARNING)

@@ -69,11 +69,11 @@ class AuditedModelAdmin(ConsoleAdmin):
                 values[name] = _plain(field.value_from_object(row))  # type: ignore[union-attr]
         return values
 
-    def _audited(self, form: ModelForm) -> list[str]:
+    def _audited(self, form: "ModelForm[Any]") -> list[str]:
         fields = {field.name for field in (*self.opts.concrete_fields, *self.opts.many_to_many)}
         return [name for name in form.changed_data if name in fields and name not in self.audit_hidden]
 
-    def save_model(self, request: HttpRequest, obj: Any, form: ModelForm, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: Any, form: "ModelForm[Any]", change: bool) -> None:
         names = self._audited(form)
         stored = self.get_queryset(request).get(pk=obj.pk) if change else None
         before = self.audit_values(stored, names) if stored is not None else {}
@@ -89,7 +89,7 @@ class AuditedModelAdmin(ConsoleAdmin):
         after |= {name: "***" for name in form.changed_data if name in self.audit_hidden}
         self.event_write(request, obj, "edited" if change else "created", before=before, after=after)
 
-    def write(self, obj: Any, form: ModelForm, change: bool) -> None:
+    def write(self, obj: Any, form: "ModelForm[Any]", change: bool) -> None:
         """Store the form's object."""
         obj.save()
 

@@ -180,7 +180,7 @@ class LotAdmin(AccountSearchMixin, ReadOnlyAdmin):
         rows = []
         for entry in entries:
             moved = sum(
-                (amount for part, amount in zip(entry.lot_ids, entry.lot_amounts, strict=True) if part == lot.pk),
+                (amount for part, amount in zip(entry.lot_ids or (), entry.lot_amounts or (), strict=True) if part == lot.pk),
                 Decimal(0),
             )
             rows.append(

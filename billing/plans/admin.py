@@ -1,5 +1,6 @@
 """What is sold, in the console. Prices and rates are added, never changed."""
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -31,7 +32,7 @@ from .models import CatalogRecord, CreditPack, FxRate, Plan, PlanPrice, ServiceP
 class CurrencyField(forms.CharField):
     """An ISO 4217 code, made upper case."""
 
-    default_validators = (RegexValidator(r"^[A-Z]{3}\Z", _("Three letters, such as DZD.")),)
+    default_validators: list[Callable[[Any], None]] = [RegexValidator(r"^[A-Z]{3}\Z", _("Three letters, such as DZD."))]
 
     def to_python(self, value: Any) -> str:
         return (super().to_python(value) or "").upper()

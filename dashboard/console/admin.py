@@ -104,7 +104,7 @@ class AccountAdmin(AuditedModelAdmin):
 
     def has_grant_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Granting makes a lot: the right to add one is the right to grant."""
-        return request.user.has_perm("billing.add_lot")  # type: ignore[union-attr]
+        return request.user.has_perm("billing.add_lot")
 
     def get_urls(self) -> list[Any]:
         def step(name: str, view: Any) -> Any:
@@ -131,7 +131,7 @@ class AccountAdmin(AuditedModelAdmin):
                 **(extra_context or {}),
                 "overview": account_overview(account),
                 "may_grant": self.has_grant_permission(request),
-                "may_make_keys": request.user.has_perm("billing.add_apikey"),  # type: ignore[union-attr]
+                "may_make_keys": request.user.has_perm("billing.add_apikey"),
                 "now": clock.now(),
             }
         return super().change_view(request, object_id, form_url, extra_context)
@@ -257,7 +257,7 @@ class AccountAdmin(AuditedModelAdmin):
 
     def new_key_view(self, request: HttpRequest, account_id: UUID) -> HttpResponse:
         """Make a key and show its secret in this one answer: it is never stored, not even in a session."""
-        if not request.user.has_perm("billing.add_apikey"):  # type: ignore[union-attr]
+        if not request.user.has_perm("billing.add_apikey"):
             raise PermissionDenied
         account = get_object_or_404(Account, pk=account_id)
         form = NewKeyForm(request.POST or None)
@@ -309,9 +309,11 @@ class NamedEventAdmin(EventAdmin):
         return NamedEvents
 
     def account_name(self, event: Event) -> str:
-        if not hasattr(event, "account_name"):
-            event.account_name = Account.objects.filter(pk=event.account_id).values_list("name", flat=True).first()
-        return Truncator(event.account_name or super().account_name(event)).chars(28)
+        known = vars(event)
+        if "account_name" not in known:
+            account = Account.objects.filter(pk=event.account_id).first() if event.account_id is not None else None
+            known["account_name"] = account.name if account is not None else None
+        return Truncator(known["account_name"] or super().account_name(event)).chars(28)
 
 
 @admin.register(User)
@@ -351,12 +353,12 @@ class UserAdmin(AuditedModelAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
         return Account.objects.filter(personal_of=row).values_list("pk", flat=True).first()
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        if request.user.is_superuser:  # type: ignore[union-attr]
+        if request.user.is_superuser:
             return self.readonly_fields
         return (*self.readonly_fields, *self.RIGHTS)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        if obj is not None and obj.is_staff and obj != request.user and not request.user.is_superuser:  # type: ignore[union-attr]
+        if obj is not None and obj.is_staff and obj != request.user and not request.user.is_superuser:
             return False
         return super().has_change_permission(request, obj)
 

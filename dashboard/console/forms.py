@@ -96,7 +96,7 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
         )
 
     def clean_country(self) -> str:
-        country = self.cleaned_data["country"].upper()
+        country: str = self.cleaned_data["country"].upper()
         if not (len(country) == 2 and country.isascii() and country.isalpha()):
             raise forms.ValidationError(_("Two letters, such as DZ."))
         return country

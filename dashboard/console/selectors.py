@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 
 from django.db.models import Count, Q, Sum
 
@@ -96,7 +97,8 @@ class EventLine:
 def home_events(*, limit: int = 12) -> list[EventLine]:
     """The last events, newest first, in two queries."""
     events = list(Event.objects.order_by("-at")[:limit])
-    names = dict(Account.objects.filter(pk__in={event.account_id for event in events}).values_list("pk", "name"))
+    ids = {event.account_id for event in events if event.account_id is not None}
+    names: dict[UUID | None, str] = dict(Account.objects.filter(pk__in=ids).values_list("pk", "name"))
     return [EventLine(event, names.get(event.account_id, "")) for event in events]
 
 

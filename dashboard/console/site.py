@@ -75,9 +75,9 @@ class IAFactoryAdminSite(admin.AdminSite):
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         now = clock.now()
         allowed = {
-            "show_accounts": request.user.has_perm("billing.view_account"),  # type: ignore[union-attr]
-            "show_money": request.user.has_perm("billing.view_usagerecord"),  # type: ignore[union-attr]
-            "show_events": request.user.has_perm("billing.view_event"),  # type: ignore[union-attr]
+            "show_accounts": request.user.has_perm("billing.view_account"),
+            "show_money": request.user.has_perm("billing.view_usagerecord"),
+            "show_events": request.user.has_perm("billing.view_event"),
         }
         context = {
             **allowed,

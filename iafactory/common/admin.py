@@ -218,7 +218,7 @@ class LinkedFilter(admin.SimpleListFilter):
             return queryset
         key = self.related._meta.pk
         try:
-            return queryset.filter(**{str(self.parameter_name): key.to_python(value)})  # type: ignore[union-attr]
+            return queryset.filter(**{str(self.parameter_name): key.to_python(value)})
         except forms.ValidationError:
             return queryset.none()
 
@@ -244,7 +244,7 @@ def linked_filter(field: str, related: type[models.Model], label: Any) -> type[L
     return type(
         "FieldLinkedFilter",
         (LinkedFilter,),
-        {"title": label, "parameter_name": f"{field}__{related._meta.pk.name}__exact", "related": related},  # type: ignore[union-attr]
+        {"title": label, "parameter_name": f"{field}__{related._meta.pk.name}__exact", "related": related},
     )
 
 
@@ -321,16 +321,13 @@ class WriteOnceAdmin(ConsoleAdmin):
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         name = self.opts.model_name
-        return any(
-            request.user.has_perm(f"{self.opts.app_label}.{verb}_{name}")  # type: ignore[union-attr]
-            for verb in ("view", "add", "change")
-        )
+        return any(request.user.has_perm(f"{self.opts.app_label}.{verb}_{name}") for verb in ("view", "add", "change"))
 
 
 class ReadOnlyAdmin(WriteOnceAdmin):
     """Rows that only the product writes: nothing here is added, changed or deleted by hand."""
 
-    actions = None
+    actions: Any = None
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
