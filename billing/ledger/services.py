@@ -140,7 +140,7 @@ def lot_refund_fail(*, lot: Lot, reason: str, actor: Actor, idempotency_key: str
 
 
 def lot_refundable(lot: Lot) -> Decimal:
-    """What is refundable of a lot's price, in its currency: the share of its unheld, unspent credits, rounded down to 4 places."""
+    """What is refundable of a lot's price, in its currency: the share of its unspent, unheld credits, rounded down."""
     share = lot.paid_amount * (lot.remaining - lot.held) / lot.amount
     return share.quantize(Decimal("0.0001"), ROUND_DOWN)
 
