@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import environ
+from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
 
@@ -235,6 +236,8 @@ CALL_TIMEOUT_SECONDS = env.int("CALL_TIMEOUT_SECONDS", default=600)
 HOLD_GRACE_SECONDS = env.int("HOLD_GRACE_SECONDS", default=30)
 SETTLE_TIMEOUT_SECONDS = env.int("SETTLE_TIMEOUT_SECONDS", default=10)
 LEDGER_QUEUE_LIMIT = env.int("LEDGER_QUEUE_LIMIT", default=5000)
+# The books' day seals, kept outside the database too: put it where database operators cannot write.
+BOOKS_SEAL_FILE = env.str("BOOKS_SEAL_FILE", default=str(VAR / "seals.txt"))
 DEFAULT_DAILY_BUDGET_USD = env.str("DEFAULT_DAILY_BUDGET_USD", default="50")
 
 # --- Celery ---
@@ -261,6 +264,10 @@ CELERY_BEAT_SCHEDULE = {
     "roll-due-wallets": {"task": "billing.ledger.roll_due_wallets", "schedule": 60.0, "options": {"expires": 60}},
     # Answers kept for repeated idempotency keys live for a day.
     "forget-kept-answers": {"task": "billing.ledger.forget_answers", "schedule": 3600.0},
+    # Yesterday's books are closed and chained to the day before.
+    "seal-days": {"task": "billing.ledger.seal_days", "schedule": crontab(hour=0, minute=30)},
+    # Every balance recomputed from the rows behind it.
+    "verify-books": {"task": "billing.ledger.verify_books", "schedule": crontab(hour=2, minute=15)},
     # Refresh tokens that ran out say nothing any more.
     "flush-expired-sessions": {"task": "billing.accounts.sessions_flush_expired", "schedule": 24 * 3600.0},
     # The usage log needs next month's partition before the month begins.

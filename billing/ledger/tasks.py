@@ -8,6 +8,8 @@ from iafactory.common import clock
 
 from . import services
 from .foundations import usage_partitions_ensure
+from .seals import days_seal
+from .verification import verification_run
 
 logger = logging.getLogger(__name__)
 
@@ -37,3 +39,18 @@ def ensure_usage_partitions() -> int:
 def forget_answers() -> int:
     """Delete kept answers that ran out."""
     return services.answers_forget()
+
+
+@shared_task(name="billing.ledger.seal_days", time_limit=3600)
+def seal_days() -> int:
+    """Seal the days of the books that have closed."""
+    return len(days_seal(now=clock.now()))
+
+
+@shared_task(name="billing.ledger.verify_books", time_limit=4 * 3600)
+def verify_books() -> bool:
+    """Recompute the books and keep the result."""
+    run = verification_run()
+    if not run.passed:
+        logger.critical("the books do not verify: see the last verification in the console")
+    return run.passed

@@ -1,9 +1,15 @@
 """Recomputing the books: every cached figure from the rows behind it, in SQL, so that memory does not grow with the data."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from django.db import connection, transaction
+
+from iafactory.common import clock
+
+from .models import BooksVerification
+from .seals import seal_differences
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,9 @@ CHECKS = (
 )
 
 
+SEALS = Check("every sealed day has the rows it was sealed with, in an unbroken chain", "")
+
+
 def books_verify(*, first: int = 5) -> Iterator[Finding]:
     """Run every check on one snapshot of the database, yielding each with at most `first` differences."""
     own_transaction = not connection.in_atomic_block
@@ -108,3 +117,26 @@ def books_verify(*, first: int = 5) -> Iterator[Finding]:
         for check in CHECKS:
             cursor.execute(f"SELECT * FROM ({check.sql}) AS differences LIMIT %s", [first])  # noqa: S608  constant text
             yield Finding(check, tuple(cursor.fetchall()))
+        yield Finding(SEALS, tuple(islice(seal_differences(), first)))
+
+
+def verification_run(*, report: Callable[[int, Finding], None] | None = None) -> BooksVerification:
+    """Verify the books and keep the result for the console; `report` hears of each check (its number, its finding)."""
+    started_at = clock.now()
+    findings = []
+    for number, finding in enumerate(books_verify(), start=1):
+        findings.append(finding)
+        if report is not None:
+            report(number, finding)
+    return BooksVerification.objects.create(
+        started_at=started_at,
+        finished_at=clock.now(),
+        passed=not any(finding.differences for finding in findings),
+        checks=[
+            {"name": finding.check.name, "differences": [[str(part) for part in row] for row in finding.differences]}
+            for finding in findings
+        ],
+    )
+
+
+NUMBER_OF_CHECKS = len(CHECKS) + 1
