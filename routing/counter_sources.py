@@ -73,7 +73,8 @@ def counter_sources(pool: AsyncConnectionPool[Any], now: Callable[[], Any]) -> R
     async def rows(sql: str) -> list[tuple[Any, ...]]:
         async with pool.connection() as connection:
             cursor = await connection.execute(sql, {"now": now()})
-            return await cursor.fetchall()
+            found: list[tuple[Any, ...]] = await cursor.fetchall()
+            return found
 
     async def account_days(now_ms: int) -> list[CounterRow]:
         found = []
