@@ -1,0 +1,147 @@
+"""What goes wrong, and when: a seeded plan of kills and a provider that misbehaves now and then."""
+
+import asyncio
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from .product import Product
+
+KINDS = ("web", "worker", "beat", "redis", "postgres stopped", "postgres crashed", "postgres crashed, then web")
+PROVIDERS = ("groq", "openai", "openrouter", "google", "deepseek", "*")
+_SERVICES = {
+    "web": ("web",),
+    "worker": ("worker",),
+    "beat": ("beat",),
+    "redis": ("redis",),
+    "postgres stopped": ("postgres",),
+    "postgres crashed": ("postgres",),
+    "postgres crashed, then web": ("postgres", "web"),
+}
+# The supervisor waits 1, 2, 4 .. 30 s before it starts again what keeps dying and forgives after 30 s of health: more kills
+# than this in a row would only test its patience.
+_KILLS_IN_A_ROW = 3
+_HEALTH_SECONDS = 40.0
+_RESTART_SECONDS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """One planned kill, `at` seconds after the start of the load."""
+
+    at: float
+    kind: str
+
+
+def blows_plan(chance: random.Random, seconds: float) -> list[Blow]:
+    """A plan for `seconds` of load: every kind in turn, in random order at random instants, none while its victim restarts."""
+    least, most = (0.7, 1.6) if seconds < 30 else (2.0, 5.0) if seconds <= 90 else (4.0, 9.0)
+    kills: Counter[str] = Counter()
+    last: dict[str, float] = {}
+
+    def ready(kind: str, at: float) -> bool:
+        for service in _SERVICES[kind]:
+            since = at - last.get(service, -_HEALTH_SECONDS)
+            if since >= _HEALTH_SECONDS:
+                kills[service] = 0
+            if kills[service] >= _KILLS_IN_A_ROW or since < 2.0 ** kills[service] / 2 + _RESTART_SECONDS * bool(kills[service]):
+                return False
+        return True
+
+    plan: list[Blow] = []
+    waiting: list[str] = []
+    at = chance.uniform(1.0, 2.0)
+    while at < seconds - 1.0:
+        if not waiting:
+            waiting = chance.sample(KINDS, len(KINDS))
+        kind = next((kind for kind in waiting if ready(kind, at)), None)
+        if kind is not None:
+            waiting.remove(kind)
+            plan.append(Blow(at, kind))
+            for service in _SERVICES[kind]:
+                kills[service] += 1
+                last[service] = at
+        at += chance.uniform(least, most)
+    return plan
+
+
+@dataclass
+class Disruption:
+    """Carries the plan out. `kills` are (what, monotonic seconds) as they happened."""
+
+    product: Product
+    chance: random.Random
+    say: Callable[[str], None]
+    behaviour: dict[str, Any]
+    kills: list[tuple[str, float]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    async def run(self, seconds: float) -> None:
+        """Returns when every blow of the plan has fallen and the simulator behaves again."""
+        misbehaviour = asyncio.create_task(self._misbehave())
+        began = time.monotonic()
+        try:
+            for blow in blows_plan(self.chance, seconds):
+                await asyncio.sleep(max(0.0, began + blow.at - time.monotonic()))
+                await self._strike(blow.kind)
+            await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
+        finally:
+            misbehaviour.cancel()
+            await asyncio.gather(misbehaviour, return_exceptions=True)
+            await self.calm()
+
+    async def calm(self) -> None:
+        """Every simulated provider is slow and reliable."""
+        async with aiohttp.ClientSession() as session:
+            await session.delete(f"{self.product.simulator_url}/_control")
+            await self._behave(session, "*", self.behaviour)
+
+    async def _strike(self, kind: str) -> None:
+        for service in _SERVICES[kind]:
+            if service == "web" and kind != "web":
+                # Calls under way end meanwhile and wait for the database to be booked.
+                await asyncio.sleep(self.chance.uniform(0.1, 1.0))
+            at = time.monotonic()
+            if service == "redis":
+                pid = self.product.kill_redis_with_its_data()
+            elif kind == "postgres stopped":
+                pid = self.product.kill("postgres", signal.SIGINT)
+            else:
+                pid = self.product.kill(service)
+            if not pid:
+                self.counts["kills that found nothing running"] += 1
+                continue
+            how = "fast restart" if kind == "postgres stopped" else "SIGKILL, data lost" if service == "redis" else "SIGKILL"
+            self.kills.append((service, at))
+            self.counts[f"{service}: {how}"] += 1
+            self.say(f"{service}: {how} (process {pid})")
+
+    async def _misbehave(self) -> None:
+        """Errors and broken streams from one provider, or all, for a moment, again and again."""
+        troubles: list[tuple[str, dict[str, Any]]] = [
+            ("moments of provider errors (500)", {"fail_status": 500, "fail_rate": 0.6}),
+            ("moments of providers that are busy (503)", {"fail_status": 503, "fail_rate": 0.6}),
+            ("moments of streams dropped by providers", {"drop_after_chunks": 3}),
+            ("moments of errors inside streams", {"error_after_chunks": 2}),
+            ("moments of answers without usage", {"omit_usage": True}),
+        ]
+        async with aiohttp.ClientSession() as session:
+            while True:
+                await asyncio.sleep(self.chance.uniform(0.3, 1.2))
+                name, trouble = self.chance.choice(troubles)
+                provider = self.chance.choice(PROVIDERS)
+                self.counts[name] += 1
+                seed = self.chance.randrange(1_000_000)
+                await self._behave(session, provider, {**trouble, "seed": seed})
+                await asyncio.sleep(self.chance.uniform(0.3, 1.2))
+                await self._behave(session, provider, dict.fromkeys((*trouble, "seed")))
+
+    async def _behave(self, session: aiohttp.ClientSession, provider: str, behaviour: dict[str, Any]) -> None:
+        async with session.put(f"{self.product.simulator_url}/_control/{provider}", json=behaviour) as response:
+            response.raise_for_status()

@@ -1,0 +1,231 @@
+"""What must be true after any chaos, asked of the books and of what clients remember. Import it after `django.setup()`."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from django.db import connection
+
+from billing.ledger.verification import books_verify
+from ratelimit.recovery import registered_sources
+
+from .load import Customer, Seen
+from .watch import OVERDUE_SECONDS, Watch
+
+SHOWN = 5
+# A call nobody disturbed is booked at most this long after its client saw the last of it.
+_SETTLED_SECONDS = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One invariant: what was counted, and whom it fails for. `unchecked` says why it could not be asked."""
+
+    name: str
+    counted: str
+    offenders: tuple[str, ...] = ()
+    unchecked: str = ""
+
+    @property
+    def violated(self) -> bool:
+        return bool(self.offenders) and not self.unchecked
+
+    def __str__(self) -> str:
+        state = f"NOT CHECKED: {self.unchecked}" if self.unchecked else "VIOLATED" if self.offenders else "OK"
+        shown = "".join(f"\n      {offender}" for offender in self.offenders[:SHOWN])
+        rest = len(self.offenders) - SHOWN
+        return f"{self.name}: {state} ({self.counted}){shown}" + (f"\n      and {rest} more" if rest > 0 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """What the books say of one request id."""
+
+    transactions: int
+    usage_rows: int
+    end: str
+    wallet_entries: int
+    debit: Decimal
+    lost: Decimal
+
+
+_BOOKED = """
+    SELECT r.id::text,
+           (SELECT count(*) FROM billing_ledgertransaction t WHERE t.id = r.id AND t.kind = 'call'),
+           (SELECT count(*) FROM billing_usagerecord u WHERE u.id = r.id),
+           (SELECT min(u."end") FROM billing_usagerecord u WHERE u.id = r.id),
+           (SELECT count(*) FROM billing_ledgerentry e WHERE e.transaction_id = r.id AND e.balance_after IS NOT NULL),
+           (SELECT coalesce(-sum(e.amount), 0) FROM billing_ledgerentry e
+                WHERE e.transaction_id = r.id AND e.balance_after IS NOT NULL),
+           (SELECT coalesce(sum(u.credits_lost), 0) FROM billing_usagerecord u WHERE u.id = r.id)
+    FROM unnest(%s::uuid[]) AS r (id)
+"""
+
+
+def _rows(sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows
+
+
+def _booked(ids: Iterable[str]) -> dict[str, Booked]:
+    return {row[0]: Booked(*row[1:]) for row in _rows(_BOOKED, sorted(set(ids)))}
+
+
+def complete_answers(seen: Sequence[Seen], watch: Watch) -> Verdict:
+    """Every answer that a client saw to its end is booked once and charged, and was so when the end arrived."""
+    answers = [s for s in seen if s.complete and not s.replayed]
+    booked = _booked(s.request_id for s in answers)
+    offenders = [f"{request} was not in the books when its end arrived" for request in watch.not_booked]
+    lost = 0
+    for answer in answers:
+        found = booked[answer.request_id]
+        paid = found.debit > 0 or found.lost > 0 if answer.customer.charged else True
+        lost += found.lost > 0
+        if (found.transactions, found.usage_rows) != (1, 1) or found.wallet_entries > 1 or not paid:
+            offenders.append(f"{answer.request_id} of {answer.customer.name}: {found}")
+    streamed = sum(answer.streamed for answer in answers)
+    counted = f"{len(answers) - streamed} whole and {streamed} streamed answers, {watch.looked_up} looked up at once"
+    if lost:
+        counted += f", {lost} booked late against an empty wallet"
+    return Verdict("1  every complete answer is booked before its end is seen, and charged", counted, tuple(offenders))
+
+
+def undisturbed_calls(seen: Sequence[Seen], disturbances: Sequence[tuple[float, float]]) -> Verdict:
+    """A call whose process and database lived is settled by its own process: hung up on, broken or not."""
+
+    def disturbed(s: Seen) -> bool:
+        return any(begin <= s.ended + _SETTLED_SECONDS and end >= s.began for begin, end in disturbances)
+
+    calls = [s for s in seen if s.status == 200 and s.request_id and not s.replayed and not disturbed(s)]
+    booked = _booked(s.request_id for s in calls)
+    offenders = []
+    for call in calls:
+        found = booked[call.request_id]
+        unpaid = call.customer.charged and call.texts > 0 and not found.debit and not found.lost
+        if not found.transactions or found.end == "process_died" or unpaid:
+            offenders.append(f"{call.request_id} of {call.customer.name}, {call.texts} pieces of text received: {found}")
+    gone = sum(call.hung_up for call in calls)
+    counted = f"{len(calls)} calls, {gone} of them hung up on"
+    return Verdict("1b every call that nothing disturbed is settled by its own process", counted, tuple(offenders))
+
+
+def no_double_debits(seen: Sequence[Seen]) -> Verdict:
+    """No request id and no idempotency key has two debits; a key answers its own request only, and always the same."""
+    offenders = [
+        f"request {request}: {count} debits"
+        for request, count in _rows(
+            """SELECT transaction_id::text, count(*) FROM billing_ledgerentry e JOIN billing_ledgertransaction t
+               ON t.id = e.transaction_id WHERE t.kind IN ('call', 'reaped') AND e.balance_after IS NOT NULL
+               GROUP BY transaction_id HAVING count(*) > 1"""
+        )
+    ]
+    offenders += [
+        f"request {request}: {count} usage rows"
+        for request, count in _rows("SELECT id::text, count(*) FROM billing_usagerecord GROUP BY id HAVING count(*) > 1")
+    ]
+    offenders += [
+        f"request {request}: charged although it was reaped"
+        for (request,) in _rows(
+            """SELECT e.transaction_id::text FROM billing_ledgerentry e JOIN billing_ledgertransaction t
+               ON t.id = e.transaction_id WHERE t.kind = 'reaped' AND e.balance_after IS NOT NULL"""
+        )
+    ]
+    tries: dict[str, list[Seen]] = defaultdict(list)
+    for s in seen:
+        if s.once is not None:
+            tries[s.once.api_key_id].append(s)
+    debits: dict[str, list[str]] = dict(
+        _rows(
+            """SELECT u.api_key_id::text, array_agg(u.id::text) FROM billing_usagerecord u
+               JOIN billing_ledgerentry e ON e.transaction_id = u.id AND e.balance_after IS NOT NULL
+               WHERE u.api_key_id = ANY (%s::uuid[]) GROUP BY u.api_key_id""",
+            list(tries),
+        )
+    )
+    for api_key, attempts in tries.items():
+        once = attempts[0].once
+        assert once is not None
+        charged = debits.get(api_key, [])
+        complete = [s for s in attempts if s.complete and not s.changed_body]
+        if len(charged) > 1:
+            offenders.append(f"{once.key}: {len(charged)} debits: {', '.join(charged)}")
+        if complete and not charged:
+            offenders.append(f"{once.key}: answered but not charged")
+        if len({s.answer_id for s in complete}) > 1:
+            offenders.append(f"{once.key}: different answers {sorted({s.answer_id for s in complete})}")
+        if complete and any(s.status == 200 and s.changed_body for s in attempts):
+            offenders.append(f"{once.key}: another body was answered under a used key")
+    codes = Counter(s.code for s in seen if s.once is not None and s.status in (409, 422))
+    replayed = sum(s.replayed for s in seen)
+    counted = f"{len(tries)} keys in {sum(map(len, tries.values()))} requests, {replayed} replayed, {dict(codes)}"
+    return Verdict("2  no request and no idempotency key is charged twice", counted, tuple(offenders))
+
+
+def debits_explained() -> Verdict:
+    """Every debit of a call has its usage row with a known end."""
+    offenders = [
+        f"{request}: {-amount} credits, end {end}"
+        for request, amount, end in _rows(
+            """SELECT t.id::text, e.amount, u."end" FROM billing_ledgertransaction t
+               JOIN billing_ledgerentry e ON e.transaction_id = t.id AND e.balance_after IS NOT NULL
+               LEFT JOIN billing_usagerecord u ON u.id = t.id
+               WHERE t.kind = 'call' AND coalesce(u."end", '') NOT IN ('complete', 'client_gone', 'upstream_dropped')"""
+        )
+    ]
+    ends = dict(_rows('SELECT "end", count(*) FROM billing_usagerecord GROUP BY "end" ORDER BY "end"'))
+    return Verdict("3  every debit has a usage row that says how the call ended", str(ends), tuple(offenders))
+
+
+def nothing_negative(watch: Watch) -> Verdict:
+    """No balance was ever below zero: not now, not after any entry, not whenever we looked."""
+    offenders = [*watch.negative]
+    offenders += [
+        f"entry {entry}: balance after it {balance}"
+        for entry, balance in _rows("SELECT id, balance_after FROM billing_ledgerentry WHERE balance_after < 0")
+    ]
+    entries, poorest = _rows("SELECT count(*), min(balance_after) FROM billing_ledgerentry WHERE balance_after IS NOT NULL")[0]
+    counted = f"{entries} wallet entries, lowest balance {poorest}, {watch.polls} looks during the run"
+    return Verdict("4  no balance was ever below zero", counted, tuple(offenders))
+
+
+def holds_closed(watch: Watch) -> Verdict:
+    """No hold outlived its expiry by more than 15 seconds, and none is open now."""
+    late = {hold: seconds for hold, seconds in watch.overdue.items() if seconds > OVERDUE_SECONDS}
+    offenders = [
+        f"{hold}: open {seconds:.1f} s after its expiry" for hold, seconds in sorted(late.items(), key=lambda x: -x[1])
+    ]
+    offenders += [f"{hold}: still open" for (hold,) in _rows("SELECT id::text FROM billing_hold")]
+    longest = max(watch.overdue.values(), default=0.0)
+    counted = f"{len(watch.overdue)} holds seen past their expiry, {longest:.1f} s at most"
+    return Verdict("5  every hold is closed within 15 s of its expiry", counted, tuple(offenders))
+
+
+def books_clean() -> Verdict:
+    """`verify_books` finds nothing."""
+    findings = list(books_verify())
+    offenders = [
+        f"{finding.check.name}: {what}: expected {expected}, found {found}"
+        for finding in findings
+        for what, expected, found in finding.differences
+    ]
+    return Verdict("6  the books verify", f"{len(findings)} checks", tuple(offenders))
+
+
+def quotas_kept(customers: Sequence[Customer], *, daily_quota: int, redis_losses: int) -> Verdict:
+    """No account on a quota plan was served above its day's quota (days in the account's zone)."""
+    rows = _rows(
+        """SELECT a.name, (u.started_at AT TIME ZONE a.time_zone)::date, sum(u.quota_units)
+           FROM billing_usagerecord u JOIN billing_account a ON a.id = u.account_id
+           WHERE u.account_id = ANY (%s::uuid[]) GROUP BY 1, 2""",
+        [customer.account_id for customer in customers],
+    )
+    offenders = [f"{name} on {day}: {used} of {daily_quota}" for name, day, used in rows if used > daily_quota]
+    unchecked = ""
+    if redis_losses and not registered_sources.items():
+        unchecked = "Redis lost its data and nothing rebuilds its counters yet"
+    used = max((row[2] for row in rows), default=0)
+    return Verdict("7  no account was served above its quota", f"{used} of {daily_quota} requests", tuple(offenders), unchecked)
