@@ -36,7 +36,7 @@ lint: $(DEV_READY)
 	@$(BIN)/python -m ruff format --check .
 
 imports: $(DEV_READY)
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 # What git keeps or would keep. Verifying would send what was found to its provider; `password` stands in examples.
 secrets: $(DEV_READY)
