@@ -10,8 +10,8 @@ CREATE TYPE ledger_hold_item AS (
     account_id uuid,
     api_key_id uuid,
     subscription_id uuid,
-    credits numeric,
-    worst_cost_usd numeric,
+    credits numeric(20, 6),  -- rounded here, so that every sum below is exact
+    worst_cost_usd numeric(20, 9),
     endpoint text,
     provider text,
     model text,
@@ -23,9 +23,9 @@ CREATE TYPE ledger_hold_item AS (
 );
 
 CREATE TYPE ledger_call_item AS (
-    held numeric,           -- credits of its hold
-    charge numeric,         -- price of the call in credits
-    loss_usd numeric,       -- provider cost that no customer pays
+    held numeric(20, 6),    -- credits of its hold
+    charge numeric(20, 6),  -- price of the call in credits
+    loss_usd numeric(20, 9),  -- provider cost that no customer pays
     loss_kind text,         -- operator_loss or unknown_cost
     reason text,
     reaped boolean,         -- closed by the reaper, not by its own process
@@ -113,6 +113,30 @@ BEGIN
     RETURN v_balance;
 END $$;
 
+-- A purchase pays what a lost dispute left first. The wallet must be locked. Returns the balance then.
+CREATE FUNCTION ledger_debt_pay(p_lot uuid, p_now timestamptz) RETURNS numeric LANGUAGE plpgsql AS $$
+DECLARE
+    v_lot billing_lot;
+    v_wallet billing_wallet;
+    v_paid numeric;
+    v_transaction uuid := gen_random_uuid();
+BEGIN
+    SELECT * INTO STRICT v_lot FROM billing_lot WHERE id = p_lot;
+    SELECT * INTO STRICT v_wallet FROM billing_wallet WHERE account_id = v_lot.account_id;
+    v_paid := least(v_wallet.debt, v_lot.remaining - v_lot.held);
+    IF v_paid > 0 THEN
+        UPDATE billing_lot SET remaining = remaining - v_paid WHERE id = p_lot;
+        UPDATE billing_wallet SET balance = balance - v_paid, debt = debt - v_paid WHERE account_id = v_lot.account_id
+            RETURNING * INTO v_wallet;
+        INSERT INTO billing_ledgertransaction (id, kind, at, account_id, reason, actor)
+            VALUES (v_transaction, 'dispute', p_now, v_lot.account_id, 'The purchase pays the debt first.', 'system');
+        INSERT INTO billing_ledgerentry (transaction_id, ledger_account_id, unit, amount, balance_after, lot_ids, lot_amounts)
+        VALUES (v_transaction, v_lot.account_id, 'credit', -v_paid, v_wallet.balance, ARRAY[p_lot], ARRAY[v_paid]),
+               (v_transaction, ledger_debt_account(v_lot.account_id), 'credit', v_paid, NULL, NULL, NULL);
+    END IF;
+    RETURN v_wallet.balance;
+END $$;
+
 -- When a wallet's next lot becomes effective or expires.
 CREATE FUNCTION ledger_next_change(p_account uuid) RETURNS timestamptz LANGUAGE sql STABLE AS $$
     SELECT min(CASE WHEN booked_at IS NULL THEN effective_at ELSE expires_at END)
@@ -125,13 +149,16 @@ DECLARE
     v_lot record;
 BEGIN
     FOR v_lot IN
-        SELECT id, source, booked_at, effective_at, expires_at FROM billing_lot
+        SELECT id, kind, source, booked_at, effective_at, expires_at FROM billing_lot
         WHERE account_id = p_account AND closed_at IS NULL
           AND (booked_at IS NULL AND effective_at <= p_now OR expires_at <= p_now)
         ORDER BY coalesce(expires_at, effective_at), id
     LOOP
         IF v_lot.booked_at IS NULL THEN
             PERFORM ledger_lot_book(v_lot.id, p_now, 'lot-effective:' || v_lot.id, v_lot.source, 'system');
+            IF v_lot.kind = 'purchase' THEN
+                PERFORM ledger_debt_pay(v_lot.id, p_now);
+            END IF;
         END IF;
         IF v_lot.expires_at <= p_now THEN
             PERFORM ledger_lot_close(v_lot.id, 'expiry', p_now, v_lot.source, 'system');
@@ -184,14 +211,16 @@ DECLARE
     v_pinned numeric;
 BEGIN
     v_locked := ledger_wallets_lock(
-        ARRAY(SELECT DISTINCT account_id FROM unnest(v_items) WHERE credits > 0), p_now, p_wait);
+        -- A key is judged under the lock too: two free calls with one key must not pass side by side.
+        ARRAY(SELECT DISTINCT account_id FROM unnest(v_items) WHERE credits > 0 OR idempotency_key IS NOT NULL), p_now, p_wait);
 
     FOR v_item IN
         SELECT i.id, i.account_id, i.credits, w.balance - w.held AS available,
-               i.credits = 0 OR i.account_id = ANY (v_locked) AS ready,
+               i.credits = 0 AND i.idempotency_key IS NULL OR i.account_id = ANY (v_locked) AS ready,
                w.account_id IS NOT NULL AS has_wallet,
                (SELECT 1 FROM billing_hold h WHERE h.id = i.id) IS NOT NULL AS open_already,
-               (SELECT 1 FROM billing_ledgertransaction t WHERE t.id = i.id) IS NOT NULL AS closed,
+               (SELECT 1 FROM billing_ledgertransaction t WHERE t.id = i.id) IS NOT NULL
+                   OR (SELECT 1 FROM billing_ledgertransaction t WHERE t.idempotency_key = 'reap:' || i.id) IS NOT NULL AS closed,
                i.idempotency_key IS NOT NULL AND (
                    (SELECT 1 FROM billing_hold h WHERE h.account_id = i.account_id
                         AND h.api_key_id IS NOT DISTINCT FROM i.api_key_id
@@ -327,6 +356,9 @@ BEGIN
         v_hold.lot_amounts := v_hold.lot_amounts || v_take;
         v_need := v_need - v_take;
     END LOOP;
+    IF v_need > 0 THEN
+        RAISE EXCEPTION 'lots do not cover what the wallets promise' USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
     UPDATE billing_hold SET credits = greatest(credits, p_credits), lot_ids = v_hold.lot_ids, lot_amounts = v_hold.lot_amounts,
         worst_cost_usd = greatest(worst_cost_usd, p_worst_cost_usd) WHERE id = p_id;
     RETURN 'held';
@@ -378,8 +410,11 @@ BEGIN
     END LOOP;
     charged := p_item.charge - v_rest;
     lost := v_rest;
-    UPDATE billing_wallet SET balance = balance - charged, held = held - coalesce(v_hold.credits, 0)
-        WHERE account_id = v_usage.account_id RETURNING balance INTO balance_after;
+    -- A free call does not lock its wallet, so it must not touch it either.
+    IF charged > 0 OR v_hold.credits > 0 THEN
+        UPDATE billing_wallet SET balance = balance - charged, held = held - coalesce(v_hold.credits, 0)
+            WHERE account_id = v_usage.account_id RETURNING balance INTO balance_after;
+    END IF;
 
     INSERT INTO billing_ledgertransaction (id, kind, at, account_id, reason, actor)
         VALUES (v_usage.id, 'call', p_now, v_usage.account_id, p_item.reason, '');
@@ -421,7 +456,7 @@ BEGIN
 END $$;
 
 -- Ends calls: usage row, ledger, lots, wallet, hold. Verdicts: settled, late (its hold was gone, booked all the same),
--- duplicate (booked before; answers what was booked), busy (try again), no_wallet.
+-- duplicate (booked before; answers what was booked), busy (try again), no_wallet. Raises for a charge that is no amount.
 CREATE FUNCTION ledger_calls_settle(p_items json, p_now timestamptz, p_wait boolean)
 RETURNS TABLE (request_id uuid, verdict text, charged numeric, lost numeric, balance_after numeric)
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
@@ -430,6 +465,7 @@ DECLARE
     v_items ledger_call_item[] := ARRAY(SELECT json_populate_recordset(NULL::ledger_call_item, p_items));
     v_states text[];
     v_locked uuid[];
+    v_free uuid[];
     v_ids uuid[];
     v_charges numeric[];
     v_balances numeric[];
@@ -444,6 +480,16 @@ BEGIN
     v_locked := ledger_wallets_lock(
         ARRAY(SELECT DISTINCT (i.usage).account_id FROM unnest(v_items) AS i WHERE i.charge > 0 OR i.held > 0), p_now, p_wait);
 
+    -- Free calls take no wallet's lock: their holds are locked instead, so that a settle and the reaper exclude each other.
+    v_free := ARRAY(SELECT (i.usage).id FROM unnest(v_items) AS i WHERE NOT (i.charge > 0 OR i.held > 0));
+    IF v_free <> '{}' THEN
+        IF p_wait THEN
+            v_free := ARRAY(SELECT id FROM billing_hold WHERE id = ANY (v_free) ORDER BY id FOR UPDATE);
+        ELSE
+            v_free := ARRAY(SELECT id FROM billing_hold WHERE id = ANY (v_free) ORDER BY id FOR UPDATE SKIP LOCKED);
+        END IF;
+    END IF;
+
     v_states := ARRAY(
         SELECT CASE
             WHEN NOT i.reaped AND (SELECT 1 FROM billing_ledgertransaction t WHERE t.id = (i.usage).id) IS NOT NULL
@@ -452,6 +498,9 @@ BEGIN
             WHEN row_number() OVER (PARTITION BY (i.usage).id ORDER BY i.ordinality) > 1 THEN 'busy'
             WHEN (i.charge > 0 OR i.held > 0) AND NOT (i.usage).account_id = ANY (v_locked)
                 THEN CASE WHEN p_wait THEN 'no_wallet' ELSE 'busy' END
+            WHEN NOT (i.charge > 0 OR i.held > 0) AND h.id IS NOT NULL AND NOT h.id = ANY (v_free) THEN 'busy'
+            -- NaN is above every number.
+            WHEN NOT coalesce(i.charge BETWEEN 0 AND 99999999999999, false) THEN 'impossible'
             WHEN h.id IS NULL OR i.charge > h.credits THEN 'careful'
             ELSE 'simple'
         END
@@ -459,6 +508,9 @@ BEGIN
         LEFT JOIN LATERAL (SELECT id, credits FROM billing_hold b WHERE b.id = (i.usage).id LIMIT 1) h ON true
         ORDER BY i.ordinality
     );
+    IF 'impossible' = ANY (v_states) THEN
+        RAISE EXCEPTION 'a charge is not an amount of credits' USING ERRCODE = 'check_violation';
+    END IF;
 
     WITH item AS MATERIALIZED (
         SELECT (i.usage).id AS id, (i.usage).account_id AS account_id, i.charge, i.loss_usd, i.loss_kind, i.reason, i.reaped,
@@ -573,30 +625,6 @@ BEGIN
     END LOOP;
 END $$;
 
--- A purchase pays what a lost dispute left first. The wallet must be locked. Returns the balance then.
-CREATE FUNCTION ledger_debt_pay(p_lot uuid, p_now timestamptz) RETURNS numeric LANGUAGE plpgsql AS $$
-DECLARE
-    v_lot billing_lot;
-    v_wallet billing_wallet;
-    v_paid numeric;
-    v_transaction uuid := gen_random_uuid();
-BEGIN
-    SELECT * INTO STRICT v_lot FROM billing_lot WHERE id = p_lot;
-    SELECT * INTO STRICT v_wallet FROM billing_wallet WHERE account_id = v_lot.account_id;
-    v_paid := least(v_wallet.debt, v_lot.remaining - v_lot.held);
-    IF v_paid > 0 THEN
-        UPDATE billing_lot SET remaining = remaining - v_paid WHERE id = p_lot;
-        UPDATE billing_wallet SET balance = balance - v_paid, debt = debt - v_paid WHERE account_id = v_lot.account_id
-            RETURNING * INTO v_wallet;
-        INSERT INTO billing_ledgertransaction (id, kind, at, account_id, reason, actor)
-            VALUES (v_transaction, 'dispute', p_now, v_lot.account_id, 'The purchase pays the debt first.', 'system');
-        INSERT INTO billing_ledgerentry (transaction_id, ledger_account_id, unit, amount, balance_after, lot_ids, lot_amounts)
-        VALUES (v_transaction, v_lot.account_id, 'credit', -v_paid, v_wallet.balance, ARRAY[p_lot], ARRAY[v_paid]),
-               (v_transaction, ledger_debt_account(v_lot.account_id), 'credit', v_paid, NULL, NULL, NULL);
-    END IF;
-    RETURN v_wallet.balance;
-END $$;
-
 -- Takes up to `p_amount` of a lot's unheld credits out of the wallet, as `p_kind` against the operator's account `p_against`.
 -- With `p_debt` the part of `p_amount` that is not there any more becomes the customer's debt. Returns what was taken; repeating
 -- a key takes nothing and answers what was taken then.
@@ -641,7 +669,8 @@ BEGIN
 END $$;
 
 -- Puts back what `ledger_lot_take` took under `p_key`, into the same lot, and forgives the debt it left. A lot that ended
--- meanwhile ends with it. Returns what came back; repeating it brings nothing more.
+-- meanwhile ends with it; debt that a purchase paid meanwhile comes back all the same. Returns what came back; repeating it
+-- brings nothing more.
 CREATE FUNCTION ledger_lot_give_back(p_lot uuid, p_key text, p_against text, p_now timestamptz, p_reason text, p_actor text)
 RETURNS numeric LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
@@ -650,11 +679,14 @@ DECLARE
     v_taken numeric;
     v_debt numeric;
     v_forgiven numeric;
+    v_beside numeric;
+    v_beside_lot uuid := gen_random_uuid();
     v_balance numeric;
     v_transaction uuid := gen_random_uuid();
 BEGIN
     SELECT * INTO STRICT v_lot FROM billing_lot WHERE id = p_lot;
     PERFORM ledger_wallets_lock(ARRAY[v_lot.account_id], p_now, true);
+    SELECT * INTO STRICT v_lot FROM billing_lot WHERE id = p_lot;  -- it may have ended just now
     SELECT * INTO v_original FROM billing_ledgertransaction WHERE idempotency_key = p_key;
     IF NOT FOUND OR (SELECT 1 FROM billing_ledgertransaction WHERE idempotency_key = 'back:' || p_key) IS NOT NULL THEN
         RETURN 0;
@@ -664,10 +696,19 @@ BEGIN
     INTO v_taken, v_debt
     FROM billing_ledgerentry e JOIN billing_ledgeraccount a ON a.id = e.ledger_account_id
     WHERE e.transaction_id = v_original.id;
-    -- Debt that a purchase paid meanwhile comes back as credits of the lot.
     SELECT least(v_debt, debt) INTO v_forgiven FROM billing_wallet WHERE account_id = v_lot.account_id;
+    -- What a purchase paid of the debt comes back as credits of the lot. What has no room there, or would end with a lot that
+    -- ended, becomes a lot beside it: it was bought.
+    v_beside := CASE WHEN v_lot.closed_at IS NOT NULL THEN v_debt - v_forgiven
+                     ELSE greatest(0, v_lot.remaining + v_taken + v_debt - v_forgiven - v_lot.amount) END;
     v_taken := v_taken + v_debt - v_forgiven;
-    UPDATE billing_lot SET remaining = remaining + v_taken WHERE id = p_lot;
+    UPDATE billing_lot SET remaining = remaining + v_taken - v_beside WHERE id = p_lot;
+    IF v_beside > 0 THEN
+        INSERT INTO billing_lot (id, account_id, kind, amount, remaining, held, paid_amount, paid_currency, effective_at, priority,
+                                 source, created_at, grant_key, booked_at)
+        VALUES (v_beside_lot, v_lot.account_id, 'refund', v_beside, v_beside, 0, 0, '', p_now, v_lot.priority, v_lot.source,
+                p_now, 'back:' || p_key, p_now);
+    END IF;
     UPDATE billing_wallet SET balance = balance + v_taken, debt = debt - v_forgiven WHERE account_id = v_lot.account_id
         RETURNING balance INTO v_balance;
     INSERT INTO billing_ledgertransaction (id, kind, idempotency_key, at, account_id, reason, actor)
@@ -675,7 +716,9 @@ BEGIN
     INSERT INTO billing_ledgerentry (transaction_id, ledger_account_id, unit, amount, balance_after, lot_ids, lot_amounts)
     SELECT v_transaction, e.ledger_account_id, 'credit', e.amount, e.balance_after, e.lot_ids, e.lot_amounts
     FROM (VALUES
-        (v_lot.account_id, v_taken, v_balance, ARRAY[p_lot], ARRAY[v_taken]),
+        (v_lot.account_id, v_taken, v_balance,
+         CASE WHEN v_beside > 0 THEN ARRAY[p_lot, v_beside_lot] ELSE ARRAY[p_lot] END,
+         CASE WHEN v_beside > 0 THEN ARRAY[v_taken - v_beside, v_beside] ELSE ARRAY[v_taken] END),
         (ledger_debt_account(v_lot.account_id), v_forgiven, NULL, NULL, NULL),
         (ledger_account(p_against, 'credit'), -(v_taken + v_forgiven), NULL, NULL, NULL)
     ) AS e (ledger_account_id, amount, balance_after, lot_ids, lot_amounts)
