@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
+import psycopg
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 from django.urls import Resolver404
@@ -232,6 +233,13 @@ class SlimApplication:
             answer = await view(exchange, **kwargs)
         except ApiError as error:
             answer = error_answer(error, exchange.path)
+        except psycopg.OperationalError as error:
+            # A view that calls providers settles whatever happens: only what comes before a hold ends here.
+            logger.warning("%s %s: PostgreSQL does not answer: %s", exchange.method, exchange.path, error)
+            unavailable = ApiError(
+                503, "database_unavailable", "The database does not answer at the moment.", retry_after_seconds=2
+            )
+            answer = error_answer(unavailable, exchange.path)
         except Exception:
             logger.exception("%s %s failed", exchange.method, exchange.path)
             answer = error_answer(ApiError(500, "internal_error", "Something went wrong on our side."), exchange.path)
