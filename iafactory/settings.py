@@ -258,8 +258,9 @@ CELERY_TIMEZONE = "UTC"
 CELERY_TASK_TIME_LIMIT = 300
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE = {
-    # Close holds whose process died: within 15 seconds of their expiry.
-    "reap-expired-holds": {"task": "billing.ledger.reap_holds", "schedule": 10.0, "options": {"expires": 10}},
+    # Close holds whose process died: within 15 seconds of their expiry, though a try or two fail because the worker, the broker
+    # or the database is starting again.
+    "reap-expired-holds": {"task": "billing.ledger.reap_holds", "schedule": 3.0, "options": {"expires": 6}},
     # Book lots that became effective or expired on wallets nobody used since.
     "roll-due-wallets": {"task": "billing.ledger.roll_due_wallets", "schedule": 60.0, "options": {"expires": 60}},
     # Answers kept for repeated idempotency keys live for a day.
