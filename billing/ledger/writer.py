@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -34,12 +34,16 @@ from .items import (
 logger = logging.getLogger(__name__)
 
 BATCH_LIMIT = 256
-# A wallet locked elsewhere is left to the next batch this often; then its item goes alone and waits for the lock.
-BUSY_ROUNDS = 3
-BUSY_PAUSE_SECONDS = 0.005
+RETRY_PAUSE_SECONDS = 0.005
 LOCK_TIMEOUT_MS = 5000
+# How long the patient connection waits for one locked wallet before it turns to the next.
+WALLET_TIMEOUT_MS = 100
 STATEMENT_TIMEOUT_MS = 20000
+# A server that says nothing at all, not even that the statement took too long, is taken for gone.
+SILENCE_SECONDS = 25
 RECONNECT_PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+# Another transaction inserted the same key first; once it has committed the functions see it and answer so.
+CLASH_RETRIES = 3
 
 # Somebody else's lock or clash: nothing was written, the same batch may simply be sent again.
 _TRANSIENT = (
@@ -62,18 +66,45 @@ class LedgerRejected(Exception):
 
 
 class _Waiting(Generic[Item, Verdict]):
-    __slots__ = ("future", "item", "rounds")
+    __slots__ = ("future", "item")
 
     def __init__(self, item: Item, future: asyncio.Future[Verdict]) -> None:
         self.item: Item = item
         self.future: asyncio.Future[Verdict] = future
-        self.rounds = 0
+
+
+class _Lane:
+    """A connection that outlives its losses: opened when first needed, again after each loss."""
+
+    def __init__(self, name: str, *, lock_timeout_ms: int) -> None:
+        self._name = name
+        self._lock_timeout_ms = lock_timeout_ms
+        self._connection: psycopg.AsyncConnection[Any] | None = None
+
+    async def execute(self, sql: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """Run one statement in a transaction of its own. Raises psycopg's errors, `OSError` when the server is silent."""
+        async with asyncio.timeout(SILENCE_SECONDS):
+            if self._connection is None:
+                self._connection = await database.connect(application_name=f"iafactory-{self._name}")
+                await self._connection.execute(f"SET lock_timeout = {self._lock_timeout_ms}")
+                await self._connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
+            cursor = await self._connection.execute(sql, parameters)
+            return await cursor.fetchall()
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                await connection.close()
 
 
 class GroupCommit(Generic[Item, Verdict]):
-    """A queue and the one connection that empties it.
+    """A queue and the connection that empties it.
 
-    `on_unclaimed` is called with the verdict of an item whose waiter is gone.
+    That connection never waits for a wallet. Items whose wallet somebody else has locked go to a second, patient one, wallet
+    by wallet and in their order, so that neither a slow renewal nor a hot wallet stalls the others.
+    `on_unclaimed` is called with the verdict of an item whose waiter is gone; with it, an item whose waiter left before it was
+    sent is forgotten.
     """
 
     def __init__(
@@ -92,48 +123,58 @@ class GroupCommit(Generic[Item, Verdict]):
         self._on_unclaimed: Callable[[Item, Verdict], None] | None = on_unclaimed
         self._queue: deque[_Waiting[Item, Verdict]] = deque()
         self._wake = asyncio.Event()
-        self._parked = 0
+        self._blocked: dict[UUID, deque[_Waiting[Item, Verdict]]] = {}
+        self._blocked_wake = asyncio.Event()
+        self._quick = _Lane(name, lock_timeout_ms=LOCK_TIMEOUT_MS)
+        self._patient = _Lane(f"{name}-patient", lock_timeout_ms=WALLET_TIMEOUT_MS)
         self._stopping = False
-        self._task: asyncio.Task[None] | None = None
-        self._connection: psycopg.AsyncConnection[Any] | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     def start(self) -> None:
         """Begin to empty the queue; call it inside the event loop."""
-        self._task = asyncio.create_task(self._run(), name=f"ledger-{self.name}")
+        quick = asyncio.create_task(self._run(), name=f"ledger-{self.name}")
+        patient = asyncio.create_task(self._run_blocked(quick), name=f"ledger-{self.name}-patient")
+        self._tasks = (quick, patient)
 
     async def stop(self, *, timeout_seconds: float = 5) -> None:
         """Write what is queued, then close. What PostgreSQL does not take in time is given up and logged."""
         self._stopping = True
         self._wake.set()
-        if self._task is not None:
-            try:
-                await asyncio.wait_for(self._task, timeout_seconds)
-            except TimeoutError:
-                logger.error("%s: gave up %d queued items at shutdown", self.name, len(self._queue))
-        for waiting in self._queue:
+        self._blocked_wake.set()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=timeout_seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        left = [*self._queue, *(waiting for queue in self._blocked.values() for waiting in queue)]
+        if left:
+            logger.error("%s: gave up %d queued items at shutdown", self.name, len(left))
+        for waiting in left:
             self._fail(waiting, LedgerUnavailable("stopped"))
         self._queue.clear()
-        await self._disconnect()
+        self._blocked.clear()
+        await self._quick.close()
+        await self._patient.close()
 
     @property
     def depth(self) -> int:
         """Items waiting for a batch."""
-        return len(self._queue)
+        return len(self._queue) + sum(map(len, self._blocked.values()))
 
     @property
     def full(self) -> bool:
         """Whether new items are refused."""
-        return len(self._queue) >= self._queue_limit
+        return self.depth >= self._queue_limit
 
     def submit(self, item: Item, *, force: bool = False) -> asyncio.Future[Verdict]:
         """Queue `item`; the future brings its verdict once committed, or `LedgerRejected`.
 
         Raises `LedgerUnavailable` when the queue is full, except with `force`: a call that happened must be booked.
         """
-        if self._stopping or self._task is None:
+        if self._stopping or not self._tasks:
             raise LedgerUnavailable("the ledger writer is not running")
-        if self.full and not force:
-            raise LedgerUnavailable(f"{len(self._queue)} items are waiting already")
+        if not force and self.full:
+            raise LedgerUnavailable(f"{self.depth} items are waiting already")
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(item, future))
         self._wake.set()
@@ -142,87 +183,111 @@ class GroupCommit(Generic[Item, Verdict]):
     async def _run(self) -> None:
         while True:
             if not self._queue:
-                if self._stopping and not self._parked:
+                if self._stopping:
                     return
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_LIMIT))]
-            patient = [waiting for waiting in batch if waiting.rounds >= BUSY_ROUNDS]
-            await self._commit([waiting for waiting in batch if waiting.rounds < BUSY_ROUNDS], wait=False)
-            for waiting in patient:
-                await self._commit([waiting], wait=True)
+            batch = self._take(self._queue)
+            if batch:
+                await self._commit(batch, self._quick)
 
-    async def _commit(self, batch: Sequence[_Waiting[Item, Verdict]], *, wait: bool) -> None:
-        """Send `batch` until PostgreSQL has taken or refused each of its items."""
-        failures = 0
-        while batch:
+    async def _run_blocked(self, quick: asyncio.Task[None]) -> None:
+        # The other one may still find locked wallets in the queue it empties at the end.
+        quick.add_done_callback(lambda _: self._blocked_wake.set())
+        while True:
+            if not self._blocked:
+                if quick.done():
+                    return
+                self._blocked_wake.clear()
+                await self._blocked_wake.wait()
+                continue
+            account_id, queue = next(iter(self._blocked.items()))
+            batch = self._take(queue)
+            if batch:
+                queue.extendleft(reversed(await self._commit(batch, self._patient)))
+            # To the end of the row, so that a wallet locked for long costs the next ones one wait and no more.
+            del self._blocked[account_id]
+            if queue:
+                self._blocked[account_id] = queue
+
+    def _take(self, queue: deque[_Waiting[Item, Verdict]]) -> list[_Waiting[Item, Verdict]]:
+        batch: list[_Waiting[Item, Verdict]] = []
+        while queue and len(batch) < BATCH_LIMIT:
+            waiting = queue.popleft()
+            if self._on_unclaimed is not None and waiting.future.done():
+                continue
+            blocked = self._blocked.get(_account_id(waiting.item)) if queue is self._queue else None
+            if blocked is not None and _needs_wallet(waiting.item):
+                blocked.append(waiting)
+            else:
+                batch.append(waiting)
+        return batch
+
+    async def _commit(self, batch: list[_Waiting[Item, Verdict]], lane: _Lane) -> list[_Waiting[Item, Verdict]]:
+        """Send `batch` until PostgreSQL has taken or refused each of its items; returns those whose wallet stayed locked."""
+        failures = clashes = 0
+        while True:
             try:
-                rows = await self._send([waiting.item for waiting in batch], wait=wait)
+                parameters = (encode_items([waiting.item for waiting in batch]).decode(), clock.now(), lane is self._patient)
+                rows = await lane.execute(self._sql, parameters)
+                return self._hand_out(batch, rows, lane)
+            except asyncio.CancelledError:
+                for waiting in batch:
+                    self._fail(waiting, LedgerUnavailable("stopped; what was sent last may be booked or not"))
+                raise
             except _TRANSIENT as error:
+                if lane is self._patient and isinstance(error, errors.LockNotAvailable):
+                    return batch
                 logger.info("%s: batch of %d sent again after %s", self.name, len(batch), type(error).__name__)
-                await asyncio.sleep(BUSY_PAUSE_SECONDS)
+                await asyncio.sleep(RETRY_PAUSE_SECONDS)
             except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
-                await self._disconnect()
+                await lane.close()
                 if self._stopping and failures >= len(RECONNECT_PAUSES_SECONDS):
                     for waiting in batch:
                         self._fail(waiting, LedgerUnavailable("PostgreSQL does not answer"))
-                    return
+                    return []
                 pause = RECONNECT_PAUSES_SECONDS[min(failures, len(RECONNECT_PAUSES_SECONDS) - 1)]
                 failures += 1
                 logger.warning("%s: connection lost (%s), next try in %.2f s", self.name, type(error).__name__, pause)
                 await asyncio.sleep(pause)
             except Exception as error:
-                if len(batch) > 1:
+                if isinstance(error, errors.UniqueViolation) and clashes < CLASH_RETRIES:
+                    clashes += 1
+                    await asyncio.sleep(RETRY_PAUSE_SECONDS)
+                elif len(batch) > 1:
                     # One of them is bad: halves, until it stands alone.
                     middle = len(batch) // 2
-                    await self._commit(batch[:middle], wait=wait)
-                    batch = batch[middle:]
+                    locked = await self._commit(batch[:middle], lane)
+                    return locked + await self._commit(batch[middle:], lane)
                 else:
                     logger.exception("%s: item refused", self.name)
                     self._fail(batch[0], LedgerRejected(str(error)))
-                    return
-            else:
-                self._hand_out(batch, rows)
-                return
+                    return []
 
-    async def _send(self, items: list[Item], *, wait: bool) -> list[tuple[Any, ...]]:
-        if self._connection is None:
-            self._connection = await database.connect(application_name=f"iafactory-{self.name}")
-            await self._connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
-            await self._connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
-        cursor = await self._connection.execute(self._sql, (encode_items(items).decode(), clock.now(), wait))
-        return await cursor.fetchall()
-
-    async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(Exception):
-                await connection.close()
-
-    def _hand_out(self, batch: Sequence[_Waiting[Item, Verdict]], rows: list[tuple[Any, ...]]) -> None:
-        verdicts = {}
+    def _hand_out(
+        self, batch: list[_Waiting[Item, Verdict]], rows: list[tuple[Any, ...]], lane: _Lane
+    ) -> list[_Waiting[Item, Verdict]]:
+        # A batch may carry one request twice; the function answers the first of them first.
+        verdicts: dict[UUID, deque[Verdict]] = {}
         for row in rows:
-            verdicts[row[0]] = self._verdict(*row)
-        busy = []
+            verdicts.setdefault(row[0], deque()).append(self._verdict(*row))
+        locked = []
         for waiting in batch:
-            verdict = verdicts[_request_id(waiting.item)]
+            verdict = verdicts[_request_id(waiting.item)].popleft()
             if verdict.verdict == "busy":
-                waiting.rounds += 1
-                busy.append(waiting)
-            elif waiting.future.done():
-                if self._on_unclaimed is not None:
-                    self._on_unclaimed(waiting.item, verdict)
-            else:
+                locked.append(waiting)
+            elif not waiting.future.done():
                 waiting.future.set_result(verdict)
-        if busy:
-            self._parked += len(busy)
-            asyncio.get_running_loop().call_later(BUSY_PAUSE_SECONDS, self._requeue, busy)
-
-    def _requeue(self, busy: list[_Waiting[Item, Verdict]]) -> None:
-        self._parked -= len(busy)
-        self._queue.extendleft(reversed(busy))
-        self._wake.set()
+            elif self._on_unclaimed is not None:
+                self._on_unclaimed(waiting.item, verdict)
+        if lane is self._patient:
+            return locked
+        for waiting in locked:
+            self._blocked.setdefault(_account_id(waiting.item), deque()).append(waiting)
+        if locked:
+            self._blocked_wake.set()
+        return []
 
     def _fail(self, waiting: _Waiting[Item, Verdict], error: Exception) -> None:
         if not waiting.future.done():
@@ -231,6 +296,17 @@ class GroupCommit(Generic[Item, Verdict]):
 
 def _request_id(item: HoldItem | CallItem) -> UUID:
     return item.id if isinstance(item, HoldItem) else item.usage.id
+
+
+def _account_id(item: HoldItem | CallItem) -> UUID:
+    return item.account_id if isinstance(item, HoldItem) else item.usage.account_id
+
+
+def _needs_wallet(item: HoldItem | CallItem) -> bool:
+    """Whether the SQL function locks the wallet for this item."""
+    if isinstance(item, HoldItem):
+        return item.credits > 0 or item.idempotency_key is not None
+    return item.charge > 0 or item.held > 0
 
 
 class LedgerWriter:
@@ -267,10 +343,16 @@ class LedgerWriter:
         # A settle must follow each hold: refuse early when settles pile up.
         if self._calls.full:
             raise LedgerUnavailable("settles are piling up")
+        future = self._holds.submit(item)
         try:
-            return await asyncio.wait_for(self._holds.submit(item), timeout_seconds)
-        except TimeoutError:
-            raise LedgerUnavailable("PostgreSQL did not answer in time") from None
+            return await asyncio.wait_for(future, timeout_seconds)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            # The verdict may have come in the very instant in which the waiter left.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._give_back(item, future.result())
+            if isinstance(error, TimeoutError):
+                raise LedgerUnavailable("PostgreSQL did not answer in time") from None
+            raise
 
     async def hold_extend(self, *, request_id: UUID, credits: Decimal, worst_cost_usd: Decimal, timeout_seconds: float) -> str:
         """Raise an open hold; `held`, `insufficient` or `gone`. On a connection of its own: rare, and waits for the lock."""
