@@ -373,7 +373,7 @@ BEGIN
 END $$;
 
 -- Settles one call whose hold is missing or too small: pinned parts first, then whatever is free, the rest is the operator's
--- loss. The wallet must be locked.
+-- loss. The wallet must be locked. No row: somebody else has just booked it, which only a free call without a hold can meet.
 CREATE FUNCTION ledger_call_settle_carefully(p_item ledger_call_item, p_now timestamptz)
 RETURNS TABLE (charged numeric, lost numeric, balance_after numeric) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
@@ -386,6 +386,11 @@ DECLARE
     v_lot_amounts numeric[] := '{}';
     v_reaped_usd numeric;
 BEGIN
+    INSERT INTO billing_ledgertransaction (id, kind, at, account_id, reason, actor)
+        VALUES (v_usage.id, 'call', p_now, v_usage.account_id, p_item.reason, '') ON CONFLICT (id) DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
     DELETE FROM billing_hold WHERE id = v_usage.id RETURNING * INTO v_hold;
     FOR v_part IN SELECT * FROM unnest(v_hold.lot_ids, v_hold.lot_amounts) AS p (lot_id, amount) LOOP
         v_take := least(v_rest, v_part.amount);
@@ -416,8 +421,6 @@ BEGIN
             WHERE account_id = v_usage.account_id RETURNING balance INTO balance_after;
     END IF;
 
-    INSERT INTO billing_ledgertransaction (id, kind, at, account_id, reason, actor)
-        VALUES (v_usage.id, 'call', p_now, v_usage.account_id, p_item.reason, '');
     IF p_item.charge > 0 THEN
         INSERT INTO billing_ledgerentry
             (transaction_id, ledger_account_id, unit, amount, balance_after, lot_ids, lot_amounts)
@@ -609,6 +612,11 @@ BEGIN
             FROM ledger_call_settle_carefully(
                 (v_item.held, v_item.charge, v_item.loss_usd, v_item.loss_kind, v_item.reason, v_item.reaped, v_item.usage,
                  v_item.answer)::ledger_call_item, p_now) s;
+            IF charged IS NULL THEN
+                verdict := 'duplicate';
+                charged := 0;
+                lost := 0;
+            END IF;
             FOR v_lot IN
                 SELECT l.id FROM billing_lot l
                 WHERE l.account_id = (v_item.usage).account_id AND l.closed_at IS NOT NULL AND l.remaining > l.held
