@@ -6,12 +6,27 @@ from django.urls import URLPattern, path
 
 from .accounts import api as accounts
 from .accounts import pages
+from .ledger import api as credits
+from .ledger import usage_api as usage
+from .plans import api as plans
+from .subscriptions.models import Subscription
 from .subscriptions.onboarding_api import RegisterView
+from .subscriptions.selectors import subscription_live
+from .subscriptions.services import _period_credits_grant
 
 
-def api_path(route: str, view: Any, name: str) -> list[URLPattern]:
-    """`route` and `route/` for one API view; the schema shows the first."""
-    return [path(route, view.as_view(), name=name), path(f"{route}/", view.as_view(schema=None))]
+def api_path(route: str, view: Any, name: str, **wired: Any) -> list[URLPattern]:
+    """`route` and `route/` for one API view; the schema shows the first. `wired` sets attributes of the view."""
+    return [path(route, view.as_view(**wired), name=name), path(f"{route}/", view.as_view(schema=None, **wired))]
+
+
+# The ledger stands below subscriptions: what its views ask of them is wired here.
+SUBSCRIPTIONS = {"subscription_of": subscription_live}
+# A plan's credits come with payment: not while one is overdue, and not while it is paused.
+PERIOD_CREDITS = credits.PeriodCredits(
+    subscriptions=Subscription.objects.filter(state__in=(Subscription.State.TRIALING, Subscription.State.ACTIVE)),
+    grant=_period_credits_grant,
+)
 
 
 urlpatterns = [
@@ -28,6 +43,18 @@ urlpatterns = [
     *api_path("api/keys", accounts.KeysView, "keys"),
     *api_path("api/keys/<str:key_id>", accounts.KeyView, "key"),
     *api_path("api/keys/<str:key_id>/rotate", accounts.KeyRotateView, "key-rotate"),
+    *api_path("api/credits/check", credits.CheckView, "credits-check", **SUBSCRIPTIONS),
+    *api_path("api/credits/consume", credits.ConsumeView, "credits-consume", **SUBSCRIPTIONS),
+    *api_path("api/credits/hold", credits.HoldView, "credits-hold", **SUBSCRIPTIONS),
+    *api_path("api/credits/settle", credits.SettleView, "credits-settle"),
+    *api_path("api/credits/release", credits.ReleaseView, "credits-release"),
+    *api_path("api/credits/reset-monthly", credits.ResetMonthlyView, "credits-reset-monthly", period_credits=PERIOD_CREDITS),
+    *api_path("api/billing/me", usage.BillingMeView, "billing-me", **SUBSCRIPTIONS),
+    *api_path("api/billing/usage", usage.UsageView, "billing-usage"),
+    *api_path("api/billing/usage/<str:request_id>", usage.UsageExplainView, "billing-usage-explain"),
+    *api_path("api/billing/plans", plans.PlansView, "billing-plans"),
+    *api_path("api/billing/packs", plans.PacksView, "billing-packs"),
+    *api_path("api/billing/credit-costs", plans.CreditCostsView, "billing-credit-costs"),
     path("auth/verify-email", pages.verify_email, name="verify-email"),
     path("auth/password-reset", pages.password_reset, name="password-reset"),
 ]
