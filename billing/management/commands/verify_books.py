@@ -23,7 +23,7 @@ class Command(BaseCommand):
         if self.stdout.isatty():
             self.stdout.write("\r\x1b[K", ending="")
         state = self.style.ERROR("WRONG") if finding.differences else self.style.SUCCESS("ok")
-        self.stdout.write(f"[{number}/{NUMBER_OF_CHECKS}] {finding.check.name}: {state}")
+        self.stdout.write(f"[{number}/{NUMBER_OF_CHECKS}] {finding.check.name}: {state} ({finding.seconds:.1f} s)")
         for what, expected, found in finding.differences:
             self.stdout.write(f"    {what}: expected {expected}, found {found}")
         self._progress(number)
