@@ -1,19 +1,30 @@
 """The books, the wallets and the usage log in the console: read-only, each number linked to what made it."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from django.contrib import admin
-from django.db.models import Q, QuerySet
-from django.http import HttpRequest
+from celery import Task
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.urls import path
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
+from kombu.exceptions import OperationalError as QueueError
 
 from billing.accounts.admin import AccountSearchMixin, accounts_matching
 from billing.accounts.models import Account, ApiKey
+from billing.events.admin import operator_actor
+from billing.events.services import event_record
+from billing.plans.models import ServicePrice
 from iafactory.common import clock
 from iafactory.common.admin import (
     EMPTY,
@@ -26,6 +37,7 @@ from iafactory.common.admin import (
     link_column,
     linked_filter,
     list_link,
+    list_url,
     moment_column,
     moment_text,
     object_url,
@@ -34,11 +46,30 @@ from iafactory.common.admin import (
     text_filter,
     uuid_or_none,
 )
-from iafactory.common.money import credits_for_cost, usd_quantise
+from iafactory.common.money import credits_for_cost, credits_quantise, usd_quantise
 
-from .models import Hold, LedgerAccount, LedgerEntry, LedgerTransaction, Lot, UsageRecord, Wallet
+from .models import (
+    BooksVerification,
+    DaySeal,
+    Hold,
+    LedgerAccount,
+    LedgerEntry,
+    LedgerTransaction,
+    Lot,
+    StoredAnswer,
+    UsageRecord,
+    Wallet,
+)
+from .seals import kept_seals
+from .selectors import balance_at
+from .tasks import seal_days, verify_books
 
 MILLION = Decimal(1_000_000)
+# Accounts of the books that hold what no customer pays.
+LOSS_KINDS = (LedgerAccount.Kind.OPERATOR_LOSS, LedgerAccount.Kind.UNKNOWN_COST)
+UNCHARGED_ENDS = (UsageRecord.End.PROVIDER_ERROR, UsageRecord.End.REFUSED, UsageRecord.End.PROCESS_DIED)
+# Calls of services have their code after it.
+SERVICE_ENDPOINT = "service:"
 
 
 def links(*parts: SafeString) -> SafeString:
@@ -79,6 +110,24 @@ class DebtFilter(admin.SimpleListFilter):
         return queryset.filter(debt__gt=0) if self.value() == "owed" else queryset
 
 
+class BalanceAtForm(forms.Form):
+    """The instant at which a balance is asked, in the active time zone."""
+
+    EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+    LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+
+    at = forms.DateTimeField(
+        label=_("Balance at"),
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
+    )
+
+    def clean_at(self) -> datetime:
+        at: datetime = self.cleaned_data["at"]
+        if not self.EARLIEST <= at < self.LATEST:
+            raise forms.ValidationError(_("The year must lie between 2000 and 2199."))
+        return at
+
+
 @admin.register(Wallet)
 class WalletAdmin(AccountSearchMixin, ReadOnlyAdmin):
     """An account's credits, summed up."""
@@ -95,6 +144,34 @@ class WalletAdmin(AccountSearchMixin, ReadOnlyAdmin):
     balance_ = decimal_column("balance", _("balance"), "credits")
     held_ = decimal_column("held", _("held by open calls"))
     debt_ = decimal_column("debt", _("debt"))
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        wallet = self.get_object(request, object_id)
+        if wallet is not None and self.has_view_permission(request, wallet):
+            extra_context = {**(extra_context or {}), **self._balance_then(request, wallet)}
+        return super().change_view(request, object_id, form_url, extra_context)
+
+    def _balance_then(self, request: HttpRequest, wallet: Wallet) -> dict[str, Any]:
+        """The form that asks for a balance at an instant, and the answer once it is asked."""
+        now = clock.now()
+        zone = wallet.account.zone
+        with timezone.override(zone):
+            form = BalanceAtForm(request.GET) if "at" in request.GET else BalanceAtForm(initial={"at": now})
+            context: dict[str, Any] = {"balance_form": form, "balance_field": str(form["at"]), "balance_zone": zone.key}
+            if form.is_bound and form.is_valid():
+                at = form.cleaned_data["at"]
+                context |= {
+                    "balance_then": balance_at(wallet.pk, at, now=now),
+                    "balance_local": f"{at.astimezone(zone):%Y-%m-%d %H:%M:%S}",
+                    "balance_utc": moment_text(at),
+                    "balance_lies_ahead": at > now,
+                    "balance_entries": list_url(
+                        "billing.ledgerentry", ledger_account__id__exact=wallet.pk, transaction__at__lte=at.astimezone(UTC)
+                    ),
+                }
+        return context
 
     @admin.display(description=_("available"))
     def available_(self, wallet: Wallet) -> SafeString:
@@ -225,7 +302,7 @@ class OverdueFilter(admin.SimpleListFilter):
 class HoldAdmin(AccountSearchMixin, ReadOnlyAdmin):
     """Calls in flight. A row leaves when its call ends."""
 
-    list_display = ("opened", "account_link", "model", "provider", "credits_", "cost_", "expires", "overdue", "endpoint")
+    list_display = ("opened", "account_link", "model", "provider", "credits_", "cost_", "expires", "ending", "endpoint")
     list_filter = (
         OverdueFilter,
         linked_filter("account", Account, _("account")),
@@ -239,7 +316,7 @@ class HoldAdmin(AccountSearchMixin, ReadOnlyAdmin):
     fieldsets = (
         (None, {"fields": ("id", "account_link", "api_key_link", "endpoint", "provider", "model", "explore")}),
         (_("Worst case"), {"fields": ("credits_", "cost_", "pinned")}),
-        (_("Life, UTC"), {"fields": ("opened_at", "expires_at", "overdue")}),
+        (_("Life, UTC"), {"fields": ("opened_at", "expires_at", "how_it_ends")}),
         (_("Speed limits and repetition"), {"fields": ("quota_block", "idempotency_key", "body_hash")}),
     )
     readonly_fields = (
@@ -248,7 +325,7 @@ class HoldAdmin(AccountSearchMixin, ReadOnlyAdmin):
         "credits_",
         "cost_",
         "pinned",
-        "overdue",
+        "how_it_ends",
         "quota_block",
         "explore",
     )
@@ -260,9 +337,36 @@ class HoldAdmin(AccountSearchMixin, ReadOnlyAdmin):
     credits_ = decimal_column("credits", _("credits held"))
     cost_ = decimal_column("worst_cost_usd", _("worst provider cost"), "USD")
 
-    @admin.display(description=_("overdue"), boolean=True)
-    def overdue(self, hold: Hold) -> bool:
-        return hold.expires_at <= clock.now()
+    @admin.display(description=_("ends as"), ordering="expires_at")
+    def ending(self, hold: Hold) -> SafeString:
+        overdue = hold.expires_at <= clock.now()
+        state, text = ("overdue", _("past expiry")) if overdue else ("running", _("running"))
+        return format_html(
+            '<a class="state state-{}" href="{}">{}</a>', state, list_url("billing.usagerecord", q=hold.pk), text
+        )
+
+    @admin.display(description=_("how it ends"))
+    def how_it_ends(self, hold: Hold) -> SafeString:
+        late = clock.now() - hold.expires_at
+        if late < timedelta(0):
+            told = format_html("{}", _("Running: the call settles it. Past its expiry it is closed as below."))
+        else:
+            since = _("Past expiry for %s.") % str(late).split(".")[0]
+            told = format_html('<span class="state state-overdue">{}</span>', since)
+        rule = _(
+            "A hold whose process died is closed within seconds of its expiry: the customer pays nothing, the worst provider "
+            "cost is booked as unknown. A result that arrives later is booked all the same and takes the unknown cost back."
+        )
+        return format_html(
+            '{}<p class="help">{}</p>{}',
+            told,
+            rule,
+            links(
+                list_link("billing.usagerecord", _("The call, once it has ended"), q=hold.pk),
+                list_link("billing.ledgertransaction", _("Its transactions"), q=hold.pk),
+                list_link("billing.usagerecord", _("Calls that ended this way"), end__exact="process_died"),
+            ),
+        )
 
     @admin.display(description=_("pinned lots"))
     def pinned(self, hold: Hold) -> SafeString:
@@ -349,8 +453,8 @@ class LedgerTransactionAdmin(AccountSearchMixin, ReadOnlyAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        # A grant books its key with a prefix, and so does the reaper the request id.
-        keys = [term, f"grant:{term}", f"reap:{term}", f"lot-effective:{term}"]
+        # A grant books its key with a prefix, so does the reaper the request id, and what gives back the key of the taking.
+        keys = [term, f"grant:{term}", f"reap:{term}", f"lot-effective:{term}", f"back:{term}"]
         wanted = Q(idempotency_key__in=keys)
         wanted |= Q(account__in=list(accounts_matching(term).values_list("pk", flat=True)[:200]))
         if (identifier := uuid_or_none(term)) is not None:
@@ -442,6 +546,17 @@ def token_lines(usage: UsageRecord) -> Iterator[tuple[Any, int, Decimal | None]]
         yield _("output, reasoning"), apart, reasoning_price
 
 
+def _is_service(usage: UsageRecord) -> bool:
+    """Whether another service charged this, at a fixed price."""
+    return usage.endpoint.startswith(SERVICE_ENDPOINT)
+
+
+def _tariff(usage: UsageRecord) -> tuple[Decimal | None, Decimal | None, bool]:
+    """Margin, USD a credit and whether credits are whole, as the price snapshot has them."""
+    whole = usage.price.get("rounding") == "whole" or usage.price.get("whole") is True
+    return _decimal(usage.price, "margin_multiplier", "margin"), _decimal(usage.price, "usd_per_credit"), whole
+
+
 @admin.register(UsageRecord)
 class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
     """How each call ended, and how its price came about."""
@@ -463,24 +578,37 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
     list_select_related = ("account",)
     search_help_text = _("Request id; or what finds an account: name, e-mail, its id, a key's id or beginning.")
     fieldsets = (
-        (None, {"fields": ("id", "account_link", "api_key_link", "how_it_ended", "explore")}),
+        (None, {"fields": ("id", "account_link", "api_key_link", "how_it_ended", "repetitions", "explore")}),
         (_("Where it ran"), {"fields": ("route", "requested_model", "endpoint", "plan", "flags", "timing")}),
-        (_("From tokens to credits"), {"fields": ("token_table", "price_steps", "provider_cost")}),
-        (_("From credits to lots"), {"fields": ("charge", "lots_debited", "books")}),
+        (_("From tokens to credits"), {"fields": ("price_version", "token_table", "terms", "price_steps", "provider_cost")}),
+        (_("From credits to lots"), {"fields": ("charge", "lots_debited", "balance_change", "borne_by_us", "books")}),
         (_("Snapshot of prices"), {"classes": ("collapse",), "fields": ("price_block",)}),
+    )
+    service_fieldsets = (
+        (None, {"fields": ("id", "account_link", "api_key_link", "how_it_ended", "explore")}),
+        (_("Which service"), {"fields": ("service", "plan", "timing")}),
+        (_("From units to credits"), {"fields": ("service_steps",)}),
+        *fieldsets[3:],
     )
     readonly_fields = (
         "account_link",
         "api_key_link",
         "how_it_ended",
+        "repetitions",
         "route",
         "flags",
         "timing",
+        "price_version",
         "token_table",
+        "terms",
         "price_steps",
         "provider_cost",
+        "service",
+        "service_steps",
         "charge",
         "lots_debited",
+        "balance_change",
+        "borne_by_us",
         "books",
         "price_block",
         "explore",
@@ -492,9 +620,12 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
     cost_ = decimal_column("cost_usd", _("cost, USD"))
     started = moment_column("started_at", _("started, UTC"))
 
+    def get_fieldsets(self, request: HttpRequest, obj: UsageRecord | None = None) -> Any:
+        return self.service_fieldsets if obj is not None and _is_service(obj) else self.fieldsets
+
     @admin.display(description=_("model"))
     def served(self, usage: UsageRecord) -> SafeString:
-        name = usage.model or usage.requested_model or EMPTY
+        name = usage.model or usage.requested_model or (usage.endpoint if _is_service(usage) else EMPTY)
         return format_html('{} <span class="quiet">{}</span>', name, usage.provider)
 
     @admin.display(description=_("tokens in → out"))
@@ -559,19 +690,79 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
         remark = _("The booked cost has parts that tokens alone do not tell: see the snapshot of prices.")
         return format_html('{}<p class="help">{}</p>', explained, remark)
 
+    @admin.display(description=_("list prices"))
+    def price_version(self, usage: UsageRecord) -> SafeString:
+        number = usage.price.get("price_id")
+        if not number:
+            return SafeString(EMPTY)
+        address = object_url("model_price", str(number))
+        text = _("Price %s of %s") % (number, usage.profile or usage.model)
+        return format_html('<a href="{}">{}</a>', address, text) if address else format_html("{}", text)
+
+    @admin.display(description=_("terms of the plan"))
+    def terms(self, usage: UsageRecord) -> SafeString:
+        margin, value, whole = _tariff(usage)
+        if margin is None or value is None:
+            return SafeString(EMPTY)
+        rounding = _("whole credits, at least 1") if whole else _("to the millionth")
+        rows = [
+            (_("margin"), f"× {decimal_text(margin)}"),
+            (_("value of a credit"), f"{decimal_text(value)} USD"),
+            (_("rounding"), rounding),
+        ]
+        return table((_("term"), _("then")), rows)
+
     @admin.display(description=_("list cost × margin ÷ value of a credit"))
-    def price_steps(self, usage: UsageRecord) -> str:
-        margin = _decimal(usage.price, "margin_multiplier", "margin")
-        value = _decimal(usage.price, "usd_per_credit")
+    def price_steps(self, usage: UsageRecord) -> SafeString:
+        margin, value, whole = _tariff(usage)
         if usage.price.get("charged") is False:
-            return str(_("Counted against the plan's quota: no credits."))
+            return format_html("{}", _("Counted against the plan's quota: no credits."))
         if not margin or not value:
-            return EMPTY
-        whole = usage.price.get("rounding") == "whole" or usage.price.get("whole") is True
+            return SafeString(EMPTY)
         credits = credits_for_cost(usage.list_cost_usd, margin_multiplier=margin, usd_per_credit=value, whole=whole)
         rounding = _("whole credits, at least 1") if whole else _("to the millionth")
         steps = f"{decimal_text(usage.list_cost_usd)} × {decimal_text(margin)} ÷ {decimal_text(value)}"
-        return f"{steps} = {decimal_text(credits)} ({rounding})"
+        return format_html("{} = {} ({}){}", steps, decimal_text(credits), rounding, self._difference(usage, credits))
+
+    @admin.display(description=_("service"))
+    def service(self, usage: UsageRecord) -> SafeString:
+        code = str(usage.price.get("service") or usage.endpoint.removeprefix(SERVICE_ENDPOINT))
+        price = ServicePrice.objects.filter(code=code).first()
+        name = change_link("billing.serviceprice", price.pk, code) if price else format_html("{}", code)
+        asked = usage.price.get("request_id")
+        return format_html("{}{}", name, format_html(", {}: <code>{}</code>", _("request id"), asked) if asked else "")
+
+    @admin.display(description=_("units × fixed price"))
+    def service_steps(self, usage: UsageRecord) -> SafeString:
+        each = _decimal(usage.price, "credits_each", "credits_per_unit")
+        units = _decimal(usage.price, "units")
+        settled = _decimal(usage.price, "settled_credits")
+        steps = []
+        credits = _decimal(usage.price, "credits")
+        if each is not None and units is not None:
+            credits = credits_quantise(units * each)
+            steps.append(f"{decimal_text(units)} × {decimal_text(each)} = {decimal_text(credits)}")
+        elif credits is not None:
+            steps.append(str(_("%s credits, as the service asked") % decimal_text(credits)))
+        if settled is not None:
+            credits = settled
+            steps.append(str(_("settled at %s") % decimal_text(settled)))
+        if credits is None:
+            return SafeString(EMPTY)
+        return format_html("{}{}", "; ".join(steps), self._difference(usage, credits))
+
+    def _difference(self, usage: UsageRecord, credits: Decimal) -> SafeString:
+        """Why `credits`, the price as computed, is not what was charged; nothing where it is."""
+        if usage.credits_charged == credits:
+            return SafeString("")
+        if usage.credits_charged + usage.credits_lost == credits:
+            why = _("the balance did not cover the rest, which is our loss")
+        elif usage.end in UNCHARGED_ENDS and not usage.credits_charged:
+            why = _("%s: no charge") % usage.get_end_display()
+        else:
+            why = _("the snapshot does not tell why")
+        charged = _("charged %s") % decimal_text(usage.credits_charged)
+        return format_html('<p class="help">{}: {}.</p>', charged, why)
 
     @admin.display(description=_("what the provider charges us"))
     def provider_cost(self, usage: UsageRecord) -> str:
@@ -595,22 +786,49 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
         return "; ".join(str(part) for part in parts)
 
     def _entries(self, usage: UsageRecord) -> list[LedgerEntry]:
-        """Entries of the call and, where the reaper closed it, of the reaper."""
-        transactions = LedgerTransaction.objects.filter(Q(pk=usage.pk) | Q(idempotency_key=f"reap:{usage.pk}"))
-        return list(
-            LedgerEntry.objects.filter(transaction__in=transactions)
-            .select_related("ledger_account", "transaction")
-            .order_by("id")
-        )
+        """Entries of the call and, where the reaper closed it, of the reaper; read once a page."""
+        known = vars(usage)
+        if "entries_read" not in known:
+            transactions = LedgerTransaction.objects.filter(Q(pk=usage.pk) | Q(idempotency_key=f"reap:{usage.pk}"))
+            known["entries_read"] = list(
+                LedgerEntry.objects.filter(transaction__in=transactions)
+                .select_related("ledger_account", "transaction")
+                .order_by("id")
+            )
+        entries: list[LedgerEntry] = known["entries_read"]
+        return entries
 
     @admin.display(description=_("lots debited"))
     def lots_debited(self, usage: UsageRecord) -> SafeString:
         for entry in self._entries(usage):
             if entry.lot_ids:
-                parts = lot_parts(entry.lot_ids, entry.lot_amounts, _("debited"))
-                balance = _("Balance after: %s credits") % decimal_text(entry.balance_after)
-                return format_html("{}<p>{}</p>", parts, balance)
+                return lot_parts(entry.lot_ids, entry.lot_amounts, _("debited"))
         return SafeString(EMPTY)
+
+    @admin.display(description=_("balance before → after"))
+    def balance_change(self, usage: UsageRecord) -> SafeString:
+        for entry in self._entries(usage):
+            if entry.balance_after is not None:
+                before = decimal_text(entry.balance_after - entry.amount)
+                return format_html(
+                    '<span class="figure">{} → {}</span> {}', before, decimal_text(entry.balance_after), _("credits")
+                )
+        return format_html("{}", _("unchanged"))
+
+    @admin.display(description=_("borne by us"))
+    def borne_by_us(self, usage: UsageRecord) -> SafeString:
+        rows = [
+            (
+                entry.ledger_account.get_kind_display(),
+                # In credits a loss lowers the account: what the customer did not pay.
+                -entry.amount if entry.unit == "credit" else entry.amount,
+                entry.unit,
+                entry.transaction.reason,
+            )
+            for entry in self._entries(usage)
+            if entry.ledger_account.kind in LOSS_KINDS
+        ]
+        return table((_("kind"), _("amount"), _("unit"), _("reason")), rows) if rows else format_html("{}", _("nothing"))
 
     @admin.display(description=_("in the books"))
     def books(self, usage: UsageRecord) -> SafeString:
@@ -635,9 +853,19 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
 
     @admin.display(description=_("prices"))
     def price_block(self, usage: UsageRecord) -> SafeString:
-        address = object_url("model_price", str(usage.price.get("price_id") or ""))
-        row = format_html('<p><a href="{}">{}</a></p>', address, _("The price row")) if address else ""
-        return format_html("{}{}", row, json_block(usage.price))
+        return json_block(usage.price)
+
+    @admin.display(description=_("repetitions"))
+    def repetitions(self, usage: UsageRecord) -> SafeString:
+        answer = StoredAnswer.objects.defer("content").filter(pk=usage.pk).first()
+        if answer is None:
+            return format_html("{}", _("No answer is kept: the call had no idempotency key, or its time is over."))
+        told = _("until %s UTC the same request is answered again with status %d and charged no more")
+        return format_html(
+            "{}: {}",
+            change_link("billing.storedanswer", answer.pk, Truncator(answer.key).chars(60)),
+            told % (moment_text(answer.expires_at), answer.status),
+        )
 
     @admin.display(description=_("see also"))
     def explore(self, usage: UsageRecord) -> SafeString:
@@ -648,3 +876,211 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
         if usage.subscription_id:
             parts.append(change_link("billing.subscription", usage.subscription_id, _("Subscription")))
         return links(*parts)
+
+
+@admin.register(StoredAnswer)
+class StoredAnswerAdmin(AccountSearchMixin, ReadOnlyAdmin):
+    """Which repetitions are answered from store. The answers themselves are never read here."""
+
+    list_display = ("short_key", "account_link", "status", "kept", "expires", "call")
+    list_filter = (linked_filter("account", Account, _("account")), "status", "expires_at")
+    list_select_related = ("account",)
+    search_uuid_fields = ("pk", "api_key_id")
+    search_exact_fields = ("key",)
+    search_help_text = _("Idempotency key, request id, API key id, account or e-mail.")
+    ordering = ("-expires_at",)
+    fields = ("key", "account_link", "api_key_link", "status", "kept", "expires", "body_hash", "call")
+    readonly_fields = fields
+
+    account_link = link_column("account", "billing.account", _("account"))
+    api_key_link = link_column("api_key", "billing.apikey", _("API key"))
+    expires = moment_column("expires_at", _("expires, UTC"))
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[StoredAnswer]:
+        kept = ExpressionWrapper(Q(content__isnull=False), output_field=BooleanField())
+        return super().get_queryset(request).defer("content", "headers").annotate(is_kept=kept)
+
+    @admin.display(description=_("key"), ordering="key")
+    def short_key(self, answer: StoredAnswer) -> str:
+        return Truncator(answer.key).chars(40)
+
+    @admin.display(description=_("answer"))
+    def kept(self, answer: StoredAnswer) -> Any:
+        return _("kept, encrypted") if answer.is_kept else _("too large to keep")  # type: ignore[attr-defined]
+
+    @admin.display(description=_("call"))
+    def call(self, answer: StoredAnswer) -> SafeString:
+        return list_link("billing.usagerecord", f"…{str(answer.pk)[-12:]}", q=answer.pk)
+
+
+class AskedWorkMixin:
+    """A list with a button that asks a worker for a task. Whoever may add a row may press it."""
+
+    asked_task: Task
+    asked_event: str
+    asked_label: Any
+    asked_answer: Any
+
+    def get_urls(self) -> list[Any]:
+        name = f"{self.opts.app_label}_{self.opts.model_name}_ask"  # type: ignore[attr-defined]
+        view = self.admin_site.admin_view(self.ask_view)  # type: ignore[attr-defined]
+        return [path("ask/", view, name=name), *super().get_urls()]  # type: ignore[misc]
+
+    def may_ask(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(f"{self.opts.app_label}.add_{self.opts.model_name}")  # type: ignore[attr-defined]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        label = self.asked_label if self.may_ask(request) else None
+        return super().changelist_view(request, {**(extra_context or {}), "asked_label": label})  # type: ignore[misc,no-any-return]
+
+    def ask_view(self, request: HttpRequest) -> HttpResponse:
+        """Queue the task, tell who asked for it, and go back to the list."""
+        if not self.may_ask(request):
+            raise PermissionDenied
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        try:
+            with transaction.atomic():
+                event_record(kind=self.asked_event, object_type="books", object_id="", actor=operator_actor(request))
+                self.asked_task.apply_async(retry=False)
+        except QueueError:
+            text = _("The queue of tasks cannot be reached; nothing was asked. The nightly run is not affected.")
+            messages.error(request, text)
+        else:
+            messages.success(request, self.asked_answer)
+        return HttpResponseRedirect(list_url(self.opts.label_lower))  # type: ignore[attr-defined]
+
+
+@admin.register(DaySeal)
+class DaySealAdmin(AskedWorkMixin, ReadOnlyAdmin):
+    """Closed days of the books, each chained to the day before."""
+
+    list_display = ("day", "transactions_", "entries_", "short_content", "short_seal", "sealed")
+    list_filter = ("day",)
+    search_fields = ("seal__startswith", "content_hash__startswith")
+    search_help_text = _("Beginning of a seal or of a content hash.")
+    fields = ("day", "transactions_", "entries_", "content_hash", "previous", "seal", "outside", "sealed", "explore")
+    readonly_fields = fields
+    change_list_template = "admin/ask_list.html"
+    asked_task = seal_days
+    asked_event = "books.sealing_asked"
+    asked_label = _("Seal closed days now")
+    asked_answer = _("Asked a worker to seal the closed days; new seals appear here. The day that runs stays open.")
+
+    sealed = moment_column("sealed_at", _("sealed, UTC"))
+
+    @admin.display(description=_("transactions"), ordering="transactions")
+    def transactions_(self, seal: DaySeal) -> SafeString:
+        return format_html('<span class="figure">{}</span>', f"{seal.transactions:,}")
+
+    @admin.display(description=_("entries"), ordering="entries")
+    def entries_(self, seal: DaySeal) -> SafeString:
+        return format_html('<span class="figure">{}</span>', f"{seal.entries:,}")
+
+    @admin.display(description=_("content"))
+    def short_content(self, seal: DaySeal) -> SafeString:
+        return format_html("<code>{}…</code>", seal.content_hash[:16])
+
+    @admin.display(description=_("seal"))
+    def short_seal(self, seal: DaySeal) -> SafeString:
+        return format_html("<code>{}…</code>", seal.seal[:16])
+
+    @admin.display(description=_("day before"))
+    def previous(self, seal: DaySeal) -> SafeString:
+        before = DaySeal.objects.filter(day=seal.day - timedelta(days=1)).first()
+        if before is None:
+            return format_html("{}", _("none: the first day"))
+        return format_html("{} <code>{}</code>", change_link("billing.dayseal", before.pk), before.seal)
+
+    @admin.display(description=_("copy outside the database"))
+    def outside(self, seal: DaySeal) -> SafeString:
+        kept = kept_seals().get(seal.day.isoformat())
+        if kept is None:
+            return format_html('<span class="state state-overdue">{}</span>', _("missing"))
+        if kept == seal.seal:
+            return format_html('<span class="state state-passed">{}</span>', _("the same"))
+        return format_html('<span class="state state-failed">{}</span> <code>{}</code>', _("another seal"), kept)
+
+    @admin.display(description=_("see also"))
+    def explore(self, seal: DaySeal) -> SafeString:
+        begin = datetime.combine(seal.day, time.min, UTC)
+        end = begin + timedelta(days=1)
+        return links(
+            list_link("billing.ledgertransaction", _("The day's transactions"), at__gte=begin, at__lt=end),
+            list_link("billing.ledgerentry", _("The day's entries"), transaction__at__gte=begin, transaction__at__lt=end),
+        )
+
+
+# What the first column of a check's differences names.
+CHECKED_OBJECTS = {
+    "every transaction sums to zero in each unit": "billing.ledgertransaction",
+    "every wallet balance is the sum of its ledger entries": "billing.wallet",
+    "every debt is what the ledger says": "billing.wallet",
+    "every wallet is the sum of its lots": "billing.wallet",
+    "every lot has left what its ledger entries left in it": "billing.lot",
+    "every wallet entry names the lots it moved, in full": "billing.ledgerentry",
+    "every balance after an entry is the sum up to it": "billing.ledgerentry",
+    "every lot holds what open holds pinned in it": "billing.lot",
+    "every hold is pinned in full": "billing.hold",
+    "every call in the usage log was charged what the ledger says": "billing.usagerecord",
+    "every call in the ledger is in the usage log": "billing.ledgertransaction",
+    "every sealed day has the rows it was sealed with, in an unbroken chain": "billing.dayseal",
+}
+
+
+def checked_link(check: str, what: str) -> SafeString:
+    """What a difference is about, linked where the check says which kind of row it names."""
+    model = CHECKED_OBJECTS.get(check)
+    if model is None or not what:
+        return format_html("{}", what)
+    # The sum of a transaction is told with its unit.
+    key, _blank, rest = what.partition(" ")
+    return format_html("{} {}", change_link(model, key), rest)
+
+
+@admin.register(BooksVerification)
+class BooksVerificationAdmin(AskedWorkMixin, ReadOnlyAdmin):
+    """Runs that recomputed the books, with what they found."""
+
+    list_display = ("started", "result", "broken", "duration")
+    list_filter = ("passed", "started_at")
+    fields = ("result", "started", "finished", "duration", "check_tables")
+    readonly_fields = fields
+    change_list_template = "admin/ask_list.html"
+    asked_task = verify_books
+    asked_event = "books.verification_asked"
+    asked_label = _("Verify now")
+    asked_answer = _("Asked a worker to verify the books; the result appears here when it is done.")
+
+    started = moment_column("started_at", _("started, UTC"))
+    finished = moment_column("finished_at", _("finished, UTC"))
+
+    @admin.display(description=_("result"), ordering="passed")
+    def result(self, run: BooksVerification) -> SafeString:
+        state, text = ("passed", _("passed")) if run.passed else ("failed", _("FAILED"))
+        return format_html('<span class="state state-{}">{}</span>', state, text)
+
+    @admin.display(description=_("checks broken"))
+    def broken(self, run: BooksVerification) -> str:
+        return str(_("%d of %d") % (sum(bool(check["differences"]) for check in run.checks), len(run.checks)))
+
+    @admin.display(description=_("took"))
+    def duration(self, run: BooksVerification) -> str:
+        seconds = (run.finished_at - run.started_at).total_seconds()
+        return f"{seconds:.1f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
+
+    @admin.display(description=_("checks, with their first differences"))
+    def check_tables(self, run: BooksVerification) -> SafeString:
+        return format_html_join("", "{}", ((self._check(check),) for check in run.checks)) or SafeString(EMPTY)
+
+    def _check(self, check: dict[str, Any]) -> SafeString:
+        name, differences = check["name"], check["differences"]
+        if not differences:
+            return format_html('<p class="check"><span class="state state-passed">{}</span> {}</p>', _("holds"), name)
+        rows = [(checked_link(name, what), expected, found) for what, expected, found in differences]
+        return format_html(
+            '<p class="check"><span class="state state-failed">{}</span> {}</p>{}',
+            _("broken"),
+            name,
+            table((_("what"), _("expected"), _("found")), rows),
+        )

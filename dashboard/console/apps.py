@@ -11,3 +11,4 @@ class ConsoleAdminConfig(AdminConfig):
     def ready(self) -> None:
         super().ready()
         import_module("dashboard.console.admin")
+        import_module("dashboard.console.lots")

@@ -6,11 +6,15 @@ from django.conf import settings
 from django.contrib import admin
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
+from django.urls import URLPattern, URLResolver, path, reverse
 from django.utils.translation import gettext_lazy as _
 
 from iafactory.common import clock
 
-from .selectors import home_events, home_figures
+from .losses import losses_page
+from .selectors import books_state, home_events, home_figures
+
+BOOKS = _("Books")
 
 
 class IAFactoryAdminSite(admin.AdminSite):
@@ -24,8 +28,21 @@ class IAFactoryAdminSite(admin.AdminSite):
     # The menu by what operators look for; a model named nowhere stays with its app.
     SECTIONS: tuple[tuple[Any, tuple[str, ...]], ...] = (
         (_("Customers"), ("billing.account", "billing.user", "billing.membership", "billing.apikey", "billing.subscription")),
-        (_("Usage and money"), ("billing.usagerecord", "billing.hold", "billing.wallet", "billing.lot")),
-        (_("Books"), ("billing.ledgertransaction", "billing.ledgerentry", "billing.ledgeraccount", "billing.event")),
+        (
+            _("Usage and money"),
+            ("billing.usagerecord", "billing.hold", "billing.storedanswer", "billing.wallet", "billing.lot"),
+        ),
+        (
+            BOOKS,
+            (
+                "billing.ledgertransaction",
+                "billing.ledgerentry",
+                "billing.ledgeraccount",
+                "billing.booksverification",
+                "billing.dayseal",
+                "billing.event",
+            ),
+        ),
         (
             _("Catalogue"),
             (
@@ -62,12 +79,29 @@ class IAFactoryAdminSite(admin.AdminSite):
             found = [unplaced.pop(label) for label in labels if label in unplaced]
             if found:
                 models = [entry for _app, entry in found]
+                if name == BOOKS and request.user.has_perm("billing.view_ledgerentry"):
+                    models.append(self._losses_entry())
                 sections.append({**found[0][0], "name": name, "app_label": f"section-{number}", "models": models})
         for app in apps:
             models = [entry for entry in app["models"] if entry["model"]._meta.label_lower in unplaced]
             if models:
                 sections.append({**app, "models": models})
         return sections
+
+    def _losses_entry(self) -> dict[str, Any]:
+        """A line of the menu for a page that is no model's list."""
+        return {
+            "model": None,
+            "name": _("Borne by us"),
+            "object_name": "Losses",
+            "perms": {"view": True},
+            "admin_url": reverse("admin:losses"),
+            "add_url": None,
+            "view_only": True,
+        }
+
+    def get_urls(self) -> list[URLPattern | URLResolver]:
+        return [path("losses/", self.admin_view(losses_page), name="losses"), *super().get_urls()]
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         return {**super().each_context(request), "simulator_url": settings.SIMULATOR_URL}
@@ -82,6 +116,8 @@ class IAFactoryAdminSite(admin.AdminSite):
         context = {
             **allowed,
             "figures": home_figures(now=now) if allowed["show_accounts"] or allowed["show_money"] else None,
+            "books": books_state() if request.user.has_perm("billing.view_booksverification") else None,
+            "may_see_losses": request.user.has_perm("billing.view_ledgerentry"),
             "events": home_events() if allowed["show_events"] else [],
             "since": now.replace(hour=0, minute=0, second=0, microsecond=0),
         }

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from decimal import Decimal
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from django import template
 
@@ -21,3 +21,9 @@ def amount(value: Decimal | None) -> str:
 def query_instant(value: datetime) -> str:
     """An instant as a list's date filter takes it."""
     return quote(str(value))
+
+
+@register.filter
+def query_with(given: dict[str, str], page: int) -> str:
+    """The query string `given`, for another page."""
+    return urlencode({**given, "page": page})

@@ -12,11 +12,13 @@ from django.test import Client
 from billing.accounts.models import Account, User
 from billing.accounts.services import api_key_create
 from billing.events.services import SYSTEM
-from billing.ledger.items import CallItem, HoldItem, UsageItem
+from billing.ledger.items import AnswerItem, CallItem, HoldItem, UsageItem
+from billing.ledger.models import BooksVerification, DaySeal
 from billing.ledger.services import call_settle, credits_grant, hold_open
 from billing.models import CatalogRecord, CreditPack, FxRate, Lot, Plan, PlanPrice, ServicePrice
 from billing.subscriptions.onboarding import customer_register
 from iafactory.common import clock
+from iafactory.common.crypto import encrypt
 from iafactory.common.ids import uuid7
 from routing.models import AiModel, Budget, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
 
@@ -98,7 +100,25 @@ def hold(account: Account, *, credits: Decimal = Decimal(2), api_key_id: UUID | 
     return item.id
 
 
-def call(account: Account, *, api_key_id: UUID | None = None) -> UUID:
+ANSWER = "the answer that stays secret"
+
+
+def answer_of(account: Account, request_id: UUID, *, content: str | None = ANSWER) -> AnswerItem:
+    """What is kept of a call under an idempotency key."""
+    return AnswerItem(
+        id=request_id,
+        account_id=account.pk,
+        api_key_id=None,
+        key=f"order-{request_id}",
+        body_hash="b" * 64,
+        status=200,
+        headers={"content-type": "application/json"},
+        content=None if content is None else encrypt(content),
+        expires_at=clock.now() + timedelta(hours=24),
+    )
+
+
+def call(account: Account, *, api_key_id: UUID | None = None, kept: bool = False) -> UUID:
     """A settled call: 1,000 tokens in, 500 out, 0.0075 USD, 1.35 credits, 0.001 USD of it ours."""
     request_id = hold(account, api_key_id=api_key_id)
     now = clock.now()
@@ -127,7 +147,14 @@ def call(account: Account, *, api_key_id: UUID | None = None) -> UUID:
         latency_ms=840,
         first_byte_ms=120,
     )
-    item = CallItem(usage=usage, held=Decimal(2), charge=Decimal("1.35"), loss_usd=Decimal("0.001"), reason="test")
+    item = CallItem(
+        usage=usage,
+        held=Decimal(2),
+        charge=Decimal("1.35"),
+        loss_usd=Decimal("0.001"),
+        reason="test",
+        answer=answer_of(account, request_id) if kept else None,
+    )
     assert call_settle(item).verdict == "settled"
     return request_id
 
@@ -151,6 +178,10 @@ def catalogue_object(number: int) -> None:
     PlanRouting.objects.create(plan=plan, strategy="split", split={"groq": 100})
     Budget.objects.create(provider=provider, daily_limit_usd=50)
     Group.objects.create(name=f"Group {number}")
+    DaySeal.objects.create(
+        day=now.date() - timedelta(days=number), transactions=1, entries=2, content_hash="c" * 64, seal="5" * 64, sealed_at=now
+    )
+    BooksVerification.objects.create(started_at=now, finished_at=now, passed=True, checks=[{"name": "x", "differences": []}])
 
 
 def customer(number: int) -> None:
@@ -158,7 +189,7 @@ def customer(number: int) -> None:
     account = customer_register(email=f"c{number}@example.com", password=PASSWORD, name=f"C {number}").account
     key, _ = api_key_create(account=account, created_by=None, name="main", actor=SYSTEM)
     grant(account, Decimal(10))
-    call(account, api_key_id=key.pk)
+    call(account, api_key_id=key.pk, kept=True)
     hold(account, api_key_id=key.pk)
 
 
