@@ -45,10 +45,12 @@ def calls_in(*roots: str) -> Iterator[tuple[str, ast.Call]]:
 
 
 def texts_of(node: ast.expr) -> set[str]:
-    """The texts an expression can be: a literal, the branches of `a if b else c`, the literals of `a or b`."""
+    """The texts an expression can be: a literal, `f"a_{b}"` as `a_{b}`, any branch of `a if b else c`, of `a or b`."""
     match node:
         case ast.Constant(value=str(text)):
             return {text}
+        case ast.JoinedStr():
+            return {ast.unparse(node)[2:-1]}
         case ast.IfExp(body=body, orelse=orelse):
             return texts_of(body) | texts_of(orelse)
         case ast.BoolOp(values=values):

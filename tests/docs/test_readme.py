@@ -27,8 +27,8 @@ def addresses_served(resolver: URLResolver, prefix: str = "/") -> Iterator[str]:
 
 
 def addresses_documented() -> dict[str, set[str]]:
-    rows = [row[0].strip("`").rpartition(" ") for row in table_rows(section("README.md", "Addresses"))]
-    return {address: set(methods.split(", ")) for methods, _, address in rows}
+    cells = " ".join(row[0] for row in table_rows(section("README.md", "Addresses")))
+    return {address: set(methods.split(", ")) for methods, address in re.findall(r"`([A-Z, ]+) (/[^`]*)`", cells)}
 
 
 def methods_of(address: str) -> set[str]:
