@@ -13,22 +13,27 @@ import aiohttp
 
 from .product import Product
 
-KINDS = ("web", "worker", "beat", "redis", "postgres stopped", "postgres crashed", "postgres crashed, then web")
 PROVIDERS = ("groq", "openai", "openrouter", "google", "deepseek", "*")
-_SERVICES = {
+# A kind of blow, and what it kills, in this order.
+KINDS = {
     "web": ("web",),
     "worker": ("worker",),
     "beat": ("beat",),
     "redis": ("redis",),
     "postgres stopped": ("postgres",),
-    "postgres crashed": ("postgres",),
     "postgres crashed, then web": ("postgres", "web"),
+    "redis, then postgres crashed": ("redis", "postgres"),
 }
+_EACH_MINUTE = (*KINDS, "web", "worker")
 # The supervisor waits 1, 2, 4 .. 30 s before it starts again what keeps dying and forgives after 30 s of health: more kills
 # than this in a row would only test its patience.
 _KILLS_IN_A_ROW = 3
 _HEALTH_SECONDS = 40.0
 _RESTART_SECONDS = 4.0
+_PATIENCE_SECONDS = 6.0
+# What the closing of holds needs, and how long after its new process exists it works again: the worker and beat load the
+# product, a worker asks a returned Redis every two seconds, PostgreSQL recovers.
+_READY_SECONDS = {"worker": 5.5, "beat": 4.0, "redis": 2.5, "postgres": 3.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,47 +45,52 @@ class Blow:
 
 
 def blows_plan(chance: random.Random, seconds: float) -> list[Blow]:
-    """A plan for `seconds` of load: every kind in turn, in random order at random instants, none while its victim restarts."""
-    least, most = (0.7, 1.6) if seconds < 30 else (2.0, 5.0) if seconds <= 90 else (4.0, 9.0)
+    """A plan for `seconds` of load: the same each minute at random instants, on nothing that still restarts."""
+    rounds = max(1, round(seconds / 60))
+    slot = (seconds - 2.0) / (rounds * len(_EACH_MINUTE))
     kills: Counter[str] = Counter()
     last: dict[str, float] = {}
 
     def ready(kind: str, at: float) -> bool:
-        for service in _SERVICES[kind]:
+        for service in KINDS[kind]:
             since = at - last.get(service, -_HEALTH_SECONDS)
             if since >= _HEALTH_SECONDS:
                 kills[service] = 0
-            if kills[service] >= _KILLS_IN_A_ROW or since < 2.0 ** kills[service] / 2 + _RESTART_SECONDS * bool(kills[service]):
+            if kills[service] >= _KILLS_IN_A_ROW or since < min(slot, _RESTART_SECONDS) + 2.0 ** (kills[service] - 1):
                 return False
         return True
 
     plan: list[Blow] = []
-    waiting: list[str] = []
-    at = chance.uniform(1.0, 2.0)
-    while at < seconds - 1.0:
-        if not waiting:
-            waiting = chance.sample(KINDS, len(KINDS))
-        kind = next((kind for kind in waiting if ready(kind, at)), None)
-        if kind is not None:
+    for round_number in range(rounds):
+        waiting = chance.sample(_EACH_MINUTE, len(_EACH_MINUTE))
+        for position in range(len(_EACH_MINUTE)):
+            at = 1.0 + slot * (round_number * len(_EACH_MINUTE) + position + chance.uniform(0.1, 0.9))
+            kind = next((kind for kind in waiting if ready(kind, at)), None)
+            if kind is None:
+                continue
             waiting.remove(kind)
             plan.append(Blow(at, kind))
-            for service in _SERVICES[kind]:
+            for service in KINDS[kind]:
                 kills[service] += 1
                 last[service] = at
-        at += chance.uniform(least, most)
     return plan
 
 
 @dataclass
 class Disruption:
-    """Carries the plan out. `kills` are (what, monotonic seconds) as they happened."""
+    """Carries the plan out.
+
+    `kills` are (what, monotonic seconds) as they happened, `restarts` the spans in which something was away that closes holds.
+    """
 
     product: Product
     chance: random.Random
     say: Callable[[str], None]
     behaviour: dict[str, Any]
     kills: list[tuple[str, float]] = field(default_factory=list)
+    restarts: list[tuple[float, float]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    _returns: set["asyncio.Task[None]"] = field(default_factory=set)
 
     async def run(self, seconds: float) -> None:
         """Returns when every blow of the plan has fallen and the simulator behaves again."""
@@ -103,10 +113,11 @@ class Disruption:
             await self._behave(session, "*", self.behaviour)
 
     async def _strike(self, kind: str) -> None:
-        for service in _SERVICES[kind]:
-            if service == "web" and kind != "web":
-                # Calls under way end meanwhile and wait for the database to be booked.
+        for position, service in enumerate(KINDS[kind]):
+            if position:
+                # Calls under way go on meanwhile: they end and wait for the database, or reserve and wait for it.
                 await asyncio.sleep(self.chance.uniform(0.1, 1.0))
+            await self._wait_for(service)
             at = time.monotonic()
             if service == "redis":
                 pid = self.product.kill_redis_with_its_data()
@@ -119,8 +130,23 @@ class Disruption:
                 continue
             how = "fast restart" if kind == "postgres stopped" else "SIGKILL, data lost" if service == "redis" else "SIGKILL"
             self.kills.append((service, at))
+            if service in _READY_SECONDS:
+                task = asyncio.create_task(self._note_return(service, at, pid))
+                self._returns.add(task)
+                task.add_done_callback(self._returns.discard)
             self.counts[f"{service}: {how}"] += 1
             self.say(f"{service}: {how} (process {pid})")
+
+    async def _wait_for(self, service: str) -> None:
+        """A restart may take longer than planned; a kill that hits nothing tries nothing."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not self.product.pid(service) and time.monotonic() < deadline:  # noqa: ASYNC110 - a process tells nobody
+            await asyncio.sleep(0.2)
+
+    async def _note_return(self, service: str, at: float, killed: int) -> None:
+        while self.product.pid(service) in (0, killed):  # noqa: ASYNC110 - a process tells nobody
+            await asyncio.sleep(0.1)
+        self.restarts.append((at, time.monotonic() + _READY_SECONDS[service]))
 
     async def _misbehave(self) -> None:
         """Errors and broken streams from one provider, or all, for a moment, again and again."""

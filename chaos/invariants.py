@@ -9,7 +9,6 @@ from typing import Any
 from django.db import connection
 
 from billing.ledger.verification import books_verify
-from ratelimit.recovery import registered_sources
 
 from .load import Customer, Seen
 from .watch import OVERDUE_SECONDS, Watch
@@ -21,19 +20,18 @@ _SETTLED_SECONDS = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One invariant: what was counted, and whom it fails for. `unchecked` says why it could not be asked."""
+    """One invariant: what was counted, and whom it fails for."""
 
     name: str
     counted: str
     offenders: tuple[str, ...] = ()
-    unchecked: str = ""
 
     @property
     def violated(self) -> bool:
-        return bool(self.offenders) and not self.unchecked
+        return bool(self.offenders)
 
     def __str__(self) -> str:
-        state = f"NOT CHECKED: {self.unchecked}" if self.unchecked else "VIOLATED" if self.offenders else "OK"
+        state = "VIOLATED" if self.violated else "OK"
         shown = "".join(f"\n      {offender}" for offender in self.offenders[:SHOWN])
         rest = len(self.offenders) - SHOWN
         return f"{self.name}: {state} ({self.counted}){shown}" + (f"\n      and {rest} more" if rest > 0 else "")
@@ -192,16 +190,34 @@ def nothing_negative(watch: Watch) -> Verdict:
     return Verdict("4  no balance was ever below zero", counted, tuple(offenders))
 
 
-def holds_closed(watch: Watch) -> Verdict:
-    """No hold outlived its expiry by more than 15 seconds, and none is open now."""
-    late = {hold: seconds for hold, seconds in watch.overdue.items() if seconds > OVERDUE_SECONDS}
-    offenders = [
-        f"{hold}: open {seconds:.1f} s after its expiry" for hold, seconds in sorted(late.items(), key=lambda x: -x[1])
-    ]
+def holds_closed(watch: Watch, restarts: Sequence[tuple[float, float]]) -> Verdict:
+    """No hold outlived its expiry by more than 15 seconds, and none is open now.
+
+    The 15 seconds include the longest restart of worker, beat, Redis or PostgreSQL since the expiry. Only when several were
+    killed in one such span does the time the others took come on top.
+    """
+    offenders = []
+    for hold, (seconds, at) in sorted(watch.overdue.items(), key=lambda item: -item[1].seconds):
+        more = _beyond_the_longest(restarts, at - seconds, at)
+        if seconds > OVERDUE_SECONDS + more:
+            offenders.append(f"{hold}: open {seconds:.1f} s after its expiry, {OVERDUE_SECONDS:.0f} + {more:.1f} s are allowed")
     offenders += [f"{hold}: still open" for (hold,) in _rows("SELECT id::text FROM billing_hold")]
-    longest = max(watch.overdue.values(), default=0.0)
+    longest = max((overdue.seconds for overdue in watch.overdue.values()), default=0.0)
     counted = f"{len(watch.overdue)} holds seen past their expiry, {longest:.1f} s at most"
     return Verdict("5  every hold is closed within 15 s of its expiry", counted, tuple(offenders))
+
+
+def _beyond_the_longest(spans: Sequence[tuple[float, float]], begin: float, end: float) -> float:
+    """Seconds between `begin` and `end` that lie in any of `spans` but the longest."""
+    inside = [(max(b, begin), min(e, end)) for b, e in spans if b < end and e > begin]
+    if not inside:
+        return 0.0
+    inside.remove(max(inside, key=lambda span: span[1] - span[0]))
+    covered, reached = 0.0, begin
+    for b, e in sorted(inside):
+        covered += max(0.0, e - max(b, reached))
+        reached = max(reached, e)
+    return covered
 
 
 def books_clean() -> Verdict:
@@ -216,7 +232,7 @@ def books_clean() -> Verdict:
 
 
 def quotas_kept(customers: Sequence[Customer], *, daily_quota: int, redis_losses: int) -> Verdict:
-    """No account on a quota plan was served above its day's quota (days in the account's zone)."""
+    """No account on a quota plan was served above its day's quota (days in the account's zone), whatever Redis forgot."""
     rows = _rows(
         """SELECT a.name, (u.started_at AT TIME ZONE a.time_zone)::date, sum(u.quota_units)
            FROM billing_usagerecord u JOIN billing_account a ON a.id = u.account_id
@@ -224,8 +240,12 @@ def quotas_kept(customers: Sequence[Customer], *, daily_quota: int, redis_losses
         [customer.account_id for customer in customers],
     )
     offenders = [f"{name} on {day}: {used} of {daily_quota}" for name, day, used in rows if used > daily_quota]
-    unchecked = ""
-    if redis_losses and not registered_sources.items():
-        unchecked = "Redis lost its data and nothing rebuilds its counters yet"
-    used = max((row[2] for row in rows), default=0)
-    return Verdict("7  no account was served above its quota", f"{used} of {daily_quota} requests", tuple(offenders), unchecked)
+    used = ", ".join(str(row[2]) for row in rows) or "none"
+    counted = f"{used} of {daily_quota} requests, {redis_losses} times Redis forgot its counters"
+    return Verdict("7  no account was served above its quota", counted, tuple(offenders))
+
+
+def no_internal_errors(seen: Sequence[Seen]) -> Verdict:
+    """An outage is refused with a reason; 500 is for faults nobody thought of."""
+    offenders = [f"{s.request_id} of {s.customer.name}: {s.code}" for s in seen if s.status == 500]
+    return Verdict("9  nobody was told of an internal error", f"{len(seen)} requests", tuple(offenders))

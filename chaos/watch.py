@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -19,8 +19,15 @@ _NEGATIVE = """
 """
 
 
+class Overdue(NamedTuple):
+    """A hold open `seconds` after its expiry, seen `at` (monotonic seconds)."""
+
+    seconds: float
+    at: float
+
+
 class Watch:
-    """Polls PostgreSQL until cancelled. `overdue` is hold id -> most seconds seen past its expiry."""
+    """Polls PostgreSQL until cancelled. `overdue` tells by hold id how it was last seen past its expiry."""
 
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
@@ -30,7 +37,7 @@ class Watch:
         self.polls = 0
         self.looked_up = 0
         self.not_booked: list[str] = []
-        self.overdue: dict[str, float] = {}
+        self.overdue: dict[str, Overdue] = {}
         self.negative: set[str] = set()
         self.open_holds = 0
         # Spans without an answering PostgreSQL, monotonic seconds.
@@ -79,7 +86,7 @@ class Watch:
         async with asyncio.timeout(5):
             cursor = await self._connection.execute(_OVERDUE, {"now": datetime.now(UTC)})
             for hold, seconds in await cursor.fetchall():
-                self.overdue[hold] = max(seconds, self.overdue.get(hold, 0.0))
+                self.overdue[hold] = Overdue(seconds, time.monotonic())
             cursor = await self._connection.execute(_NEGATIVE)
             self.negative |= {f"{account}: {balance} with {held} held" for account, balance, held in await cursor.fetchall()}
             cursor = await self._connection.execute("SELECT count(*) FROM billing_hold")
