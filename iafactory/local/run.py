@@ -107,6 +107,8 @@ def _prepare(supervisor: Supervisor, var: Path) -> dict[str, str]:
 def _programs(var: Path, host: str, port: int, simulator_port: int) -> list[Program]:
     python = sys.executable
     celery = (python, "-m", "celery", "-A", "iafactory")
+    # One worker has nobody to greet: it is back sooner, also after the broker was away.
+    alone = ("--without-gossip", "--without-mingle")
     uvicorn = (
         *(python, "-m", "uvicorn", "iafactory.asgi:application", "--host", host, "--port", str(port)),
         *("--loop", "uvloop", "--http", "httptools", "--lifespan", "on", "--timeout-graceful-shutdown", "6"),
@@ -115,7 +117,7 @@ def _programs(var: Path, host: str, port: int, simulator_port: int) -> list[Prog
     return [
         Program("simulator", _manage("simulator", "--port", str(simulator_port)), stops_last=True),
         Program("web", uvicorn),
-        Program("worker", (*celery, "worker", "-l", "info", "--concurrency", "2", "-Q", "celery")),
+        Program("worker", (*celery, "worker", "-l", "info", "--concurrency", "2", "-Q", "celery", *alone)),
         Program("beat", (*celery, "beat", "-l", "info", "-s", str(var / "celerybeat-schedule"))),
     ]
 
