@@ -92,7 +92,7 @@ def arithmetic(usage: UsageRecord) -> list[str]:
 
 
 def _by_service(usage: UsageRecord) -> bool:
-    return "service" in usage.price or "credits" in usage.price
+    return "request_id" in usage.price
 
 
 def _service_lines(usage: UsageRecord) -> list[str]:
@@ -101,7 +101,7 @@ def _service_lines(usage: UsageRecord) -> list[str]:
     if "credits_per_unit" in facts:
         total = plain(Decimal(facts["units"]) * Decimal(facts["credits_per_unit"]))
         lines.append(f"{facts['units']} × {facts['credits_per_unit']} credits ({facts['service']}) = {total} credits")
-    else:
+    elif "credits" in facts:
         lines.append(f"{facts['credits']} credits set aside by the service")
     if "settled_credits" in facts:
         lines.append(f"It came to {facts['settled_credits']} credits")

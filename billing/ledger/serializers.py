@@ -276,9 +276,10 @@ class InstantField(serializers.Field):
             if day.year not in _YEARS:
                 self.fail("invalid")
             return datetime.combine(day + timedelta(days=self.day_end), time.min, zone).astimezone(UTC)
-        if instant is not None and instant.year in _YEARS:
-            return (instant if instant.tzinfo else instant.replace(tzinfo=zone)).astimezone(UTC)
-        self.fail("invalid")
+        if instant is None or instant.year not in _YEARS:
+            self.fail("invalid")
+        assert instant is not None
+        return (instant if instant.tzinfo else instant.replace(tzinfo=zone)).astimezone(UTC)
 
     def to_representation(self, value: datetime) -> str:
         return value.isoformat()
