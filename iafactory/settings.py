@@ -31,6 +31,8 @@ VAR = Path(env.str("VAR", default=str(BASE_DIR / "var")))
 SECRET_KEY = env.str("SECRET_KEY")
 FIELD_ENCRYPTION_KEYS = env.list("FIELD_ENCRYPTION_KEYS")
 JWT_SIGNING_KEY = env.str("JWT_SIGNING_KEY")
+if PRODUCTION and min(len(SECRET_KEY), len(JWT_SIGNING_KEY), *(len(key) for key in FIELD_ENCRYPTION_KEYS or [""])) < 32:
+    raise ImproperlyConfigured("SECRET_KEY, JWT_SIGNING_KEY and FIELD_ENCRYPTION_KEYS need at least 32 characters each")
 
 # --- Addresses ---
 PUBLIC_URL = env.str("PUBLIC_URL", default="http://127.0.0.1:8000").rstrip("/")

@@ -283,7 +283,7 @@ class ChatCall:
             verdict = await self._open_hold()
         if verdict.verdict == "held":
             return
-        if verdict.verdict in ("conflict", "answered"):
+        if verdict.verdict in ("conflict", "answered", "closed"):
             # Somebody was faster since we looked; the repetition after this one finds the answer.
             raise in_flight()
         if verdict.verdict == "indebted":

@@ -1,5 +1,6 @@
 """The catalogue as the gateway sees it: all that routing decides on, read once, replaced whole when a change is announced."""
 
+import logging
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping
@@ -7,12 +8,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
+from cryptography.fernet import InvalidToken
 from django.conf import settings
 
 from iafactory.common.money import usd_to_nano
 
 from .models import AiModel, Budget, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
 from .providers.registry import registered_protocols
+
+logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 
@@ -159,11 +163,20 @@ def _address(provider: Provider, secrets: Mapping[int, str]) -> tuple[str, str, 
     return None
 
 
+def _secrets() -> dict[int, str]:
+    """The first usable secret of each provider. One that no key decrypts is left out: it must not keep the others from serving."""
+    secrets: dict[int, str] = {}
+    for credential in ProviderCredential.objects.filter(enabled=True).order_by("created_at").defer("secret"):
+        try:
+            secrets.setdefault(credential.provider_id, credential.secret)
+        except InvalidToken:
+            logger.error("credential %s cannot be decrypted with the present FIELD_ENCRYPTION_KEYS", credential.pk)
+    return secrets
+
+
 def snapshot_load() -> Snapshot:
     """Read the catalogue with the ORM; a few queries."""
-    secrets: dict[int, str] = {}
-    for credential in ProviderCredential.objects.filter(enabled=True).order_by("created_at"):
-        secrets.setdefault(credential.provider_id, credential.secret)
+    secrets = _secrets()
     prices: dict[int, list[Price]] = defaultdict(list)
     for row in ModelPrice.objects.order_by("effective_from"):
         prices[row.profile_id].append(_price(row))

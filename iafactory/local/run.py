@@ -63,6 +63,7 @@ def _run(var: Path) -> int:
     supervisor.stop_leftovers()
     require_free_port(host, port, name="PORT")
     simulator_port = _simulator_port(var, taken=port)
+    (var / "log").mkdir(mode=0o755, exist_ok=True)
     (var / "mail").mkdir(mode=0o700, exist_ok=True)
     secrets = local_secrets(var)
     facts["simulator_url"] = f"http://127.0.0.1:{simulator_port}"

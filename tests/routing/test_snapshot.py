@@ -1,0 +1,63 @@
+"""The catalogue as routing sees it."""
+
+import pytest
+from cryptography.fernet import Fernet
+from pytest_django import Settings
+
+from iafactory.common import crypto
+from routing.models import AiModel, ModelProfile, Provider, ProviderCredential
+from routing.snapshot import snapshot_load
+
+pytestmark = pytest.mark.django_db
+
+
+def provider_with_model() -> Provider:
+    provider = Provider.objects.create(slug="acme", name="Acme", protocol="openai", base_url="https://acme.example/v1")
+    model = AiModel.objects.create(name="anvil", aliases=["acme/anvil"])
+    ModelProfile.objects.create(slug="acme/anvil", provider=provider, model=model, upstream_model="anvil-1")
+    return provider
+
+
+def test_a_provider_without_credential_is_called_nowhere_but_in_the_simulator(settings: Settings) -> None:
+    provider_with_model()
+    settings.SIMULATOR_URL = ""
+    without = snapshot_load()
+    settings.SIMULATOR_URL = "http://127.0.0.1:1"
+
+    simulated = snapshot_load()
+
+    assert without.models["anvil"].routes == ()
+    assert [(route.base_url, route.simulated) for route in simulated.models["anvil"].routes] == [
+        ("http://127.0.0.1:1/acme/v1", True)
+    ]
+
+
+def test_a_credential_is_used_and_never_shown() -> None:
+    ProviderCredential.objects.create(provider=provider_with_model(), label="main", secret="sk-very-secret")
+
+    [route] = snapshot_load().models["anvil"].routes
+
+    assert (route.base_url, route.secret, route.simulated) == ("https://acme.example/v1", "sk-very-secret", False)
+    assert "sk-very-secret" not in repr(route)
+
+
+def test_a_credential_nobody_can_decrypt_does_not_stop_the_others(settings: Settings) -> None:
+    provider = provider_with_model()
+    settings.FIELD_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+    ProviderCredential.objects.create(provider=provider, label="lost", secret="sk-lost")
+    settings.FIELD_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+    ProviderCredential.objects.create(provider=provider, label="good", secret="sk-good")
+
+    [route] = snapshot_load().models["anvil"].routes
+
+    assert route.secret == "sk-good"
+    assert crypto.decrypt(crypto.encrypt("x")) == "x"
+
+
+def test_an_alias_leads_to_its_model_and_a_real_name_wins() -> None:
+    provider_with_model()
+    AiModel.objects.create(name="other", aliases=["anvil", "acme/anvil-2"])
+
+    snapshot = snapshot_load()
+
+    assert [snapshot.names.get(name) for name in ("anvil", "acme/anvil", "acme/anvil-2")] == ["anvil", "anvil", "other"]
