@@ -15,6 +15,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-versio
 help:
 	@echo "make run            the whole product on http://127.0.0.1:8000  (PORT, HOST, VAR, DATABASE_URL, REDIS_URL)"
 	@echo "make test           all tests on a real PostgreSQL and Redis     (ARGS=\"-k ledger -x\")"
+	@echo "make chaos          kill the running product's processes under load  (SECONDS=60, SEED)"
 	@echo "make check          lint, imports, secrets, types, migrations, deploy-check, schema: each is a target too"
 	@echo "make format         format the code and fix what ruff can fix"
 	@echo "make schema-update  rewrite docs/openapi.yaml"
@@ -27,6 +28,12 @@ run: $(RUN_READY)
 
 test: $(DEV_READY)
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+SECONDS ?= 60
+SEED ?=
+.PHONY: chaos
+chaos: $(RUN_READY)
+	@exec $(BIN)/python -m chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: lint imports secrets
 	@$(WITH_SERVERS) $(MAKE) --no-print-directory types migrations deploy-check schema

@@ -198,7 +198,7 @@ def holds_closed(watch: Watch, restarts: Sequence[tuple[float, float]]) -> Verdi
     """
     offenders = []
     for hold, (seconds, at) in sorted(watch.overdue.items(), key=lambda item: -item[1].seconds):
-        more = _beyond_the_longest(restarts, at - seconds, at)
+        more = beyond_the_longest(restarts, at - seconds, at)
         if seconds > OVERDUE_SECONDS + more:
             offenders.append(f"{hold}: open {seconds:.1f} s after its expiry, {OVERDUE_SECONDS:.0f} + {more:.1f} s are allowed")
     offenders += [f"{hold}: still open" for (hold,) in _rows("SELECT id::text FROM billing_hold")]
@@ -207,7 +207,7 @@ def holds_closed(watch: Watch, restarts: Sequence[tuple[float, float]]) -> Verdi
     return Verdict("5  every hold is closed within 15 s of its expiry", counted, tuple(offenders))
 
 
-def _beyond_the_longest(spans: Sequence[tuple[float, float]], begin: float, end: float) -> float:
+def beyond_the_longest(spans: Sequence[tuple[float, float]], begin: float, end: float) -> float:
     """Seconds between `begin` and `end` that lie in any of `spans` but the longest."""
     inside = [(max(b, begin), min(e, end)) for b, e in spans if b < end and e > begin]
     if not inside:
