@@ -1,5 +1,6 @@
 """The books, the wallets and the usage log in the console: read-only, each number linked to what made it."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
@@ -46,8 +47,9 @@ from iafactory.common.admin import (
     text_filter,
     uuid_or_none,
 )
-from iafactory.common.money import credits_for_cost, credits_quantise, usd_quantise
+from iafactory.common.money import credits_for_cost, usd_quantise
 
+from .explanation import arithmetic, balances_of
 from .models import (
     BooksVerification,
     DaySeal,
@@ -580,14 +582,14 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
     fieldsets = (
         (None, {"fields": ("id", "account_link", "api_key_link", "how_it_ended", "repetitions", "explore")}),
         (_("Where it ran"), {"fields": ("route", "requested_model", "endpoint", "plan", "flags", "timing")}),
-        (_("From tokens to credits"), {"fields": ("price_version", "token_table", "terms", "price_steps", "provider_cost")}),
+        (_("From tokens to credits"), {"fields": ("price_version", "token_table", "terms", "steps", "provider_cost")}),
         (_("From credits to lots"), {"fields": ("charge", "lots_debited", "balance_change", "borne_by_us", "books")}),
         (_("Snapshot of prices"), {"classes": ("collapse",), "fields": ("price_block",)}),
     )
     service_fieldsets = (
         (None, {"fields": ("id", "account_link", "api_key_link", "how_it_ended", "explore")}),
         (_("Which service"), {"fields": ("service", "plan", "timing")}),
-        (_("From units to credits"), {"fields": ("service_steps",)}),
+        (_("From units to credits"), {"fields": ("steps",)}),
         *fieldsets[3:],
     )
     readonly_fields = (
@@ -601,10 +603,9 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
         "price_version",
         "token_table",
         "terms",
-        "price_steps",
+        "steps",
         "provider_cost",
         "service",
-        "service_steps",
         "charge",
         "lots_debited",
         "balance_change",
@@ -696,7 +697,7 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
         if not number:
             return SafeString(EMPTY)
         address = object_url("model_price", str(number))
-        text = _("Price %s of %s") % (number, usage.profile or usage.model)
+        text = _("Price …%(id)s of %(profile)s") % {"id": str(number)[-8:], "profile": usage.profile or usage.model}
         return format_html('<a href="{}">{}</a>', address, text) if address else format_html("{}", text)
 
     @admin.display(description=_("terms of the plan"))
@@ -712,17 +713,28 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
         ]
         return table((_("term"), _("then")), rows)
 
-    @admin.display(description=_("list cost × margin ÷ value of a credit"))
-    def price_steps(self, usage: UsageRecord) -> SafeString:
-        margin, value, whole = _tariff(usage)
-        if usage.price.get("charged") is False:
-            return format_html("{}", _("Counted against the plan's quota: no credits."))
-        if not margin or not value:
+    @admin.display(description=_("charge, step by step"))
+    def steps(self, usage: UsageRecord) -> SafeString:
+        """The lines that the customer reads, and whether the snapshot gives what was charged."""
+        try:
+            lines = arithmetic(usage)
+        except (ArithmeticError, KeyError, TypeError):
+            # A snapshot of another time.
             return SafeString(EMPTY)
+        explained = format_html('<ul class="steps">{}</ul>', format_html_join("", "<li>{}</li>", ((line,) for line in lines)))
+        return format_html("{}{}", explained, self._unexplained(usage))
+
+    def _unexplained(self, usage: UsageRecord) -> SafeString:
+        """A remark where the price snapshot gives another charge than the one booked."""
+        margin, value, whole = _tariff(usage)
+        nothing_delivered = usage.end in UNCHARGED_ENDS and not usage.credits_charged
+        if _is_service(usage) or not margin or not value or nothing_delivered or not usage.price.get("charged"):
+            return SafeString("")
         credits = credits_for_cost(usage.list_cost_usd, margin_multiplier=margin, usd_per_credit=value, whole=whole)
-        rounding = _("whole credits, at least 1") if whole else _("to the millionth")
-        steps = f"{decimal_text(usage.list_cost_usd)} × {decimal_text(margin)} ÷ {decimal_text(value)}"
-        return format_html("{} = {} ({}){}", steps, decimal_text(credits), rounding, self._difference(usage, credits))
+        if usage.credits_charged + usage.credits_lost == credits:
+            return SafeString("")
+        remark = _("The snapshot of prices gives %s credits: it does not explain the charge.") % decimal_text(credits)
+        return format_html('<p class="state state-failed">{}</p>', remark)
 
     @admin.display(description=_("service"))
     def service(self, usage: UsageRecord) -> SafeString:
@@ -730,39 +742,7 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
         price = ServicePrice.objects.filter(code=code).first()
         name = change_link("billing.serviceprice", price.pk, code) if price else format_html("{}", code)
         asked = usage.price.get("request_id")
-        return format_html("{}{}", name, format_html(", {}: <code>{}</code>", _("request id"), asked) if asked else "")
-
-    @admin.display(description=_("units × fixed price"))
-    def service_steps(self, usage: UsageRecord) -> SafeString:
-        each = _decimal(usage.price, "credits_each", "credits_per_unit")
-        units = _decimal(usage.price, "units")
-        settled = _decimal(usage.price, "settled_credits")
-        steps = []
-        credits = _decimal(usage.price, "credits")
-        if each is not None and units is not None:
-            credits = credits_quantise(units * each)
-            steps.append(f"{decimal_text(units)} × {decimal_text(each)} = {decimal_text(credits)}")
-        elif credits is not None:
-            steps.append(str(_("%s credits, as the service asked") % decimal_text(credits)))
-        if settled is not None:
-            credits = settled
-            steps.append(str(_("settled at %s") % decimal_text(settled)))
-        if credits is None:
-            return SafeString(EMPTY)
-        return format_html("{}{}", "; ".join(steps), self._difference(usage, credits))
-
-    def _difference(self, usage: UsageRecord, credits: Decimal) -> SafeString:
-        """Why `credits`, the price as computed, is not what was charged; nothing where it is."""
-        if usage.credits_charged == credits:
-            return SafeString("")
-        if usage.credits_charged + usage.credits_lost == credits:
-            why = _("the balance did not cover the rest, which is our loss")
-        elif usage.end in UNCHARGED_ENDS and not usage.credits_charged:
-            why = _("%s: no charge") % usage.get_end_display()
-        else:
-            why = _("the snapshot does not tell why")
-        charged = _("charged %s") % decimal_text(usage.credits_charged)
-        return format_html('<p class="help">{}: {}.</p>', charged, why)
+        return format_html("{}{}", name, format_html(", {} <code>{}</code>", _("request id"), asked) if asked else "")
 
     @admin.display(description=_("what the provider charges us"))
     def provider_cost(self, usage: UsageRecord) -> str:
@@ -807,13 +787,9 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
 
     @admin.display(description=_("balance before → after"))
     def balance_change(self, usage: UsageRecord) -> SafeString:
-        for entry in self._entries(usage):
-            if entry.balance_after is not None:
-                before = decimal_text(entry.balance_after - entry.amount)
-                return format_html(
-                    '<span class="figure">{} → {}</span> {}', before, decimal_text(entry.balance_after), _("credits")
-                )
-        return format_html("{}", _("unchanged"))
+        balances = balances_of(usage)
+        before, after = decimal_text(balances.before), decimal_text(balances.after)
+        return format_html('<span class="figure">{} → {}</span> {}', before, after, _("credits"))
 
     @admin.display(description=_("borne by us"))
     def borne_by_us(self, usage: UsageRecord) -> SafeString:
@@ -1038,6 +1014,11 @@ def checked_link(check: str, what: str) -> SafeString:
     return format_html("{} {}", change_link(model, key), rest)
 
 
+def _figure(text: str) -> Decimal | str:
+    """A sum as a number, so that it reads as elsewhere; other text as it is."""
+    return Decimal(text) if re.fullmatch(r"-?\d+\.\d+", text) else text
+
+
 @admin.register(BooksVerification)
 class BooksVerificationAdmin(AskedWorkMixin, ReadOnlyAdmin):
     """Runs that recomputed the books, with what they found."""
@@ -1077,7 +1058,7 @@ class BooksVerificationAdmin(AskedWorkMixin, ReadOnlyAdmin):
         name, differences = check["name"], check["differences"]
         if not differences:
             return format_html('<p class="check"><span class="state state-passed">{}</span> {}</p>', _("holds"), name)
-        rows = [(checked_link(name, what), expected, found) for what, expected, found in differences]
+        rows = [(checked_link(name, what), _figure(expected), _figure(found)) for what, expected, found in differences]
         return format_html(
             '<p class="check"><span class="state state-failed">{}</span> {}</p>{}',
             _("broken"),

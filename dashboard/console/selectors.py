@@ -124,7 +124,7 @@ def losses_in(since: date, until: date, kind: str = "", unit: str = "") -> Query
     entries = LedgerEntry.objects.filter(
         ledger_account__kind__in=[kind] if kind else LOSS_KINDS,
         transaction__at__gte=datetime.combine(since, time.min, UTC),
-        transaction__at__lt=datetime.combine(until, time.min, UTC) + timedelta(days=1),
+        transaction__at__lte=datetime.combine(until, time.max, UTC),
     )
     return (entries.filter(unit=unit) if unit else entries).order_by("-id")
 

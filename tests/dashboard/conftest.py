@@ -31,6 +31,7 @@ PRICE = {
     "margin_multiplier": "1.8",
     "usd_per_credit": "0.01",
     "rounding": "exact",
+    "charged": True,
     "cost_factor": "1",
 }
 
@@ -118,9 +119,16 @@ def answer_of(account: Account, request_id: UUID, *, content: str | None = ANSWE
     )
 
 
-def call(account: Account, *, api_key_id: UUID | None = None, kept: bool = False) -> UUID:
+def call(
+    account: Account,
+    *,
+    api_key_id: UUID | None = None,
+    kept: bool = False,
+    price: Decimal = Decimal("1.35"),
+    request_id: UUID | None = None,
+) -> UUID:
     """A settled call: 1,000 tokens in, 500 out, 0.0075 USD, 1.35 credits, 0.001 USD of it ours."""
-    request_id = hold(account, api_key_id=api_key_id)
+    request_id = request_id or hold(account, api_key_id=api_key_id)
     now = clock.now()
     usage = UsageItem(
         id=request_id,
@@ -142,7 +150,7 @@ def call(account: Account, *, api_key_id: UUID | None = None, kept: bool = False
         list_cost_usd=Decimal("0.0075"),
         cost_usd=Decimal("0.0075"),
         credits_held=Decimal(2),
-        credits_charged=Decimal("1.35"),
+        credits_charged=price,
         price=PRICE,
         latency_ms=840,
         first_byte_ms=120,
@@ -150,12 +158,12 @@ def call(account: Account, *, api_key_id: UUID | None = None, kept: bool = False
     item = CallItem(
         usage=usage,
         held=Decimal(2),
-        charge=Decimal("1.35"),
+        charge=price,
         loss_usd=Decimal("0.001"),
         reason="test",
         answer=answer_of(account, request_id) if kept else None,
     )
-    assert call_settle(item).verdict == "settled"
+    assert call_settle(item).verdict in ("settled", "late")
     return request_id
 
 

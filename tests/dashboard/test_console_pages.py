@@ -273,7 +273,8 @@ def test_usage_page_explains_the_price(console: Client, account: Account) -> Non
     page = text_of(console.get(address(UsageRecord, "change", request_id)))
 
     assert "input 1,000 2.5 0.0025 output 500 10 0.005 sum 1,500 0.0075 list cost as booked 0.0075" in page
-    assert "0.0075 × 1.8 ÷ 0.01 = 1.35 (to the millionth)" in page
+    assert "0.0075 USD × 1.8 ÷ 0.01 USD a credit = 1.35 credits" in page
+    assert "at least 0.000001: 1.35 credits Charged: 1.35 credits" in page
     assert "0.0075 USD = 0.0075 × 1" in page
     assert "1.35 credits; held before: 2" in page
     assert "Purchase test 1.35 98.65" in page
