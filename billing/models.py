@@ -1,6 +1,6 @@
 """All models of the app, re-exported: each lives in the package that owns it."""
 
-from .accounts.models import Account, ApiKey, Membership, User
+from .accounts.models import Account, AccountLimits, ApiKey, Membership, User
 from .events.models import Event
 from .ledger.models import (
     BooksVerification,
@@ -19,6 +19,7 @@ from .subscriptions.models import Subscription
 
 __all__ = (
     "Account",
+    "AccountLimits",
     "ApiKey",
     "BooksVerification",
     "CatalogRecord",

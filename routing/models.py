@@ -231,6 +231,22 @@ class Budget(models.Model):
         return f"{self.provider or 'All providers'}: {self.daily_limit_usd.normalize():f} USD a day"
 
 
+class GatewayLimits(models.Model):
+    """Limits over all callers together: what this installation can serve. At most one row."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
+    requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    concurrent_calls = models.PositiveIntegerField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("gateway limits")
+        verbose_name_plural = _("gateway limits")
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="gatewaylimits_one_row")]
+
+    def __str__(self) -> str:
+        return "Gateway limits"
+
+
 def model_price_at(profile: ModelProfile, at: datetime) -> ModelPrice | None:
     """The list price of `profile` in force at `at`."""
     return profile.prices.filter(effective_from__lte=at).order_by("-effective_from").first()

@@ -54,6 +54,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     is_staff = models.BooleanField(_("operator"), default=False, help_text=_("May open the operator's console."))
     email_verified_at = models.DateTimeField(null=True, blank=True)
     date_joined = models.DateTimeField(default=clock.now, editable=False)
+    registered_from = models.GenericIPAddressField(null=True, blank=True, editable=False)
 
     USERNAME_FIELD = "email"
     EMAIL_FIELD = "email"
@@ -109,6 +110,9 @@ class Account(models.Model):
     )
     status = models.CharField(max_length=16, choices=Status, default=Status.ACTIVE)
     status_reason = models.CharField(max_length=200, blank=True)
+    blocked_until = models.DateTimeField(
+        null=True, blank=True, help_text=_("A block that ends by itself; empty: until an operator ends it.")
+    )
     overflow_allowed = models.BooleanField(
         default=True, help_text=_("Beyond the plan's quota, bought credits pay at pay-as-you-go prices.")
     )
@@ -152,6 +156,30 @@ class Membership(models.Model):
         return f"{self.user} ({self.role})"
 
 
+class AccountLimits(models.Model):
+    """What an operator set for one account in place of its plan's limits. Empty: the plan's."""
+
+    account = models.OneToOneField(Account, on_delete=models.CASCADE, primary_key=True, related_name="limits")
+    requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    requests_per_hour = models.PositiveIntegerField(null=True, blank=True)
+    requests_per_day = models.PositiveIntegerField(null=True, blank=True)
+    tokens_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    concurrent_calls = models.PositiveIntegerField(null=True, blank=True)
+    daily_limit = models.DecimalField(
+        max_digits=20, decimal_places=6, null=True, blank=True, help_text=_("Requests or credits a day, as the plan counts.")
+    )
+    until = models.DateTimeField(null=True, blank=True, help_text=_("When these limits end; empty: until changed."))
+    reason = models.CharField(max_length=200)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        verbose_name = _("account limits")
+        verbose_name_plural = _("account limits")
+
+    def __str__(self) -> str:
+        return str(self.account)
+
+
 class ApiKey(models.Model):
     """What a program calls with. The secret is shown once; only its SHA-256 is kept."""
 
@@ -177,6 +205,28 @@ class ApiKey(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
+    last_used_from = models.GenericIPAddressField(null=True, blank=True)
+    # Limits of this key alone, below the plan's. Empty: the plan's.
+    requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    tokens_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    concurrent_calls = models.PositiveIntegerField(null=True, blank=True)
+    daily_credits = models.DecimalField(
+        max_digits=20, decimal_places=6, null=True, blank=True, help_text=_("Credits this key may spend a day.")
+    )
+    monthly_credits = models.DecimalField(
+        max_digits=20, decimal_places=6, null=True, blank=True, help_text=_("Credits this key may spend a calendar month.")
+    )
+    # Where and for what the key works. Empty: everywhere, for everything.
+    allowed_networks = ArrayField(
+        models.CharField(max_length=43), default=list, blank=True, help_text=_("Addresses or CIDR networks.")
+    )
+    allowed_models = ArrayField(models.CharField(max_length=200), default=list, blank=True)
+    allowed_endpoints = ArrayField(
+        models.CharField(max_length=64), default=list, blank=True, help_text=_("Paths such as /v1/chat/completions.")
+    )
+    allowed_origins = ArrayField(
+        models.CharField(max_length=200), default=list, blank=True, help_text=_("Origins of browsers that may use it.")
+    )
     replaced_by = models.OneToOneField(
         "self",
         on_delete=models.SET_NULL,

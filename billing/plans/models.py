@@ -54,6 +54,10 @@ class Plan(models.Model):
         help_text=_("Per day: requests on quota plans, credits on credits plans. Empty: no limit."),
     )
     requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    requests_per_hour = models.PositiveIntegerField(null=True, blank=True)
+    requests_per_day = models.PositiveIntegerField(
+        null=True, blank=True, help_text=_("A ceiling beside the daily limit, which counts credits on credits plans.")
+    )
     tokens_per_minute = models.PositiveIntegerField(null=True, blank=True)
     concurrent_calls = models.PositiveIntegerField(null=True, blank=True)
     priority = models.PositiveSmallIntegerField(default=0, help_text=_("Who is served first when capacity is short."))
