@@ -304,7 +304,7 @@ class OverdueFilter(admin.SimpleListFilter):
 class HoldAdmin(AccountSearchMixin, ReadOnlyAdmin):
     """Calls in flight. A row leaves when its call ends."""
 
-    list_display = ("opened", "account_link", "model", "provider", "credits_", "cost_", "expires", "ending", "endpoint")
+    list_display = ("opened", "account_link", "served", "credits_", "worst_", "expires", "ending")
     list_filter = (
         OverdueFilter,
         linked_filter("account", Account, _("account")),
@@ -338,6 +338,12 @@ class HoldAdmin(AccountSearchMixin, ReadOnlyAdmin):
     expires = moment_column("expires_at", _("expires, UTC"))
     credits_ = decimal_column("credits", _("credits held"))
     cost_ = decimal_column("worst_cost_usd", _("worst provider cost"), "USD")
+    worst_ = decimal_column("worst_cost_usd", _("worst cost, USD"))
+
+    @admin.display(description=_("model"), ordering="model")
+    def served(self, hold: Hold) -> SafeString:
+        name = Truncator(hold.model or hold.endpoint).chars(40)
+        return format_html('{} <span class="quiet">{}</span>', name, hold.provider)
 
     @admin.display(description=_("ends as"), ordering="expires_at")
     def ending(self, hold: Hold) -> SafeString:
@@ -874,7 +880,8 @@ class StoredAnswerAdmin(AccountSearchMixin, ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[StoredAnswer]:
         kept = ExpressionWrapper(Q(content__isnull=False), output_field=BooleanField())
-        return super().get_queryset(request).defer("content", "headers").annotate(is_kept=kept)
+        answers: QuerySet[StoredAnswer] = super().get_queryset(request)
+        return answers.defer("content", "headers").annotate(is_kept=kept)
 
     @admin.display(description=_("key"), ordering="key")
     def short_key(self, answer: StoredAnswer) -> str:

@@ -4,7 +4,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.contrib.admin.widgets import AdminDateWidget
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
@@ -15,12 +14,14 @@ from iafactory.common.admin import BoundedPaginator
 
 from .selectors import LOSS_KINDS, loss_lines, loss_totals, losses_default_range, losses_in
 
+DAY = forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d")
+
 
 class LossForm(forms.Form):
     """Which losses: UTC days, both included, and kind."""
 
-    since = forms.DateField(label=_("From"), required=False, widget=AdminDateWidget)
-    until = forms.DateField(label=_("To"), required=False, widget=AdminDateWidget)
+    since = forms.DateField(label=_("From"), required=False, widget=DAY)
+    until = forms.DateField(label=_("To"), required=False, widget=DAY)
     kind = forms.ChoiceField(
         label=_("Kind"), required=False, choices=[("", _("All")), *((kind.value, kind.label) for kind in LOSS_KINDS)]
     )
@@ -49,7 +50,6 @@ def losses_page(request: HttpRequest) -> TemplateResponse:
         **admin.site.each_context(request),
         "title": _("Borne by us"),
         "form": form,
-        "media": forms.Media(js=["admin/js/core.js"]) + form.media,
     }
     if form.is_valid():
         wanted = form.cleaned_data

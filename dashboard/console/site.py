@@ -28,10 +28,7 @@ class IAFactoryAdminSite(admin.AdminSite):
     # The menu by what operators look for; a model named nowhere stays with its app.
     SECTIONS: tuple[tuple[Any, tuple[str, ...]], ...] = (
         (_("Customers"), ("billing.account", "billing.user", "billing.membership", "billing.apikey", "billing.subscription")),
-        (
-            _("Usage and money"),
-            ("billing.usagerecord", "billing.hold", "billing.storedanswer", "billing.wallet", "billing.lot"),
-        ),
+        (_("Usage and money"), ("billing.usagerecord", "billing.hold", "billing.wallet", "billing.lot")),
         (
             BOOKS,
             (
@@ -40,6 +37,7 @@ class IAFactoryAdminSite(admin.AdminSite):
                 "billing.ledgeraccount",
                 "billing.booksverification",
                 "billing.dayseal",
+                "billing.storedanswer",
                 "billing.event",
             ),
         ),

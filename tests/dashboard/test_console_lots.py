@@ -1,5 +1,6 @@
 """What operators do with one lot: void, refund, dispute. Each once, with a reason, and only what the lot allows."""
 
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -353,6 +354,29 @@ def test_dispute_without_reason_writes_nothing(console: Client, lot: Lot) -> Non
 
     assert page.context["form"].errors
     assert (figures(lot), written()) == ((D(100), D(0), D(100)), before)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("name", ["void", "dispute-lost"])
+def test_two_submits_at_once_take_once(console: Client, lot: Lot, name: str) -> None:
+    data = taking(amount="10")
+    cookie = console.cookies["sessionid"].value
+
+    def submit(_number: int) -> int:
+        browser = Client()
+        browser.cookies["sessionid"] = cookie
+        try:
+            return browser.post(step(lot, name), data).status_code
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(submit, range(4)))
+
+    assert answers == [302] * 4
+    assert LedgerTransaction.objects.filter(kind__in=("void", "dispute")).count() == 1
+    assert Event.objects.filter(kind__in=("lot.void", "lot.dispute")).count() == 1
+    assert LogEntry.objects.count() == 1
 
 
 def test_steps_cost_the_same_for_1_taking_and_10(console: Client, account: Account, lot: Lot) -> None:
