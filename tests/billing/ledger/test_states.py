@@ -1,4 +1,4 @@
-"""What every operation does to a hold in every state: one table."""
+"""What every operation does to a hold in every state: one table. Then what comes back to lots in odd states."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -7,14 +7,26 @@ from decimal import Decimal
 import pytest
 from django.core.management import call_command
 from django.db.models import Sum
+from freezegun import freeze_time
 
 from billing.accounts.models import Account
+from billing.events.services import SYSTEM
 from billing.ledger.items import CallItem, HoldItem, UsageItem
-from billing.ledger.models import Hold, LedgerEntry, LedgerTransaction, UsageRecord, Wallet
-from billing.ledger.services import call_settle, hold_extend, hold_open, holds_reap
+from billing.ledger.models import Hold, LedgerEntry, LedgerTransaction, Lot, UsageRecord, Wallet
+from billing.ledger.services import (
+    call_settle,
+    dispute_lose,
+    dispute_win,
+    hold_extend,
+    hold_open,
+    holds_reap,
+    lot_refund_fail,
+    lot_refund_open,
+)
 from iafactory.common import clock
 from iafactory.common.ids import uuid7
-from tests.factories import account_make
+from tests.billing.ledger.calls import call_item_for, hold_item_for
+from tests.factories import account_make, lot_make
 
 pytestmark = pytest.mark.django_db
 
@@ -150,4 +162,76 @@ def test_hold(state: str, operation: str, verdict: str, balance: str, held: str,
     assert (unknown.aggregate(total=Sum("amount"))["total"] or D(0)) == D(unknown_usd)
     assert list(UsageRecord.objects.filter(pk=case.item.id).values_list("end", flat=True)) == ends
     assert LedgerTransaction.objects.filter(pk=case.item.id).count() == len([end for end in ends if end != "process_died"])
+    call_command("verify_books")
+
+
+# --- what comes back to a lot that ended, or that has no room left ----------------------------------------------------
+
+
+def figures(account: Account) -> tuple[Decimal, Decimal, Decimal]:
+    wallet = Wallet.objects.get(pk=account.pk)
+    return wallet.balance, wallet.held, wallet.debt
+
+
+def test_a_refund_that_fails_after_an_expiry_nobody_booked_yet_leaves_nothing_spendable() -> None:
+    account = account_make()
+    start = clock.now()
+    lot = lot_make(account.pk, 10, expires_at=start + timedelta(hours=1))
+    lot_refund_open(lot=lot, reason="asked", actor=SYSTEM, idempotency_key="r1")
+
+    with freeze_time(start + timedelta(hours=2)):
+        lot_refund_fail(lot=lot, reason="bank refused", actor=SYSTEM, idempotency_key="r1")
+
+    assert figures(account) == (D(0), D(0), D(0))
+    call_command("verify_books")
+
+
+def test_a_dispute_won_while_calls_still_hold_the_lot_gives_paid_debt_back_beside_it() -> None:
+    case = Case()
+    hold_open(case.item)
+    [lot] = Lot.objects.filter(wallet=case.account.pk)
+    dispute_lose(lot=lot, reason="chargeback", actor=SYSTEM, idempotency_key="d1")
+    lot_make(case.account.pk, 10)
+
+    back = dispute_win(lot=lot, reason="won", actor=SYSTEM, idempotency_key="d1")
+
+    # 10 bought twice; 6 were taken, 4 stayed held and were owed until the second purchase paid them.
+    assert back == D(10)
+    assert figures(case.account) == (D(20), D(4), D(0))
+    beside = Lot.objects.get(grant_key="back:d1")
+    assert (beside.remaining, beside.expires_at, beside.kind) == (D(4), None, "refund")
+    call_command("verify_books")
+
+
+def test_a_dispute_won_after_the_lot_expired_gives_back_what_a_purchase_paid() -> None:
+    account = account_make()
+    start = clock.now()
+    lot = lot_make(account.pk, 10, expires_at=start + timedelta(hours=1))
+    hold = hold_item_for(account.pk, "4")
+    hold_open(hold)
+    call_settle(call_item_for(hold, "4"))
+    dispute_lose(lot=lot, reason="chargeback", actor=SYSTEM, idempotency_key="d1")
+    lot_make(account.pk, 10)
+
+    with freeze_time(start + timedelta(hours=2)):
+        dispute_win(lot=lot, reason="won", actor=SYSTEM, idempotency_key="d1")
+
+    # The 6 that were taken would have expired; the 4 that the second purchase paid were bought.
+    assert figures(account) == (D(10), D(0), D(0))
+    call_command("verify_books")
+
+
+def test_a_purchase_that_begins_later_pays_debt_when_it_begins() -> None:
+    account = account_make()
+    lot = lot_make(account.pk, 10)
+    hold = hold_item_for(account.pk, "4")
+    hold_open(hold)
+    call_settle(call_item_for(hold, "4"))
+    dispute_lose(lot=lot, reason="chargeback", actor=SYSTEM, idempotency_key="d1")
+    lot_make(account.pk, 10, effective_at=clock.now() + timedelta(hours=1))
+
+    verdict = hold_open(hold_item_for(account.pk, "1"), now=clock.now() + timedelta(hours=2))
+
+    assert (verdict.verdict, verdict.available) == ("held", D(5))
+    assert figures(account) == (D(6), D(1), D(0))
     call_command("verify_books")
