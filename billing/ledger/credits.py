@@ -361,6 +361,13 @@ def service_hold_settle(
             raise _hold_over(HoldState.RELEASED)
         started_at, held, expired = found.begun(now)
         facts = found.facts | {"settled_credits": format(plain(charge), "f"), "late": expired}
+        if units is not None and "credits_per_unit" not in facts:
+            # After the reaper: what it is settled at now is its price from now on.
+            facts |= {
+                "service": found.endpoint.removeprefix(SERVICE_ENDPOINT),
+                "units": format(plain(units), "f"),
+                "credits_per_unit": format(plain(_unit_price(found)), "f"),
+            }
         item = found.item(account, started_at=started_at, held=held, api_key_id=api_key_id)
         usage = _usage(item, plan=None, now=now, charge=charge, facts=facts)
         usage.plan = found.terms.get("plan", "")

@@ -249,10 +249,14 @@ def test_the_day_is_that_of_the_account(service: APIClient, customer: Customers,
         late = consume(service, account, "late")
     with freeze_time("2026-12-10T23:00:00Z"):
         midnight = check(service, account).json()
+        consume(service, account, "next day", units=5)
+    with freeze_time("2026-12-11T01:00:00Z"):
+        morning = check(service, account).json()
 
     assert code(late) == (429, "daily_limit_reached")
     assert (midnight["can_proceed"], midnight["daily"]["used"]) == (True, 0)
     assert midnight["daily"]["resets_at"] == "2026-12-11T23:00:00Z"
+    assert morning["daily"]["used"] == 5
 
 
 def test_the_account_may_be_named_in_four_ways(service: APIClient, customer: Customers) -> None:

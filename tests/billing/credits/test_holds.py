@@ -297,7 +297,12 @@ def test_expired_settle_in_units_has_the_present_price(service: APIClient, accou
     expire(service, account)
     ServicePrice.objects.filter(code="rag").update(credits=2)
 
-    assert settle(service, account, units=2).json()["credits_charged"] == 4
+    first = settle(service, account, units=2)
+    ServicePrice.objects.filter(code="rag").update(credits=5)
+    again = settle(service, account, units=2)
+
+    assert first.json()["credits_charged"] == 4
+    assert again.json() == first.json()
 
 
 def test_expired_settle_again(service: APIClient, account: Account) -> None:
