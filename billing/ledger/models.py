@@ -316,6 +316,7 @@ class UsageRecord(models.Model):
         PROVIDER_ERROR = "provider_error", _("Provider error, nothing delivered")
         REFUSED = "refused", _("Refused by us before the provider was called")
         PROCESS_DIED = "process_died", _("The serving process died")
+        CUT_OFF = "cut_off", _("Cut off: key revoked or account blocked")
 
     id = models.UUIDField(primary_key=True, help_text=_("The request id."))
     started_at = models.DateTimeField()
