@@ -70,7 +70,9 @@ def lot_takings(lot: Lot, kind: str) -> list[Taking]:
     """
     of_lot = Q(entries__lot_ids__contains=[lot.pk], entries__ledger_account=lot.wallet_id)
     found = (
-        LedgerTransaction.objects.filter(of_lot | Q(idempotency_key__contains=str(lot.pk)), account=lot.wallet_id, kind=kind)
+        LedgerTransaction.objects.filter(
+            of_lot | Q(idempotency_key__contains=str(lot.pk)), account=lot.wallet_id, at__gte=lot.created_at, kind=kind
+        )
         .exclude(idempotency_key__isnull=True)
         .exclude(idempotency_key__startswith=BACK)
         .distinct()
