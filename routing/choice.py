@@ -108,7 +108,9 @@ def _wished_models(
         elif not wish_only:
             if model is None or model.mode != _CHAT:
                 raise ApiError(404, "model_not_found", f"The model `{request.model}` does not exist.", param="model")
-            raise ApiError(403, "model_not_allowed", f"Your plan does not include the model `{model.name}`.", param="model")
+            raise ApiError(
+                403, "model_not_allowed", f"Your plan or API key does not include the model `{model.name}`.", param="model"
+            )
     if request.model == AUTO or wish_only:
         providers = dict.fromkeys(slug for slug, _ in policy.split) | dict.fromkeys(policy.fallback)
         if policy.strategy == "score":

@@ -15,16 +15,17 @@ from . import limits
 # The running day of each account: the one of its own zone. Calls of the last 26 hours cover every zone's day.
 _ACCOUNT_DAYS = """
     WITH calls AS (
-        SELECT account_id, started_at, quota_units AS requests, credits_charged AS credits
+        SELECT account_id, started_at, quota_units AS requests, credits_charged AS credits,
+               CASE WHEN "end" = 'complete' OR credits_charged > 0 OR quota_units > 0 THEN 1 ELSE 0 END AS calls
         FROM billing_usagerecord WHERE started_at > %(now)s - interval '26 hours'
         UNION ALL
-        SELECT account_id, opened_at, coalesce((quota ->> 'requests')::int, 0), credits FROM billing_hold
+        SELECT account_id, opened_at, coalesce((quota ->> 'requests')::int, 0), credits, 1 FROM billing_hold
     ), days AS (
         SELECT id, date_trunc('day', %(now)s AT TIME ZONE time_zone) AS today, time_zone FROM billing_account
         WHERE id IN (SELECT account_id FROM calls)
     )
     SELECT d.id, extract(epoch FROM (d.today + interval '1 day') AT TIME ZONE d.time_zone) * 1000,
-           sum(c.requests), sum(c.credits)
+           sum(c.requests), sum(c.credits), sum(c.calls)
     FROM days d JOIN calls c ON c.account_id = d.id AND c.started_at >= d.today AT TIME ZONE d.time_zone
     GROUP BY d.id, d.today, d.time_zone
 """
@@ -63,6 +64,27 @@ _ALLOWANCES = """
 """
 
 
+_KEY_SPENDING = """
+    WITH keys AS (
+        SELECT k.id, k.account_id, a.time_zone AS zone, date_trunc('day', %(now)s AT TIME ZONE a.time_zone) AS day,
+               date_trunc('month', %(now)s AT TIME ZONE a.time_zone) AS month
+        FROM billing_apikey k JOIN billing_account a ON a.id = k.account_id
+        WHERE (k.daily_credits IS NOT NULL OR k.monthly_credits IS NOT NULL) AND k.revoked_at IS NULL
+    )
+    SELECT k.id, extract(epoch FROM (k.day + interval '1 day') AT TIME ZONE k.zone) * 1000,
+           extract(epoch FROM (k.month + interval '1 month') AT TIME ZONE k.zone) * 1000,
+           coalesce(sum(c.credits) FILTER (WHERE c.at >= k.day AT TIME ZONE k.zone), 0), sum(c.credits)
+    FROM keys k
+    JOIN LATERAL (
+        SELECT started_at AS at, credits_charged AS credits FROM billing_usagerecord u
+        WHERE u.account_id = k.account_id AND u.api_key_id = k.id AND u.started_at >= k.month AT TIME ZONE k.zone
+        UNION ALL
+        SELECT opened_at, credits FROM billing_hold h WHERE h.account_id = k.account_id AND h.api_key_id = k.id
+    ) c ON true
+    GROUP BY k.id, k.day, k.month, k.zone
+"""
+
+
 def _nano(amount: Decimal | None) -> int:
     return int((amount or 0) * NANO_PER_USD)
 
@@ -78,8 +100,9 @@ def counter_sources(pool: AsyncConnectionPool[Any], now: Callable[[], Any]) -> R
 
     async def account_days(now_ms: int) -> list[CounterRow]:
         found = []
-        for account_id, end_ms, requests, credits in await rows(_ACCOUNT_DAYS):
+        for account_id, end_ms, requests, credits, calls in await rows(_ACCOUNT_DAYS):
             found.append(CounterRow(f"q:{account_id}", int(requests), int(end_ms)))
+            found.append(CounterRow(f"d:{account_id}", int(calls), int(end_ms)))
             found.append(CounterRow(f"c:{account_id}", int(credits * MICRO_PER_CREDIT), int(end_ms)))
         return [row for row in found if row.value]
 
@@ -94,8 +117,16 @@ def counter_sources(pool: AsyncConnectionPool[Any], now: Callable[[], Any]) -> R
             CounterRow(f"a:{subscription}", _nano(cost), int(end_ms)) for subscription, end_ms, cost in await rows(_ALLOWANCES)
         ]
 
+    async def key_spending(now_ms: int) -> list[CounterRow]:
+        found = []
+        for key_id, day_end_ms, month_end_ms, today, this_month in await rows(_KEY_SPENDING):
+            found.append(CounterRow(f"kd:{key_id}", int(today * MICRO_PER_CREDIT), int(day_end_ms)))
+            found.append(CounterRow(f"km:{key_id}", int(this_month * MICRO_PER_CREDIT), int(month_end_ms)))
+        return found
+
     sources = RebuildSources()
     sources.register("account days", account_days)
     sources.register("provider budgets", budgets)
     sources.register("plan allowances", allowances)
+    sources.register("key spending", key_spending)
     return sources

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+from typing import Protocol
 
 import aiohttp
 from asgiref.sync import sync_to_async
@@ -17,11 +18,13 @@ from iafactory.common.async_redis import open_redis
 from iafactory.common.changes import ChangeListener
 from iafactory.common.errors import ApiError
 from iafactory.common.hot import Exchange
+from ratelimit.blocks import block_watch
 from ratelimit.engine import Limiter, LimiterUnavailable
 
 from .counter_sources import counter_sources
 from .providers.session import open_session
 from .snapshot import Snapshot, snapshot_load
+from .uses import UseRecorder
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,15 @@ _BLIND_RELOAD_SECONDS = 1.0
 def _snapshot_load() -> Snapshot:
     close_old_connections()
     return snapshot_load()
+
+
+class StoppableCall(Protocol):
+    """A call under way, as far as the gateway needs to know it."""
+
+    exchange: Exchange
+    caller: Caller
+
+    def cut(self, error: ApiError) -> None: ...
 
 
 class Gateway:
@@ -47,6 +59,10 @@ class Gateway:
         self.redis = open_redis()
         self.limiter = Limiter(self.redis, sources=counter_sources(self.pool, clock.now))
         self._listener = ChangeListener(on_change=self._changed, on_gap=self._missed_changes)
+        self.uses = UseRecorder(self.pool, self.redis)
+        # Calls under way, to stop those whose credential is taken away.
+        self.running: set[StoppableCall] = set()
+        self._rechecks: set[asyncio.Task[None]] = set()
         self._catalogue_changed = asyncio.Event()
         self._reload_task: asyncio.Task[None] | None = None
 
@@ -58,6 +74,7 @@ class Gateway:
         self.snapshot = await sync_to_async(_snapshot_load)()
         self._reload_task = asyncio.create_task(self._keep_snapshot(), name="snapshot")
         self.ledger.start()
+        self.uses.start()
         with contextlib.suppress(LimiterUnavailable):
             await self.limiter.recover(now_ms=clock.now_ms())
         # What lives from here on is short-lived; the collector need not walk the rest again and again.
@@ -68,6 +85,7 @@ class Gateway:
     async def stop(self) -> None:
         """Write what is queued, then close everything."""
         await self.ledger.stop()
+        await self.uses.stop()
         await self._listener.stop()
         if self._reload_task is not None:
             self._reload_task.cancel()
@@ -85,14 +103,37 @@ class Gateway:
     def _changed(self, payload: str) -> None:
         if payload == "routes":
             self._catalogue_changed.set()
+        elif payload == "blocks":
+            block_watch.changed()
         else:
             self.callers.forget(payload)
             if payload == "plans":
                 self._catalogue_changed.set()
+            elif self.running:
+                self._recheck(payload)
+
+    def _recheck(self, payload: str) -> None:
+        """Ask again whether the calls under way of a changed account or user may go on."""
+        calls = [c for c in self.running if payload in (f"account:{c.caller.account_id}", f"user:{c.caller.user_id}")]
+        if calls:
+            task = asyncio.create_task(self._stop_refused(calls))
+            self._rechecks.add(task)
+            task.add_done_callback(self._rechecks.discard)
+
+    async def _stop_refused(self, calls: "list[StoppableCall]") -> None:
+        for call in calls:
+            try:
+                await self.authenticate(call.exchange)
+            except ApiError as error:
+                call.cut(error)
+            except Exception:
+                # Not being able to ask is no reason to stop a call that was allowed.
+                logger.exception("a call under way could not be checked again")
 
     def _missed_changes(self) -> None:
         self.callers.forget("all")
         self.callers.trusted = True
+        block_watch.changed()
         self._catalogue_changed.set()
 
     async def _keep_snapshot(self) -> None:

@@ -1,28 +1,70 @@
-"""A plan's limits as scopes of one reservation."""
+"""The limits of a call as scopes of one reservation, and what its answer says of them."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from billing.subscriptions.callers import Caller, PlanTerms
 from iafactory.common.money import credits_to_micro, usd_to_nano
+from ratelimit.engine import ScopeState
 from ratelimit.scopes import Budget, Concurrency, Scope, TokenBucket, WindowCounter
 
 from .choice import Candidate
-from .snapshot import Policy, Snapshot
+from .snapshot import PlanOffer, Policy, Snapshot
 
 REQUESTS_PER_MINUTE = "requests_per_minute"
+REQUESTS_PER_HOUR = "requests_per_hour"
+REQUESTS_PER_DAY = "requests_per_day"
 TOKENS_PER_MINUTE = "tokens_per_minute"
 CONCURRENT_CALLS = "concurrent_calls"
 DAILY_REQUESTS = "daily_requests"
 DAILY_CREDITS = "daily_credits"
+KEY_REQUESTS_PER_MINUTE = "key_requests_per_minute"
+KEY_TOKENS_PER_MINUTE = "key_tokens_per_minute"
+KEY_CONCURRENT_CALLS = "key_concurrent_calls"
+KEY_DAILY_CREDITS = "key_daily_credits"
+KEY_MONTHLY_CREDITS = "key_monthly_credits"
+GATEWAY_REQUESTS_PER_MINUTE = "gateway_requests_per_minute"
+GATEWAY_CONCURRENT_CALLS = "gateway_concurrent_calls"
+RUN_CREDITS = "run_credits"
 ALLOWANCE = "plan_allowance"
 DAILY_BUDGET = "daily_budget"
 PROVIDER_BUDGET = "provider_budget"
 
 # Spent, these leave only what costs the operator nothing.
 BUDGETS = frozenset({ALLOWANCE, DAILY_BUDGET, PROVIDER_BUDGET})
+# Counted in credits: micro-credits in Redis.
+CREDIT_SCOPES = frozenset({DAILY_CREDITS, KEY_DAILY_CREDITS, KEY_MONTHLY_CREDITS, RUN_CREDITS})
+TOKEN_SCOPES = frozenset({TOKENS_PER_MINUTE, KEY_TOKENS_PER_MINUTE})
+REQUEST_SCOPES = frozenset(
+    {
+        REQUESTS_PER_MINUTE,
+        REQUESTS_PER_HOUR,
+        REQUESTS_PER_DAY,
+        DAILY_REQUESTS,
+        KEY_REQUESTS_PER_MINUTE,
+    }
+)
+# Waiting a little does not help: the official clients must not retry by themselves.
+QUOTAS = frozenset({DAILY_REQUESTS, REQUESTS_PER_DAY, DAILY_CREDITS, KEY_DAILY_CREDITS, KEY_MONTHLY_CREDITS})
+# Of the installation, not of the customer: told without figures, lifted by no plan.
+GATEWAY_SCOPES = frozenset({GATEWAY_REQUESTS_PER_MINUTE, GATEWAY_CONCURRENT_CALLS})
+# Length in seconds of the window behind a limit, for RateLimit-Policy.
+_WINDOW_SECONDS = {
+    REQUESTS_PER_MINUTE: 60,
+    REQUESTS_PER_HOUR: 3600,
+    REQUESTS_PER_DAY: 86400,
+    DAILY_REQUESTS: 86400,
+    DAILY_CREDITS: 86400,
+    TOKENS_PER_MINUTE: 60,
+    KEY_REQUESTS_PER_MINUTE: 60,
+    KEY_TOKENS_PER_MINUTE: 60,
+    KEY_DAILY_CREDITS: 86400,
+}
+_UTC = ZoneInfo("UTC")
 
 
 def _milliseconds(at: datetime) -> int:
@@ -42,23 +84,150 @@ def month_end(at: datetime, zone: ZoneInfo) -> datetime:
     return datetime(year, month, 1, tzinfo=zone)
 
 
-def daily_quota(caller: Caller, plan: PlanTerms, *, at: datetime, amount: int, soft: bool) -> WindowCounter | None:
+def budget_day_end_ms(at: datetime) -> int:
+    """When the budgets' running day ends: their days are UTC days."""
+    return _milliseconds(day_end(at, _UTC))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A caller's own budget over several calls: its name and the credits it may spend in a calendar month (UTC)."""
+
+    name: str
+    limit: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class CallSize:
+    """What one call takes from its limits: at most so many tokens, and so many credits."""
+
+    tokens: int
+    credits: Decimal
+
+
+def daily_quota(caller: Caller, plan: PlanTerms, *, at: datetime, credits: Decimal, soft: bool) -> WindowCounter | None:
     """The plan's daily limit: requests on quota plans, micro-credits on the others; None without a limit on credits plans."""
+    daily_limit = caller.limits_at(at).daily_limit
     end = _milliseconds(day_end(at, caller.zone))
     if plan.billing_mode == "quota":
-        limit = None if plan.daily_limit is None else int(plan.daily_limit)
-        return WindowCounter(
-            key=f"q:{caller.account_id}", name=DAILY_REQUESTS, limit=limit, window_end_ms=end, amount=amount, soft=soft
-        )
-    if plan.daily_limit is None:
+        limit = None if daily_limit is None else int(daily_limit)
+        return WindowCounter(key=f"q:{caller.account_id}", name=DAILY_REQUESTS, limit=limit, window_end_ms=end, soft=soft)
+    if daily_limit is None:
         return None
     return WindowCounter(
         key=f"c:{caller.account_id}",
         name=DAILY_CREDITS,
-        limit=credits_to_micro(plan.daily_limit),
+        limit=credits_to_micro(daily_limit),
         window_end_ms=end,
-        amount=amount,
+        amount=credits_to_micro(credits),
         soft=soft,
+    )
+
+
+def _speeds(
+    owner: UUID | str,
+    names: tuple[str, str, str],
+    *,
+    requests: int | None,
+    tokens: int | None,
+    concurrent: int | None,
+    size: CallSize,
+    lease_seconds: int,
+) -> list[Scope]:
+    """The three speed limits that an account, a key or the installation may have."""
+    requests_name, tokens_name, concurrent_name = names
+    scopes: list[Scope] = []
+    if requests is not None:
+        scopes.append(TokenBucket.per_minute(key=f"r:{owner}", name=requests_name, limit=requests))
+    if tokens is not None:
+        scopes.append(TokenBucket.per_minute(key=f"t:{owner}", name=tokens_name, limit=tokens, amount=size.tokens))
+    if concurrent is not None:
+        scopes.append(Concurrency(key=f"g:{owner}", name=concurrent_name, limit=concurrent, lease_ms=lease_seconds * 1000))
+    return scopes
+
+
+def account_scopes(caller: Caller, *, at: datetime, size: CallSize, lease_seconds: int) -> list[Scope]:
+    """Speed limits of the account, the daily quota aside."""
+    account, own = caller.account_id, caller.limits_at(at)
+    scopes = _speeds(
+        account,
+        (REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE, CONCURRENT_CALLS),
+        requests=own.requests_per_minute,
+        tokens=own.tokens_per_minute,
+        concurrent=own.concurrent_calls,
+        size=size,
+        lease_seconds=lease_seconds,
+    )
+    if own.requests_per_hour is not None:
+        scopes.append(
+            TokenBucket(
+                key=f"h:{account}",
+                name=REQUESTS_PER_HOUR,
+                capacity=own.requests_per_hour,
+                refill_amount=max(1, own.requests_per_hour),
+                refill_period_ms=3_600_000,
+            )
+        )
+    if own.requests_per_day is not None:
+        end = _milliseconds(day_end(at, caller.zone))
+        scopes.append(WindowCounter(key=f"d:{account}", name=REQUESTS_PER_DAY, limit=own.requests_per_day, window_end_ms=end))
+    return scopes
+
+
+def key_scopes(caller: Caller, *, at: datetime, size: CallSize, lease_seconds: int) -> list[Scope]:
+    """Limits of the API key alone: speeds, and what it may spend a day and a month."""
+    key = caller.key
+    if key is None or caller.api_key_id is None:
+        return []
+    owner = f"k:{caller.api_key_id}"
+    scopes = _speeds(
+        owner,
+        (KEY_REQUESTS_PER_MINUTE, KEY_TOKENS_PER_MINUTE, KEY_CONCURRENT_CALLS),
+        requests=key.requests_per_minute,
+        tokens=key.tokens_per_minute,
+        concurrent=key.concurrent_calls,
+        size=size,
+        lease_seconds=lease_seconds,
+    )
+    amount = credits_to_micro(size.credits)
+    for name, short, limit, end in (
+        (KEY_DAILY_CREDITS, "kd", key.daily_credits, day_end(at, caller.zone)),
+        (KEY_MONTHLY_CREDITS, "km", key.monthly_credits, month_end(at, caller.zone)),
+    ):
+        if limit is not None:
+            scopes.append(
+                WindowCounter(
+                    key=f"{short}:{caller.api_key_id}",
+                    name=name,
+                    limit=credits_to_micro(limit),
+                    window_end_ms=_milliseconds(end),
+                    amount=amount,
+                )
+            )
+    return scopes
+
+
+def gateway_scopes(snapshot: Snapshot, *, lease_seconds: int) -> list[Scope]:
+    """Limits over all callers together."""
+    return _speeds(
+        "all",
+        (GATEWAY_REQUESTS_PER_MINUTE, "", GATEWAY_CONCURRENT_CALLS),
+        requests=snapshot.gateway_requests_per_minute,
+        tokens=None,
+        concurrent=snapshot.gateway_concurrent_calls,
+        size=CallSize(0, Decimal(0)),
+        lease_seconds=lease_seconds,
+    )
+
+
+def run_scope(caller: Caller, run: Run, *, at: datetime, credits: Decimal) -> WindowCounter:
+    """The ceiling a caller gave to a run."""
+    return WindowCounter(
+        key=f"u:{caller.account_id}:{run.name}",
+        name=RUN_CREDITS,
+        limit=credits_to_micro(run.limit),
+        window_end_ms=_milliseconds(month_end(at, _UTC)),
+        amount=credits_to_micro(credits),
     )
 
 
@@ -75,11 +244,6 @@ def allowance_scope(caller: Caller, policy: Policy, *, at: datetime, amount_nano
         window_end_ms=_milliseconds(end),
         soft=True,
     )
-
-
-def budget_day_end_ms(at: datetime) -> int:
-    """When the budgets' running day ends: their days are UTC days."""
-    return _milliseconds(day_end(at, ZoneInfo("UTC")))
 
 
 def daily_budget_scope(snapshot: Snapshot, *, at: datetime, amount_nano: int) -> Budget:
@@ -111,40 +275,24 @@ def call_limits(
     *,
     at: datetime,
     lease_seconds: int,
-    daily_credits: Decimal,
+    run: Run | None,
 ) -> CallLimits:
-    """Every limit that a call of `caller` on `first` touches.
-
-    `daily_credits` is the price it counts with on plans that limit credits a day.
-    """
-    account = caller.account_id
-    scopes: list[Scope] = []
-    if plan.requests_per_minute is not None:
-        scopes.append(TokenBucket.per_minute(key=f"r:{account}", name=REQUESTS_PER_MINUTE, limit=plan.requests_per_minute))
-    if plan.tokens_per_minute is not None:
-        scopes.append(
-            TokenBucket.per_minute(
-                key=f"t:{account}",
-                name=TOKENS_PER_MINUTE,
-                limit=plan.tokens_per_minute,
-                amount=first.input_tokens + first.output_tokens,
-            )
-        )
-    if plan.concurrent_calls is not None:
-        scopes.append(
-            Concurrency(key=f"g:{account}", name=CONCURRENT_CALLS, limit=plan.concurrent_calls, lease_ms=lease_seconds * 1000)
-        )
+    """Every limit that a call of `caller` on `first` touches."""
+    size = CallSize(first.input_tokens + first.output_tokens, first.worst_credits)
     on_quota = plan.billing_mode == "quota"
-    may_overflow = on_quota and caller.overflow_allowed and snapshot.overflow is not None and plan.daily_limit is not None
-    amount = 1 if on_quota else credits_to_micro(daily_credits)
-    quota = daily_quota(caller, plan, at=at, amount=amount, soft=may_overflow)
-    if quota is not None:
-        scopes.append(quota)
+    may_overflow = on_quota and caller.overflow_allowed and snapshot.overflow is not None
+    quota = daily_quota(caller, plan, at=at, credits=size.credits, soft=may_overflow)
+    may_overflow = may_overflow and quota is not None and quota.limit is not None
     cost_nano = usd_to_nano(first.worst_cost_usd)
-    allowance = allowance_scope(caller, policy, at=at, amount_nano=cost_nano)
-    if allowance is not None:
-        scopes.append(allowance)
-    scopes.append(daily_budget_scope(snapshot, at=at, amount_nano=cost_nano))
+    scopes: list[Scope | None] = [
+        *account_scopes(caller, at=at, size=size, lease_seconds=lease_seconds),
+        quota,
+        *key_scopes(caller, at=at, size=size, lease_seconds=lease_seconds),
+        *gateway_scopes(snapshot, lease_seconds=lease_seconds),
+        None if run is None else run_scope(caller, run, at=at, credits=size.credits),
+        allowance_scope(caller, policy, at=at, amount_nano=cost_nano),
+        daily_budget_scope(snapshot, at=at, amount_nano=cost_nano),
+    ]
     provider_budget = snapshot.provider_budgets_nano.get(first.route.provider)
     if provider_budget is not None:
         scopes.append(
@@ -157,4 +305,83 @@ def call_limits(
                 soft=True,
             )
         )
-    return CallLimits(tuple(scopes), DAILY_REQUESTS if may_overflow else None)
+    present = tuple(scope for scope in scopes if scope is not None)
+    return CallLimits(present, DAILY_REQUESTS if may_overflow else None)
+
+
+def shown_scopes(caller: Caller, *, at: datetime) -> list[Scope]:
+    """The limits a caller may look at: of the account and of the key, those without a ceiling left out."""
+    if caller.plan is None:
+        return []
+    nothing = CallSize(0, Decimal(0))
+    quota = daily_quota(caller, caller.plan, at=at, credits=nothing.credits, soft=False)
+    scopes = [
+        *([quota] if quota is not None and quota.limit is not None else []),
+        *account_scopes(caller, at=at, size=nothing, lease_seconds=1),
+        *key_scopes(caller, at=at, size=nothing, lease_seconds=1),
+    ]
+    return scopes
+
+
+def lifting_plan(snapshot: Snapshot, plan: PlanTerms, scope_name: str) -> PlanOffer | None:
+    """The next public plan of the same family with a higher limit, or none, for what refused a call."""
+    field = {DAILY_REQUESTS: "daily_limit", DAILY_CREDITS: "daily_limit"}.get(scope_name, scope_name)
+    if not hasattr(plan.limits, field):
+        return None
+    present = getattr(plan.limits, field)
+    if present is None:
+        return None
+    for offer in snapshot.offers:
+        if offer.code != plan.code and offer.family == plan.family and offer.billing_mode == plan.billing_mode:
+            theirs = getattr(offer.limits, field)
+            if theirs is None or theirs > present:
+                return offer
+    return None
+
+
+def _duration(milliseconds: int) -> str:
+    """A duration as OpenAI writes it: 12ms, 1.75s, 6m0s, 3h0m0s."""
+    if milliseconds < 1000:
+        return f"{max(milliseconds, 0)}ms"
+    seconds = milliseconds / 1000
+    if seconds < 60:
+        return f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s"
+
+
+def _tightest(states: Iterable[ScopeState], names: frozenset[str]) -> ScopeState | None:
+    """Of the limits named, the one nearest to its end."""
+    limited = [state for state in states if state.name in names and state.limit and state.remaining is not None]
+    return min(limited, key=lambda state: (state.remaining or 0) / (state.limit or 1), default=None)
+
+
+def limit_headers(states: Sequence[ScopeState], *, at: datetime) -> list[tuple[bytes, bytes]]:
+    """What an answer says of the limits: OpenAI's `x-ratelimit-*`, and the IETF fields `RateLimit` and `RateLimit-Policy`."""
+    now_ms = _milliseconds(at)
+    headers: list[tuple[bytes, bytes]] = []
+    for kind, names in (("requests", REQUEST_SCOPES), ("tokens", TOKEN_SCOPES)):
+        state = _tightest(states, names)
+        if state is not None:
+            reset_ms = 0 if state.reset_at_ms is None else state.reset_at_ms - now_ms
+            for name, value in (("limit", state.limit), ("remaining", state.remaining), ("reset", _duration(reset_ms))):
+                headers.append((f"x-ratelimit-{name}-{kind}".encode(), str(value).encode()))
+    policies, left = [], []
+    for state in states:
+        if state.limit is None or state.name in BUDGETS or state.name in GATEWAY_SCOPES:
+            continue
+        unit = 1_000_000 if state.name in CREDIT_SCOPES else 1
+        window = _WINDOW_SECONDS.get(state.name)
+        policies.append(f'"{state.name}";q={state.limit // unit}' + (f";w={window}" if window else ""))
+        reset = "" if state.reset_at_ms is None else f";t={max(0, -(-(state.reset_at_ms - now_ms) // 1000))}"
+        left.append(f'"{state.name}";r={(state.remaining or 0) // unit}{reset}')
+    if policies:
+        headers.append((b"ratelimit-policy", ", ".join(policies).encode()))
+        headers.append((b"ratelimit", ", ".join(left).encode()))
+    return headers
+
+
+def reset_text(reset_at_ms: int | None) -> str | None:
+    """A reset instant for error bodies, ISO 8601."""
+    return None if reset_at_ms is None else datetime.fromtimestamp(reset_at_ms / 1000, UTC).isoformat()

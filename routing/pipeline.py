@@ -22,15 +22,16 @@ from billing.subscriptions.callers import Caller, PlanTerms
 from iafactory.common import clock
 from iafactory.common.errors import ApiError, openai_body
 from iafactory.common.hot import JSON_TYPE, Answer, Exchange
-from iafactory.common.money import ZERO, credits_to_micro, plain, usd_to_nano
+from iafactory.common.money import MICRO_PER_CREDIT, ZERO, credits_to_micro, plain, usd_to_nano
 from iafactory.common.rendering import encode_json
-from ratelimit.engine import Decision, LimiterUnavailable
+from ratelimit.engine import Decision, LimiterUnavailable, ScopeState
 from ratelimit.scopes import Budget, SplitPosition, split_pick
 
 from . import limits
 from .chat_request import ChatRequest
 from .choice import Candidate, Choice, candidate_make, choose
 from .gateway import Gateway
+from .limits import Run
 from .pricing import Tariff, affordable_output_tokens, list_cost, price_facts, provider_cost, tariff_of
 from .providers.base import ChatAnswer, FailureClass, ProviderError, Target, Usage
 from .providers.registry import adapter_for
@@ -80,7 +81,8 @@ class ChatCall:
     """One chat call of one caller.
 
     `render` makes the body of a whole answer, once it is priced. With `idempotency` the answer is kept for repetitions, and the
-    provider is read to its end even when the client hangs up. `wish_only` makes the model asked for a wish (own endpoints).
+    provider is read to its end even when the client hangs up. `run` is the caller's own budget over several calls. `wish_only`
+    makes the model asked for a wish (own endpoints).
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class ChatCall:
         endpoint: str,
         render: Callable[["ChatCall"], bytes],
         idempotency: IdempotencyKey | None = None,
+        run: Run | None = None,
         wish_only: bool = False,
     ) -> None:
         if caller.plan is None:
@@ -104,6 +107,7 @@ class ChatCall:
         self.endpoint = endpoint
         self.render = render
         self.idempotency = idempotency
+        self.run_budget = run
         self.wish_only = wish_only
         self.id = exchange.id
         self.started_at = clock.now()
@@ -111,7 +115,7 @@ class ChatCall:
         policy = gateway.snapshot.policies.get(caller.plan.id)
         if policy is None:
             raise ApiError(503, "plan_not_routed", "This plan cannot call models yet.")
-        self.policy: Policy = policy
+        self.policy: Policy = policy if caller.key is None else policy.narrowed(caller.key.models)
         self.tariff: Tariff = tariff_of(
             policy, whole_credits=caller.plan.whole_credits, charged=caller.plan.billing_mode != "quota"
         )
@@ -126,6 +130,10 @@ class ChatCall:
         self.sent = bytearray()
         self.sent_is_whole = idempotency is not None
         self.body = b""
+        self.limit_states: tuple[ScopeState, ...] = ()
+        # Why the call was stopped from outside, and how to stop the stream that is open now.
+        self.cut_error: ApiError | None = None
+        self._abort: Callable[[], None] | None = None
 
     @property
     def fallback(self) -> bool:
@@ -147,6 +155,7 @@ class ChatCall:
         except BaseException:
             await self._release_reservation()
             raise
+        self.gateway.running.add(self)
         try:
             async with asyncio.timeout(settings.CALL_TIMEOUT_SECONDS):
                 if self.request.stream:
@@ -158,9 +167,17 @@ class ChatCall:
         except Exception:
             logger.exception("call %s broke", self.id)
             self._call_broke()
+        finally:
+            self.gateway.running.discard(self)
         verdict = await self._settle()
         await self._settle_reservation(verdict)
         return await self._finish()
+
+    def cut(self, error: ApiError) -> None:
+        """Stop the call's stream because its credential opens nothing any more; what was delivered is billed."""
+        self.cut_error = error
+        if self._abort is not None:
+            self._abort()
 
     # -- repeat ------------------------------------------------------------------------------------------------------
 
@@ -198,7 +215,7 @@ class ChatCall:
             first,
             at=self.started_at,
             lease_seconds=settings.CALL_TIMEOUT_SECONDS + settings.HOLD_GRACE_SECONDS,
-            daily_credits=first.worst_credits,
+            run=self.run_budget,
         )
         split = None
         if choice.split:
@@ -208,6 +225,7 @@ class ChatCall:
                 start=random.getrandbits(31),
             )
         decision = await self._ask_limiter(call_limits.scopes, split)
+        self.limit_states = decision.states
         if not decision.allowed:
             raise self._refusal(decision)
         provider = None if decision.split_position is None else split_pick(decision.split_position, choice.split)
@@ -237,18 +255,36 @@ class ChatCall:
         return decision
 
     def _refusal(self, decision: Decision) -> ApiError:
+        """What the client is told: which limit, when it resets, and the plan that would lift it."""
         scope = decision.refused_scope
         assert scope is not None
-        wait = None if scope.retry_after_ms is None else scope.retry_after_ms / 1000
-        quota = scope.name in (limits.DAILY_REQUESTS, limits.DAILY_CREDITS)
+        wait_seconds = 60 if scope.retry_after_ms is None else scope.retry_after_ms / 1000
+        if scope.name in limits.GATEWAY_SCOPES:
+            return ApiError(429, "gateway_busy", "Too many calls at the moment.", retry_after_seconds=wait_seconds)
+        if scope.name == limits.RUN_CREDITS:
+            return ApiError(402, "run_limit_reached", "This run has spent what its caller allowed it.")
+        quota = scope.name in limits.QUOTAS
+        offer = limits.lifting_plan(self.gateway.snapshot, self.plan, scope.name)
+        unit = MICRO_PER_CREDIT if scope.name in limits.CREDIT_SCOPES else 1
+        lifted = f" The plan {offer.name} has a higher one." if offer else ""
         return ApiError(
             429,
             "quota_exceeded" if quota else "rate_limited",
-            f"Limit reached: {scope.name.replace('_', ' ')} ({scope.limit}) of the plan {self.plan.code}.",
-            retry_after_seconds=wait if wait is not None else 60,
+            f"Limit reached: {scope.name.replace('_', ' ')} ({(scope.limit or 0) // unit}).{lifted}",
+            retry_after_seconds=wait_seconds,
             final=quota,
-            extra={"limit": scope.name, "plan": self.plan.code, "reset_at_ms": scope.reset_at_ms},
+            headers=self._limit_headers(),
+            extra={
+                "limit": scope.name,
+                "plan": self.plan.code,
+                "resets_at": limits.reset_text(scope.reset_at_ms),
+                "lifted_by_plan": offer.code if offer else None,
+            },
         )
+
+    def _limit_headers(self) -> dict[str, str]:
+        headers = limits.limit_headers(self.limit_states, at=self.started_at)
+        return {name.decode(): value.decode() for name, value in headers}
 
     def _keep_free_candidates(self) -> None:
         """A spent budget or allowance leaves what costs the operator nothing."""
@@ -295,6 +331,7 @@ class ChatCall:
                 f"The daily quota of the plan {self.plan.code} is used up, and there are not enough credits to go on.",
                 retry_after_seconds=60,
                 final=True,
+                headers=self._limit_headers(),
                 extra={"limit": limits.DAILY_REQUESTS, "plan": self.plan.code},
             )
         raise ApiError(
@@ -375,6 +412,10 @@ class ChatCall:
         async for candidate in self._candidates_in_reach():
             adapter = adapter_for(candidate.route.protocol)
             stream = adapter.open_chat_stream(self.gateway.session, self._target(candidate), self._body(candidate))
+            self._abort = stream.abort
+            if self.cut_error is not None:
+                outcome.end, outcome.error = "cut_off", self.cut_error
+                return
             if self.idempotency is None:
                 exchange.on_gone = stream.abort
                 if exchange.gone:
@@ -413,8 +454,12 @@ class ChatCall:
                     return
                 continue
             finally:
-                exchange.on_gone = None
+                exchange.on_gone = self._abort = None
             outcome.served = candidate
+            outcome.error = self.cut_error
+            if self.cut_error is not None and not stream.completed:
+                outcome.end = "cut_off"
+                return
             outcome.error = None
             outcome.end = "complete" if stream.completed else "client_gone"
             return
@@ -528,7 +573,8 @@ class ChatCall:
             fields[b"x-iaf-simulated"] = "true"
         if self.plan.billing_mode == "quota" and not self.on_quota:
             fields[b"x-iaf-paid-by"] = "credits"
-        return [(name, value.encode("latin-1", "replace")) for name, value in fields.items()]
+        headers = [(name, value.encode("latin-1", "replace")) for name, value in fields.items()]
+        return headers + limits.limit_headers(self.limit_states, at=self.started_at)
 
     def answer_headers(self) -> list[tuple[bytes, bytes]]:
         """Headers of a whole answer, with what it cost."""
@@ -689,10 +735,14 @@ class ChatCall:
         outcome, usage = self.outcome, self.outcome.usage
         cost_nano = usd_to_nano(outcome.cost_usd + outcome.lost_usd)
         served_first = outcome.served is not None and outcome.served.route.provider == self.candidates[0].route.provider
+        delivered = 1 if self._delivered else 0
+        tokens = usage.input_total + usage.output_total if usage and delivered else 0
+        charged = credits_to_micro(outcome.charged)
         actuals = {
-            limits.DAILY_REQUESTS: 1 if self._delivered else 0,
-            limits.DAILY_CREDITS: credits_to_micro(outcome.charged),
-            limits.TOKENS_PER_MINUTE: usage.input_total + usage.output_total if usage and self._delivered else 0,
+            limits.DAILY_REQUESTS: delivered,
+            limits.REQUESTS_PER_DAY: delivered,
+            **dict.fromkeys(limits.CREDIT_SCOPES, charged),
+            **dict.fromkeys(limits.TOKEN_SCOPES, tokens),
             limits.ALLOWANCE: cost_nano,
             limits.DAILY_BUDGET: cost_nano,
             limits.PROVIDER_BUDGET: cost_nano if served_first else 0,

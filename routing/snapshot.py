@@ -4,16 +4,18 @@ import logging
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 
 from cryptography.fernet import InvalidToken
 from django.conf import settings
 
+from billing.plans.models import Plan
+from billing.subscriptions.callers import Limits
 from iafactory.common.money import usd_to_nano
 
-from .models import AiModel, Budget, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
+from .models import AiModel, Budget, GatewayLimits, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
 from .providers.registry import registered_protocols
 
 logger = logging.getLogger(__name__)
@@ -109,8 +111,25 @@ class Policy:
     margin_multiplier: Decimal
     usd_per_credit: Decimal
 
+    def narrowed(self, models: frozenset[str]) -> "Policy":
+        """The same policy for an API key that may only call `models`; empty means all."""
+        if not models:
+            return self
+        return replace(self, models_allowed=models if "*" in self.models_allowed else self.models_allowed & models)
+
     def allows(self, model: str) -> bool:
         return "*" in self.models_allowed or model in self.models_allowed
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOffer:
+    """A public plan, for saying which one would lift a limit."""
+
+    code: str
+    name: str
+    family: str
+    billing_mode: str
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +142,9 @@ class Snapshot:
     overflow: Policy | None
     daily_budget_nano: int | None
     provider_budgets_nano: Mapping[str, int]
+    gateway_requests_per_minute: int | None
+    gateway_concurrent_calls: int | None
+    offers: tuple[PlanOffer, ...]
 
     def model(self, name: str) -> Model | None:
         """The model of a public name or alias."""
@@ -164,7 +186,7 @@ def _address(provider: Provider, secrets: Mapping[int, str]) -> tuple[str, str, 
 
 
 def _secrets() -> dict[int, str]:
-    """The first usable secret of each provider. One that no key decrypts is left out: it must not keep the others from serving."""
+    """The first usable secret of each provider. One that no key decrypts is left out and must not stop the others."""
     secrets: dict[int, str] = {}
     for credential in ProviderCredential.objects.filter(enabled=True).order_by("created_at").defer("secret"):
         try:
@@ -259,4 +281,25 @@ def snapshot_load() -> Snapshot:
             daily_budget_nano = usd_to_nano(budget.daily_limit_usd)
         else:
             provider_budgets_nano[budget.provider.slug] = usd_to_nano(budget.daily_limit_usd)
-    return Snapshot(models, names, policies, overflow, daily_budget_nano, provider_budgets_nano)
+    own = GatewayLimits.objects.first()
+    offers = tuple(
+        PlanOffer(
+            plan.code,
+            plan.name,
+            plan.family,
+            plan.billing_mode,
+            Limits(**{name: getattr(plan, name) for name in Limits.__slots__}),
+        )
+        for plan in Plan.objects.filter(visibility=Plan.Visibility.PUBLIC)
+    )
+    return Snapshot(
+        models=models,
+        names=names,
+        policies=policies,
+        overflow=overflow,
+        daily_budget_nano=daily_budget_nano,
+        provider_budgets_nano=provider_budgets_nano,
+        gateway_requests_per_minute=own.requests_per_minute if own else None,
+        gateway_concurrent_calls=own.concurrent_calls if own else None,
+        offers=offers,
+    )

@@ -1,15 +1,18 @@
 """Who is calling: a key or access token resolved to account, subscription and plan, remembered until a change is announced."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import jwt
 from django.conf import settings
+from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from billing.accounts.models import Account, ApiKey
@@ -22,19 +25,61 @@ _CACHE_LIMIT = 50_000
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How much an account may call. None is no limit. `daily_limit` is requests on quota plans, credits on the others."""
+
+    requests_per_minute: int | None = None
+    requests_per_hour: int | None = None
+    requests_per_day: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_calls: int | None = None
+    daily_limit: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PlanTerms:
     """What a plan promises and limits; fields as in `Plan`."""
 
     id: int
     code: str
+    family: str
     billing_mode: str
     whole_credits: bool
-    daily_limit: Decimal | None
+    priority: int
+    features: tuple[str, ...]
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTerms:
+    """What one API key may do, below what its account may; fields as in `ApiKey`. Empty allow lists allow everything."""
+
     requests_per_minute: int | None
     tokens_per_minute: int | None
     concurrent_calls: int | None
-    priority: int
-    features: tuple[str, ...]
+    daily_credits: Decimal | None
+    monthly_credits: Decimal | None
+    networks: tuple[IPv4Network | IPv6Network, ...]
+    models: frozenset[str]
+    endpoints: frozenset[str]
+    origins: frozenset[str]
+
+    def refusal(self, *, address: str, endpoint: str, origin: str) -> ApiError | None:
+        """Why the key may not be used from there for that; None when it may."""
+        if self.endpoints and endpoint not in self.endpoints:
+            return ApiError(403, "endpoint_not_allowed", "This API key may not be used for this address.")
+        if self.networks and not self._address_allowed(address):
+            return ApiError(403, "network_not_allowed", "This API key may not be used from your network.")
+        if self.origins and origin not in self.origins:
+            return ApiError(403, "origin_not_allowed", "This API key may not be used from this origin.")
+        return None
+
+    def _address_allowed(self, address: str) -> bool:
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self.networks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +88,11 @@ class Caller:
 
     account_id: UUID
     account_status: str
+    blocked_until: datetime | None
     zone: ZoneInfo
     overflow_allowed: bool
     api_key_id: UUID | None
+    key: KeyTerms | None
     user_id: UUID | None
     scopes: frozenset[str]
     valid_until: datetime | None
@@ -54,50 +101,117 @@ class Caller:
     period_start: datetime | None
     period_end: datetime | None
     plan: PlanTerms | None
+    override: Limits | None
+    override_until: datetime | None
+
+    def limits_at(self, at: datetime) -> Limits:
+        """The limits in force at `at`: what an operator set for the account, field by field, else the plan's."""
+        plan = self.plan.limits if self.plan is not None else Limits()
+        if self.override is None or (self.override_until is not None and self.override_until <= at):
+            return plan
+
+        def pick(name: str) -> Any:
+            own = getattr(self.override, name)
+            return getattr(plan, name) if own is None else own
+
+        return Limits(**{name: pick(name) for name in Limits.__slots__})
+
+    def refusal_at(self, at: datetime) -> ApiError | None:
+        """Why the credential opens nothing at `at`; None when it does."""
+        if self.revoked:
+            return ApiError(401, "api_key_revoked", "This API key has been revoked.")
+        if self.valid_until is not None and self.valid_until <= at:
+            what = "API key" if self.api_key_id else "access token"
+            return ApiError(401, "api_key_expired" if self.api_key_id else "token_expired", f"This {what} has expired.")
+        blocked = self.account_status != Account.Status.ACTIVE
+        if blocked and (self.blocked_until is None or self.blocked_until > at):
+            return ApiError(403, "account_blocked", "This account is blocked. Please contact support.")
+        return None
 
 
 _COLUMNS = """
-    a.id, a.status, a.time_zone, a.overflow_allowed, s.id, s.current_period_start, s.current_period_end,
-    p.id, p.code, p.billing_mode, p.rounding, p.daily_limit, p.requests_per_minute, p.tokens_per_minute, p.concurrent_calls,
-    p.priority, p.features
+    a.id AS account_id, a.status AS account_status, a.blocked_until, a.time_zone, a.overflow_allowed,
+    s.id AS subscription_id, s.current_period_start, s.current_period_end,
+    p.id AS plan_id, p.code, p.family, p.billing_mode, p.rounding, p.daily_limit, p.requests_per_minute, p.requests_per_hour,
+    p.requests_per_day, p.tokens_per_minute, p.concurrent_calls, p.priority, p.features,
+    o.account_id AS override, o.until AS override_until, o.daily_limit AS own_daily_limit,
+    o.requests_per_minute AS own_requests_per_minute, o.requests_per_hour AS own_requests_per_hour,
+    o.requests_per_day AS own_requests_per_day, o.tokens_per_minute AS own_tokens_per_minute,
+    o.concurrent_calls AS own_concurrent_calls
 """
-_PLAN_JOIN = """
+_JOINS = """
+    LEFT JOIN billing_accountlimits o ON o.account_id = a.id
     LEFT JOIN billing_subscription s ON s.account_id = a.id AND s.state IN ('trialing', 'active', 'past_due', 'paused')
     LEFT JOIN billing_plan p ON p.id = s.plan_id AND s.state <> 'paused'
 """
 _BY_KEY = f"""
-    SELECT {_COLUMNS}, k.id, k.scopes, k.expires_at, k.revoked_at IS NOT NULL, k.created_by_id
-    FROM billing_apikey k JOIN billing_account a ON a.id = k.account_id {_PLAN_JOIN}
+    SELECT {_COLUMNS}, k.id AS key_id, k.scopes, k.expires_at, k.revoked_at IS NOT NULL AS revoked,
+           k.requests_per_minute AS key_requests_per_minute, k.tokens_per_minute AS key_tokens_per_minute,
+           k.concurrent_calls AS key_concurrent_calls, k.daily_credits, k.monthly_credits, k.allowed_networks, k.allowed_models,
+           k.allowed_endpoints, k.allowed_origins
+    FROM billing_apikey k JOIN billing_account a ON a.id = k.account_id {_JOINS}
     WHERE k.key_hash = %s
 """  # noqa: S608  constant text
 _BY_USER = f"""
     SELECT {_COLUMNS}, u.password, u.is_active
     FROM billing_user u
     JOIN billing_membership m ON m.user_id = u.id
-    JOIN billing_account a ON a.id = m.account_id {_PLAN_JOIN}
+    JOIN billing_account a ON a.id = m.account_id {_JOINS}
     WHERE u.id = %s AND (a.id = %s OR (%s::uuid IS NULL AND a.personal_of_id = u.id))
 """  # noqa: S608  constant text
 
+_Row = Mapping[str, Any]
 
-def _plan_terms(row: tuple[Any, ...]) -> PlanTerms | None:
-    if row[7] is None:
+
+def _limits(row: _Row, prefix: str) -> Limits:
+    return Limits(**{name: row[prefix + name] for name in Limits.__slots__})
+
+
+def _plan_terms(row: _Row) -> PlanTerms | None:
+    if row["plan_id"] is None:
         return None
     return PlanTerms(
-        id=row[7],
-        code=row[8],
-        billing_mode=row[9],
-        whole_credits=row[10] == "whole",
-        daily_limit=row[11],
-        requests_per_minute=row[12],
-        tokens_per_minute=row[13],
-        concurrent_calls=row[14],
-        priority=row[15],
-        features=tuple(row[16]),
+        id=row["plan_id"],
+        code=row["code"],
+        family=row["family"],
+        billing_mode=row["billing_mode"],
+        whole_credits=row["rounding"] == "whole",
+        priority=row["priority"],
+        features=tuple(row["features"]),
+        limits=_limits(row, ""),
+    )
+
+
+def _networks(texts: list[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    """The parsed networks of an allow list; what does not parse allows nobody."""
+    networks: list[IPv4Network | IPv6Network] = []
+    for text in texts:
+        try:
+            networks.append(ip_network(text, strict=False))
+        except ValueError:
+            networks.append(IPv4Network("0.0.0.0/32"))
+    return tuple(networks)
+
+
+def _key_terms(row: _Row) -> KeyTerms:
+    return KeyTerms(
+        requests_per_minute=row["key_requests_per_minute"],
+        tokens_per_minute=row["key_tokens_per_minute"],
+        concurrent_calls=row["key_concurrent_calls"],
+        daily_credits=row["daily_credits"],
+        monthly_credits=row["monthly_credits"],
+        networks=_networks(row["allowed_networks"]),
+        models=frozenset(row["allowed_models"]),
+        endpoints=frozenset(row["allowed_endpoints"]),
+        origins=frozenset(row["allowed_origins"]),
     )
 
 
 class CallerDirectory:
-    """Looks callers up in PostgreSQL and remembers them until told otherwise."""
+    """Looks callers up in PostgreSQL and remembers them until told otherwise.
+
+    `trusted` says that changes are heard of; while it is false nothing is remembered.
+    """
 
     def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
         self._pool = pool
@@ -125,18 +239,13 @@ class CallerDirectory:
             # A change announced while we were reading may not be in what we read.
             if self.trusted and generation == self._generation:
                 self._remember(name, caller)
-        if caller.revoked:
-            raise ApiError(401, "api_key_revoked", "This API key has been revoked.")
-        if caller.valid_until is not None and caller.valid_until <= clock.now():
-            self._callers.pop(name, None)
-            what = "API key" if caller.api_key_id else "access token"
-            raise ApiError(401, "api_key_expired" if caller.api_key_id else "token_expired", f"This {what} has expired.")
-        if caller.account_status != Account.Status.ACTIVE:
-            raise ApiError(403, "account_blocked", "This account is blocked. Please contact support.")
+        refusal = caller.refusal_at(clock.now())
+        if refusal is not None:
+            raise refusal
         return caller
 
     def forget(self, payload: str) -> None:
-        """Drop what an announced change (`account:<id>`, `user:<id>`, `plans`) made stale."""
+        """Drop what an announced change (`account:<id>`, `user:<id>`, `plans`, `all`) made stale."""
         self._generation += 1
         if payload in ("plans", "all"):
             self._callers.clear()
@@ -153,19 +262,23 @@ class CallerDirectory:
         if caller.user_id is not None:
             self._names_by_subject.setdefault(f"user:{caller.user_id}", set()).add(name)
 
-    async def _row(self, sql: str, *parameters: Any) -> tuple[Any, ...] | None:
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(sql, parameters)
-            row: tuple[Any, ...] | None = await cursor.fetchone()
-            return row
+    async def _row(self, sql: str, *parameters: Any) -> _Row | None:
+        async with self._pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(sql, parameters)
+            return await cursor.fetchone()
 
     async def _by_key(self, secret: str) -> Caller:
         row = await self._row(_BY_KEY, secret_hash(secret))
         if row is None:
             raise ApiError(401, "invalid_api_key", "This API key does not exist.")
-        key_id, scopes, expires_at, revoked, _ = row[17:]
         return self._caller(
-            row, api_key_id=key_id, user_id=None, scopes=frozenset(scopes), valid_until=expires_at, revoked=revoked
+            row,
+            api_key_id=row["key_id"],
+            key=_key_terms(row),
+            user_id=None,
+            scopes=frozenset(row["scopes"]),
+            valid_until=row["expires_at"],
+            revoked=row["revoked"],
         )
 
     async def _by_token(self, token: str, account: str) -> Caller:
@@ -186,14 +299,14 @@ class CallerDirectory:
         row = await self._row(_BY_USER, user_id, account_id, account_id)
         if row is None:
             raise ApiError(404, "account_not_found", "You have no such account.")
-        password, is_active = row[17:]
         # The claim ties a token to the password it was made under: a reset ends it.
-        stamp = hashlib.md5(password.encode(), usedforsecurity=False).hexdigest().upper()
-        if not is_active or claims.get("hash_password", "").upper() != stamp:
+        stamp = hashlib.md5(row["password"].encode(), usedforsecurity=False).hexdigest().upper()
+        if not row["is_active"] or claims.get("hash_password", "").upper() != stamp:
             raise refused
         return self._caller(
             row,
             api_key_id=None,
+            key=None,
             user_id=user_id,
             scopes=frozenset({ApiKey.Scope.INFERENCE.value, ApiKey.Scope.BILLING_READ.value}),
             valid_until=datetime.fromtimestamp(claims["exp"], UTC),
@@ -201,15 +314,18 @@ class CallerDirectory:
         )
 
     @staticmethod
-    def _caller(row: tuple[Any, ...], **fields: Any) -> Caller:
+    def _caller(row: _Row, **fields: Any) -> Caller:
         return Caller(
-            account_id=row[0],
-            account_status=row[1],
-            zone=ZoneInfo(row[2]),
-            overflow_allowed=row[3],
-            subscription_id=row[4],
-            period_start=row[5],
-            period_end=row[6],
+            account_id=row["account_id"],
+            account_status=row["account_status"],
+            blocked_until=row["blocked_until"],
+            zone=ZoneInfo(row["time_zone"]),
+            overflow_allowed=row["overflow_allowed"],
+            subscription_id=row["subscription_id"],
+            period_start=row["current_period_start"],
+            period_end=row["current_period_end"],
             plan=_plan_terms(row),
+            override=None if row["override"] is None else _limits(row, "own_"),
+            override_until=row["override_until"],
             **fields,
         )

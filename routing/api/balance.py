@@ -13,7 +13,6 @@ from iafactory.common.errors import ApiError
 from iafactory.common.hot import Answer, Exchange, HotView, json_answer
 from iafactory.common.money import MICRO_PER_CREDIT, ZERO
 from ratelimit.engine import LimiterUnavailable
-from ratelimit.scopes import Scope, TokenBucket
 
 from .. import limits
 from ..gateway import Gateway, current_gateway
@@ -39,26 +38,9 @@ async def wallet_figures(gateway: Gateway, caller: Caller, *, at: datetime) -> d
     return {"balance": available + held, "held": held, "available": available, "debt": debt}
 
 
-def _plan_scopes(caller: Caller, *, at: datetime) -> list[Scope]:
-    plan = caller.plan
-    if plan is None:
-        return []
-    scopes: list[Scope] = []
-    quota = limits.daily_quota(caller, plan, at=at, amount=0, soft=False)
-    if quota is not None and quota.limit is not None:
-        scopes.append(quota)
-    if plan.requests_per_minute is not None:
-        scopes.append(
-            TokenBucket.per_minute(
-                key=f"r:{caller.account_id}", name=limits.REQUESTS_PER_MINUTE, limit=plan.requests_per_minute
-            )
-        )
-    return scopes
-
-
 async def limit_figures(gateway: Gateway, caller: Caller, *, at: datetime) -> list[dict[str, Any]]:
     """What is left of the plan's limits. Raises `ApiError` 503 when Redis is away."""
-    scopes = _plan_scopes(caller, at=at)
+    scopes = limits.shown_scopes(caller, at=at)
     if not scopes:
         return []
     try:
@@ -67,7 +49,7 @@ async def limit_figures(gateway: Gateway, caller: Caller, *, at: datetime) -> li
         raise ApiError(503, "limits_unavailable", "Limits cannot be read now.", retry_after_seconds=2) from None
     figures = []
     for state in states:
-        unit = Decimal(MICRO_PER_CREDIT) if state.name == limits.DAILY_CREDITS else Decimal(1)
+        unit = Decimal(MICRO_PER_CREDIT) if state.name in limits.CREDIT_SCOPES else Decimal(1)
         resets = None if state.reset_at_ms is None else datetime.fromtimestamp(state.reset_at_ms / 1000, UTC)
         figures.append(
             {

@@ -20,7 +20,8 @@ _OWNER = "iafactory"
 
 def policy_of(gateway: Gateway, caller: Caller) -> Policy | None:
     """How the caller's plan routes; None without a plan that can call models."""
-    return None if caller.plan is None else gateway.snapshot.policies.get(caller.plan.id)
+    policy = None if caller.plan is None else gateway.snapshot.policies.get(caller.plan.id)
+    return policy if policy is None or caller.key is None else policy.narrowed(caller.key.models)
 
 
 def callable_models(gateway: Gateway, caller: Caller) -> Iterator[tuple[Model, list[Route]]]:

@@ -21,7 +21,7 @@ from ..snapshot import AUTO
 from . import schemas
 from .access import caller_with
 from .balance import limit_figures
-from .chat import completion, idempotency_of
+from .chat import completion, idempotency_of, run_of
 from .models import callable_models, policy_of
 
 
@@ -69,7 +69,7 @@ class OwnChat(HotView):
         operation_id="v2_chat",
         tags=["Own"],
         summary="Chat by your plan's policy",
-        parameters=[schemas.IDEMPOTENCY_KEY],
+        parameters=[schemas.IDEMPOTENCY_KEY, *schemas.RUN],
         request=schemas.OWN_CHAT_REQUEST,
         responses={200: schemas.OWN_CHAT_ANSWER, **schemas.errors(schemas.PLAIN_ERROR, **schemas.CALL_ERRORS)},
     )
@@ -78,18 +78,20 @@ class OwnChat(HotView):
         caller = await caller_with(gateway, exchange, ApiKey.Scope.INFERENCE)
         body = await exchange.read_body()
         request = chat_request_parse(_as_chat(decode_object(body)))
-        idempotency = idempotency_of(exchange, caller, body)
-        exchange.watch()
-        return await ChatCall(
+        call = ChatCall(
             gateway,
             exchange,
             caller,
             request,
             endpoint="/api/v2/chat",
             render=_render,
-            idempotency=idempotency,
+            idempotency=idempotency_of(exchange, caller, body),
+            run=run_of(exchange),
             wish_only=True,
-        ).run()
+        )
+        gateway.uses.note(caller, exchange.client_address, body)
+        exchange.watch()
+        return await call.run()
 
 
 class OwnModels(HotView):

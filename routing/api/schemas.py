@@ -87,6 +87,18 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     "charged again. Kept for 24 hours.",
 )
 
+RUN = (
+    OpenApiParameter(
+        "x-iaf-run", str, OpenApiParameter.HEADER, description="Name of a run of yours; its calls share one ceiling."
+    ),
+    OpenApiParameter(
+        "x-iaf-run-limit",
+        str,
+        OpenApiParameter.HEADER,
+        description="Credits the run may spend in a calendar month (UTC). Beyond: 402 `run_limit_reached`.",
+    ),
+)
+
 CALL_ERRORS = {
     "_400": "The request is wrong; `param` names the field.",
     "_401": "The key opens nothing.",

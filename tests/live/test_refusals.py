@@ -153,7 +153,7 @@ def test_a_key_without_the_scope_is_refused(live: Live) -> None:
 
     chat, balance = live.post(CHAT, customer, json=GOOD), live.get("/v1/balance", customer)
 
-    assert (chat.status_code, chat.json()["error"]["code"]) == (403, "scope_missing")
+    assert (chat.status_code, chat.json()["error"]["code"]) == (403, "insufficient_scope")
     assert balance.status_code == 200
 
 
