@@ -12,7 +12,7 @@ from .plans import api as plans
 from .subscriptions.models import Subscription
 from .subscriptions.onboarding_api import RegisterView
 from .subscriptions.selectors import subscription_live
-from .subscriptions.services import _period_credits_grant
+from .subscriptions.services import period_credits_grant
 
 
 def api_path(route: str, view: Any, name: str, **wired: Any) -> list[URLPattern]:
@@ -25,7 +25,7 @@ SUBSCRIPTIONS = {"subscription_of": subscription_live}
 # A plan's credits come with payment: not while one is overdue, and not while it is paused.
 PERIOD_CREDITS = credits.PeriodCredits(
     subscriptions=Subscription.objects.filter(state__in=(Subscription.State.TRIALING, Subscription.State.ACTIVE)),
-    grant=_period_credits_grant,
+    grant=period_credits_grant,
 )
 
 
@@ -39,6 +39,7 @@ urlpatterns = [
     *api_path("api/auth/verify-email/resend", accounts.VerifyEmailResendView, "auth-verify-email-resend"),
     *api_path("api/auth/password-reset", accounts.PasswordResetView, "auth-password-reset"),
     *api_path("api/auth/password-reset/confirm", accounts.PasswordResetConfirmView, "auth-password-reset-confirm"),
+    *api_path("api/keys/leaked", accounts.LeakedKeyView, "keys-leaked"),
     # An id is any text: what is no id is answered as one that does not exist.
     *api_path("api/keys", accounts.KeysView, "keys"),
     *api_path("api/keys/<str:key_id>", accounts.KeyView, "key"),

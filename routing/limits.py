@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from billing.accounts.windows import daily_credits_key, day_end, milliseconds, month_end
 from billing.subscriptions.callers import Caller, PlanTerms
 from iafactory.common.money import credits_to_micro, usd_to_nano
 from ratelimit.engine import ScopeState
@@ -67,26 +68,9 @@ _WINDOW_SECONDS = {
 _UTC = ZoneInfo("UTC")
 
 
-def _milliseconds(at: datetime) -> int:
-    return int(at.timestamp() * 1000)
-
-
-def day_end(at: datetime, zone: ZoneInfo) -> datetime:
-    """The next midnight in `zone` after `at`."""
-    tomorrow = at.astimezone(zone).date() + timedelta(days=1)
-    return datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=zone)
-
-
-def month_end(at: datetime, zone: ZoneInfo) -> datetime:
-    """The first midnight of the next month in `zone`."""
-    local = at.astimezone(zone)
-    year, month = (local.year + 1, 1) if local.month == 12 else (local.year, local.month + 1)
-    return datetime(year, month, 1, tzinfo=zone)
-
-
 def budget_day_end_ms(at: datetime) -> int:
     """When the budgets' running day ends: their days are UTC days."""
-    return _milliseconds(day_end(at, _UTC))
+    return milliseconds(day_end(at, _UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +92,14 @@ class CallSize:
 def daily_quota(caller: Caller, plan: PlanTerms, *, at: datetime, credits: Decimal, soft: bool) -> WindowCounter | None:
     """The plan's daily limit: requests on quota plans, micro-credits on the others; None without a limit on credits plans."""
     daily_limit = caller.limits_at(at).daily_limit
-    end = _milliseconds(day_end(at, caller.zone))
+    end = milliseconds(day_end(at, caller.zone))
     if plan.billing_mode == "quota":
         limit = None if daily_limit is None else int(daily_limit)
         return WindowCounter(key=f"q:{caller.account_id}", name=DAILY_REQUESTS, limit=limit, window_end_ms=end, soft=soft)
     if daily_limit is None:
         return None
     return WindowCounter(
-        key=f"c:{caller.account_id}",
+        key=daily_credits_key(caller.account_id),
         name=DAILY_CREDITS,
         limit=credits_to_micro(daily_limit),
         window_end_ms=end,
@@ -169,7 +153,7 @@ def account_scopes(caller: Caller, *, at: datetime, size: CallSize, lease_second
             )
         )
     if own.requests_per_day is not None:
-        end = _milliseconds(day_end(at, caller.zone))
+        end = milliseconds(day_end(at, caller.zone))
         scopes.append(WindowCounter(key=f"d:{account}", name=REQUESTS_PER_DAY, limit=own.requests_per_day, window_end_ms=end))
     return scopes
 
@@ -200,7 +184,7 @@ def key_scopes(caller: Caller, *, at: datetime, size: CallSize, lease_seconds: i
                     key=f"{short}:{caller.api_key_id}",
                     name=name,
                     limit=credits_to_micro(limit),
-                    window_end_ms=_milliseconds(end),
+                    window_end_ms=milliseconds(end),
                     amount=amount,
                 )
             )
@@ -226,7 +210,7 @@ def run_scope(caller: Caller, run: Run, *, at: datetime, credits: Decimal) -> Wi
         key=f"u:{caller.account_id}:{run.name}",
         name=RUN_CREDITS,
         limit=credits_to_micro(run.limit),
-        window_end_ms=_milliseconds(month_end(at, _UTC)),
+        window_end_ms=milliseconds(month_end(at, _UTC)),
         amount=credits_to_micro(credits),
     )
 
@@ -241,7 +225,7 @@ def allowance_scope(caller: Caller, policy: Policy, *, at: datetime, amount_nano
         name=ALLOWANCE,
         limit_nano=policy.cost_allowance_nano,
         amount_nano=amount_nano,
-        window_end_ms=_milliseconds(end),
+        window_end_ms=milliseconds(end),
         soft=True,
     )
 
@@ -359,7 +343,7 @@ def _tightest(states: Iterable[ScopeState], names: frozenset[str]) -> ScopeState
 
 def limit_headers(states: Sequence[ScopeState], *, at: datetime) -> list[tuple[bytes, bytes]]:
     """What an answer says of the limits: OpenAI's `x-ratelimit-*`, and the IETF fields `RateLimit` and `RateLimit-Policy`."""
-    now_ms = _milliseconds(at)
+    now_ms = milliseconds(at)
     headers: list[tuple[bytes, bytes]] = []
     for kind, names in (("requests", REQUEST_SCOPES), ("tokens", TOKEN_SCOPES)):
         state = _tightest(states, names)

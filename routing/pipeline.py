@@ -263,21 +263,26 @@ class ChatCall:
             return ApiError(429, "gateway_busy", "Too many calls at the moment.", retry_after_seconds=wait_seconds)
         if scope.name == limits.RUN_CREDITS:
             return ApiError(402, "run_limit_reached", "This run has spent what its caller allowed it.")
-        quota = scope.name in limits.QUOTAS
-        offer = limits.lifting_plan(self.gateway.snapshot, self.plan, scope.name)
-        unit = MICRO_PER_CREDIT if scope.name in limits.CREDIT_SCOPES else 1
+        return self._limit_reached(scope.name, scope.limit, scope.reset_at_ms, wait_seconds=wait_seconds)
+
+    def _limit_reached(
+        self, name: str, limit: int | None, reset_at_ms: int | None, *, wait_seconds: float, why: str = ""
+    ) -> ApiError:
+        quota = name in limits.QUOTAS
+        offer = limits.lifting_plan(self.gateway.snapshot, self.plan, name)
+        unit = MICRO_PER_CREDIT if name in limits.CREDIT_SCOPES else 1
         lifted = f" The plan {offer.name} has a higher one." if offer else ""
         return ApiError(
             429,
             "quota_exceeded" if quota else "rate_limited",
-            f"Limit reached: {scope.name.replace('_', ' ')} ({(scope.limit or 0) // unit}).{lifted}",
+            f"Limit reached: {name.replace('_', ' ')} ({(limit or 0) // unit}).{why}{lifted}",
             retry_after_seconds=wait_seconds,
             final=quota,
             headers=self._limit_headers(),
             extra={
-                "limit": scope.name,
+                "limit": name,
                 "plan": self.plan.code,
-                "resets_at": limits.reset_text(scope.reset_at_ms),
+                "resets_at": limits.reset_text(reset_at_ms),
                 "lifted_by_plan": offer.code if offer else None,
             },
         )
@@ -324,16 +329,10 @@ class ChatCall:
             raise in_flight()
         if verdict.verdict == "indebted":
             raise ApiError(402, "account_in_debt", "A payment of this account was taken back. The next purchase settles it.")
-        if self.plan.billing_mode == "quota":
-            raise ApiError(
-                429,
-                "quota_exceeded",
-                f"The daily quota of the plan {self.plan.code} is used up, and there are not enough credits to go on.",
-                retry_after_seconds=60,
-                final=True,
-                headers=self._limit_headers(),
-                extra={"limit": limits.DAILY_REQUESTS, "plan": self.plan.code},
-            )
+        quota = next((state for state in self.limit_states if state.name == limits.DAILY_REQUESTS), None)
+        if self.plan.billing_mode == "quota" and quota is not None:
+            why = " There are not enough credits to go on."
+            raise self._limit_reached(quota.name, quota.limit, quota.reset_at_ms, wait_seconds=60, why=why)
         raise ApiError(
             402,
             "insufficient_credits",

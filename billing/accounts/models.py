@@ -131,6 +131,10 @@ class Account(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def blocked_at(self, at: datetime) -> bool:
+        """Whether the account may not call at `at`: blocked or closed, and no end of it has passed."""
+        return self.status != self.Status.ACTIVE and (self.blocked_until is None or self.blocked_until > at)
+
     @property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.time_zone)

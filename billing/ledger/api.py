@@ -48,7 +48,7 @@ TAG = ["credits"]
 
 
 class ServiceScope(BasePermission):
-    """An operator-issued key with the scope; sessions and customers' keys are refused: 403 `scope_missing`."""
+    """An operator-issued key with the scope; sessions and customers' keys are refused: 403 `insufficient_scope`."""
 
     def __init__(self, scope: ApiKey.Scope) -> None:
         self.scope = scope.value
@@ -61,7 +61,7 @@ class ServiceScope(BasePermission):
         if request.auth is None:
             return False
         if not isinstance(request.auth, ApiKey) or self.scope not in request.auth.scopes:
-            raise ApiError(403, "scope_missing", f"This needs a service's API key with the scope {self.scope}.")
+            raise ApiError(403, "insufficient_scope", f"This needs a service's API key with the scope {self.scope}.")
         return True
 
 

@@ -15,7 +15,7 @@ from uuid import UUID, uuid5
 from django.db import transaction
 from django.db.models import F, Q, QuerySet, Sum
 
-from billing.accounts.models import Account
+from billing.accounts.models import Account, AccountLimits
 from billing.accounts.services import account_refusal
 from billing.events.services import Actor
 from billing.plans.models import Plan, ServicePrice
@@ -23,6 +23,7 @@ from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.money import CREDIT, ZERO, credits_quantise, plain
 
+from .daily_counter import daily_credits_add
 from .items import CallItem, HoldItem, UsageItem
 from .models import Hold, LedgerTransaction, Lot, UsageRecord, Wallet
 from .services import call_settle, hold_open, wallet_open
@@ -121,7 +122,12 @@ def standing_of(account: Account, subscription_of: SubscriptionOf, *, at: dateti
 
 
 def _daily_limit(account: Account, plan: Plan | None, *, at: datetime) -> DailyLimit | None:
-    if plan is None or plan.daily_limit is None:
+    if plan is None:
+        return None
+    own = AccountLimits.objects.filter(account=account).first()
+    overridden = own is not None and own.daily_limit is not None and (own.until is None or own.until > at)
+    limit = own.daily_limit if own is not None and overridden else plan.daily_limit
+    if limit is None:
         return None
     begin = day_start(account, at)
     on_quota = plan.billing_mode == Plan.BillingMode.QUOTA
@@ -133,7 +139,7 @@ def _daily_limit(account: Account, plan: Plan | None, *, at: datetime) -> DailyL
     else:
         used += in_flight.aggregate(total=Sum("credits"))["total"] or 0
     tomorrow = datetime.combine(begin.date() + timedelta(days=1), time.min, account.zone)
-    return DailyLimit("requests" if on_quota else "credits", plan.daily_limit, Decimal(used), tomorrow)
+    return DailyLimit("requests" if on_quota else "credits", limit, Decimal(used), tomorrow)
 
 
 def service_price(code: str) -> ServicePrice:
@@ -153,18 +159,18 @@ def service_credits(credits_per_unit: Decimal, units: Decimal) -> Decimal:
 def refusal_of(standing: Standing, *, service: str | None, credits: Decimal) -> ApiError | None:
     """Why `credits` may not be spent (on `service`) now; None when they may. The code is stable.
 
-    403 `account_blocked`, `account_closed`, `no_active_plan`, `service_not_in_plan`; 402 `in_debt`, `insufficient_credits`; 429
-    `daily_limit_reached`.
+    403 `account_blocked`, `account_closed`, `no_active_plan`, `service_not_in_plan`; 402 `account_in_debt`,
+    `insufficient_credits`; 429 `daily_limit_reached`.
     """
     plan, daily = standing.plan, standing.daily
-    if standing.account.status != Account.Status.ACTIVE:
+    if standing.account.blocked_at(clock.now()):
         return account_refusal(standing.account)
     if plan is None:
         return ApiError(403, "no_active_plan", "This account has no active plan.")
     if service is not None and service not in plan.features:
         return ApiError(403, "service_not_in_plan", f"The plan {plan.code} does not include this service.", param="service")
     if standing.debt > 0:
-        return ApiError(402, "in_debt", "A payment of this account was taken back. The next purchase settles it.")
+        return ApiError(402, "account_in_debt", "A payment of this account was taken back. The next purchase settles it.")
     if daily is not None and daily.unit == "credits" and credits > daily.remaining:
         return ApiError(
             429,
@@ -239,6 +245,7 @@ def credits_consume(
         verdict = call_settle(CallItem(usage=usage, held=credits, charge=credits, reason=f"Service {service.code}"), now=now)
         if verdict.verdict != "settled":
             raise RuntimeError(f"consume {call_id} was settled as {verdict.verdict}")
+        daily_credits_add(account, credits, at=now)
     return Consumption(call_id, request_id, service.code, units, credits, available, now, replayed=False)
 
 
@@ -372,6 +379,7 @@ def service_hold_settle(
         usage = _usage(item, plan=None, now=now, charge=charge, facts=facts)
         usage.plan = found.terms.get("plan", "")
         verdict = call_settle(CallItem(usage=usage, held=held, charge=charge, reason=f"Hold {request_id}"), now=now)
+        daily_credits_add(account, verdict.charged or ZERO, at=now)
         if verdict.verdict not in ("settled", "late"):
             raise RuntimeError(f"hold {found.id} was settled as {verdict.verdict}")
     return ServiceHold(

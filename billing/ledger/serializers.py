@@ -129,7 +129,7 @@ class CheckResultSerializer(serializers.Serializer):
     can_proceed = serializers.BooleanField()
     reason = serializers.CharField(
         allow_null=True,
-        help_text="`account_blocked`, `account_closed`, `no_active_plan`, `service_not_in_plan`, `in_debt`, "
+        help_text="`account_blocked`, `account_closed`, `no_active_plan`, `service_not_in_plan`, `account_in_debt`, "
         "`daily_limit_reached` or `insufficient_credits`.",
     )
     message = serializers.CharField(allow_null=True)

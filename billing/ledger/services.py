@@ -167,11 +167,16 @@ def _lot_take(
 ) -> Decimal:
     if amount is not None and amount <= 0:
         raise ValueError("The amount must be positive.")
+    if lot.booked_at is None:
+        raise ValueError("The lot has not begun; nothing of it can be taken.")
     now = clock.now()
     wanted = lot.amount if amount is None else credits_quantise(amount)
     with transaction.atomic():
+        repeated = LedgerTransaction.objects.filter(idempotency_key=key).exists()
         parameters = (lot.pk, wanted, str(kind), str(against), debt, key, now, reason, actor.label)
         taken: Decimal = _rows(TAKE_SQL, *parameters)[0][0]
+        if repeated:
+            return taken
         event_record(
             kind=f"lot.{kind}",
             object_type="lot",
@@ -186,8 +191,12 @@ def _lot_take(
 
 def _lot_give_back(lot: Lot, against: str, key: str, reason: str, actor: Actor) -> Decimal:
     with transaction.atomic():
+        taking = LedgerTransaction.objects.filter(idempotency_key=key).first()
+        if taking is not None and taking.account_id != lot.wallet_id:
+            raise ValueError("What was taken under this key belongs to another account.")
+        repeated = taking is None or LedgerTransaction.objects.filter(idempotency_key=f"back:{key}").exists()
         back: Decimal = _rows(GIVE_BACK_SQL, lot.pk, key, str(against), clock.now(), reason, actor.label)[0][0]
-        if back:
+        if not repeated:
             event_record(
                 kind="lot.given_back",
                 object_type="lot",

@@ -81,7 +81,7 @@ def subscription_start(
             "previous": str(previous.pk) if previous else None,
         }
         _event("subscription.started", subscription, actor, after=after, reason=reason)
-        _period_credits_grant(subscription, actor)
+        period_credits_grant(subscription, actor)
     return subscription
 
 
@@ -148,7 +148,7 @@ def subscription_switch(
         )
 
 
-def _period_credits_grant(subscription: Subscription, actor: Actor) -> None:
+def period_credits_grant(subscription: Subscription, actor: Actor) -> None:
     """The plan's credits for the current period, once; they expire with it. A period that is over grants none."""
     plan, start, end = subscription.plan, subscription.current_period_start, subscription.current_period_end
     if plan.period_credits <= 0 or (end is not None and end <= clock.now()):

@@ -23,6 +23,9 @@ EXEMPT = {
 CONSOLE = "/admin/"
 # What works without an API key or an access token.
 OPEN = {
+    "GET /api/billing/credit-costs",
+    "GET /api/billing/packs",
+    "GET /api/billing/plans",
     "GET /health",
     "POST /api/auth/login",
     "POST /api/auth/logout",

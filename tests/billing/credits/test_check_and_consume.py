@@ -217,9 +217,9 @@ def test_debt_stops_spending(service: APIClient, customer: Customers, path: str)
 
     response = post(service, path, {"user_id": str(account.pk), "service": "rag", "request_id": "order-1"})
 
-    assert code(response) == (402, "in_debt")
+    assert code(response) == (402, "account_in_debt")
     assert (written(), wallet_of(account)) == (before, (D(50), D(0)))
-    assert check(service, account).json()["reason"] == "in_debt"
+    assert check(service, account).json()["reason"] == "account_in_debt"
 
 
 def test_daily_limit_counts_what_was_consumed_and_what_is_held(service: APIClient, customer: Customers, limited: Plan) -> None:
@@ -365,7 +365,7 @@ def test_each_endpoint_needs_its_scope(customer: Customers, path: str, scope: st
     lacking = client_with(key_of(customer(10), *everything_else))
     having = client_with(key_of(customer(10), scope))
 
-    assert code(post(lacking, path, {})) == (403, "scope_missing")
+    assert code(post(lacking, path, {})) == (403, "insufficient_scope")
     assert post(having, path, {}).status_code in (200, 400)
     assert code(post(APIClient(), path, {})) == (401, "not_authenticated")
 
