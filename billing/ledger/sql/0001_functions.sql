@@ -3,7 +3,9 @@
 --
 -- Lock order: wallets by id, then their lots, then holds. The lock is always a statement of its own, so that what follows sees
 -- what others committed before it. FOR NO KEY UPDATE leaves room for the foreign-key checks of new rows.
--- `enable_seqscan = off` keeps a plan cached while a table was empty from staying a sequential scan.
+-- `enable_seqscan = off` keeps a plan cached while a table was empty from staying a sequential scan. The planner takes every
+-- batch for ten rows, so what belongs to an item is looked up beside it (LATERAL, an index, an array): a join of two batches
+-- would become a nested loop over their product.
 
 CREATE TYPE ledger_hold_item AS (
     id uuid,
@@ -204,10 +206,8 @@ DECLARE
     v_account uuid;
     v_available numeric;
     v_used numeric;
-    v_accepted uuid[] := '{}';
-    v_accounts uuid[] := '{}';
-    v_starts numeric[] := '{}';
-    v_credits numeric[] := '{}';
+    v_starts numeric[] := array_fill(NULL::numeric, ARRAY[cardinality(v_items)]);
+    v_accepted numeric;
     v_pinned numeric;
 BEGIN
     v_locked := ledger_wallets_lock(
@@ -215,12 +215,13 @@ BEGIN
         ARRAY(SELECT DISTINCT account_id FROM unnest(v_items) WHERE credits > 0 OR idempotency_key IS NOT NULL), p_now, p_wait);
 
     FOR v_item IN
-        SELECT i.id, i.account_id, i.credits, w.balance - w.held AS available,
+        SELECT i.ordinality, i.id, i.account_id, i.credits, w.balance - w.held AS available,
                i.credits = 0 AND i.idempotency_key IS NULL OR i.account_id = ANY (v_locked) AS ready,
                w.account_id IS NOT NULL AS has_wallet,
                (SELECT 1 FROM billing_hold h WHERE h.id = i.id) IS NOT NULL AS open_already,
                (SELECT 1 FROM billing_ledgertransaction t WHERE t.id = i.id) IS NOT NULL
-                   OR (SELECT 1 FROM billing_ledgertransaction t WHERE t.idempotency_key = 'reap:' || i.id) IS NOT NULL AS closed,
+                   OR (SELECT 1 FROM billing_ledgertransaction t
+                       WHERE t.idempotency_key = 'reap:' || i.id) IS NOT NULL AS closed,
                i.idempotency_key IS NOT NULL AND (
                    (SELECT 1 FROM billing_hold h WHERE h.account_id = i.account_id
                         AND h.api_key_id IS NOT DISTINCT FROM i.api_key_id
@@ -262,61 +263,57 @@ BEGIN
             verdict := 'insufficient';
         ELSE
             verdict := 'held';
-            v_accepted := v_accepted || v_item.id;
-            v_accounts := v_accounts || v_item.account_id;
-            v_starts := v_starts || v_used;
-            v_credits := v_credits || v_item.credits;
+            v_starts[v_item.ordinality] := v_used;
+            v_accepted := coalesce(v_accepted, 0) + v_item.credits;
             v_used := v_used + v_item.credits;
             available := v_available - v_used;
         END IF;
         RETURN NEXT;
     END LOOP;
 
-    IF v_accepted = '{}' THEN
+    IF v_accepted IS NULL THEN
         RETURN;
     END IF;
 
     -- The accepted holds of a wallet lie end to end on the line of its free lot parts in burn order.
-    WITH accepted AS (
-        SELECT * FROM unnest(v_accepted, v_accounts, v_starts, v_credits) AS a (id, account_id, starts, credits)
-    ), free AS (
-        SELECT l.id, l.account_id, l.remaining - l.held AS size,
-               sum(l.remaining - l.held) OVER (
-                   PARTITION BY l.account_id
-                   ORDER BY l.priority, l.expires_at NULLS LAST, l.paid_amount > 0, l.created_at, l.id
-               ) - (l.remaining - l.held) AS starts
-        FROM billing_lot l
-        WHERE l.account_id = ANY (v_locked) AND l.closed_at IS NULL AND l.booked_at IS NOT NULL AND l.remaining > l.held
-    ), pin AS (
-        SELECT a.id AS hold_id, f.id AS lot_id, f.account_id, f.starts,
-               least(a.starts + a.credits, f.starts + f.size) - greatest(a.starts, f.starts) AS amount
-        FROM accepted a
-        JOIN free f ON f.account_id = a.account_id AND f.starts < a.starts + a.credits AND f.starts + f.size > a.starts
-        WHERE a.credits > 0
+    WITH accepted AS MATERIALIZED (
+        SELECT i.*, p.lot_ids, p.lot_amounts
+        FROM unnest(v_items) WITH ORDINALITY AS i
+        CROSS JOIN LATERAL (
+            SELECT coalesce(array_agg(f.id ORDER BY f.starts), '{}') AS lot_ids,
+                   coalesce(array_agg(least(v_starts[i.ordinality] + i.credits, f.starts + f.size)
+                                      - greatest(v_starts[i.ordinality], f.starts) ORDER BY f.starts), '{}') AS lot_amounts
+            FROM (
+                SELECT l.id, l.remaining - l.held AS size,
+                       sum(l.remaining - l.held) OVER (
+                           ORDER BY l.priority, l.expires_at NULLS LAST, l.paid_amount > 0, l.created_at, l.id
+                       ) - (l.remaining - l.held) AS starts
+                FROM billing_lot l
+                WHERE l.account_id = i.account_id AND l.closed_at IS NULL AND l.booked_at IS NOT NULL AND l.remaining > l.held
+            ) f
+            WHERE i.credits > 0 AND f.starts < v_starts[i.ordinality] + i.credits AND f.starts + f.size > v_starts[i.ordinality]
+        ) p
+        WHERE v_starts[i.ordinality] IS NOT NULL
     ), lots AS (
         UPDATE billing_lot l SET held = l.held + p.amount
-        FROM (SELECT lot_id, sum(amount) AS amount FROM pin GROUP BY lot_id) p
+        FROM (SELECT lot_id, sum(amount) AS amount
+              FROM accepted CROSS JOIN LATERAL unnest(lot_ids, lot_amounts) AS u (lot_id, amount) GROUP BY lot_id) p
         WHERE l.id = p.lot_id
+        RETURNING p.amount
     ), wallets AS (
         UPDATE billing_wallet w SET held = w.held + a.credits
         FROM (SELECT account_id, sum(credits) AS credits FROM accepted WHERE credits > 0 GROUP BY account_id) a
         WHERE w.account_id = a.account_id
-    ), pinned AS (
-        SELECT hold_id, array_agg(lot_id ORDER BY starts) AS lot_ids, array_agg(amount ORDER BY starts) AS lot_amounts
-        FROM pin GROUP BY hold_id
     ), holds AS (
         INSERT INTO billing_hold (id, account_id, api_key_id, subscription_id, credits, lot_ids, lot_amounts, worst_cost_usd,
                                   endpoint, provider, model, quota, idempotency_key, body_hash, opened_at, expires_at)
-        SELECT i.id, i.account_id, i.api_key_id, i.subscription_id, i.credits, coalesce(p.lot_ids, '{}'),
-               coalesce(p.lot_amounts, '{}'), i.worst_cost_usd, i.endpoint, i.provider, i.model, coalesce(i.quota, '{}'),
-               i.idempotency_key, i.body_hash, i.opened_at, i.expires_at
-        FROM unnest(v_items) AS i
-        JOIN accepted a ON a.id = i.id
-        LEFT JOIN pinned p ON p.hold_id = i.id
+        SELECT id, account_id, api_key_id, subscription_id, credits, lot_ids, lot_amounts, worst_cost_usd,
+               endpoint, provider, model, coalesce(quota, '{}'), idempotency_key, body_hash, opened_at, expires_at
+        FROM accepted
     )
-    SELECT sum(amount) INTO v_pinned FROM pin;
+    SELECT sum(amount) INTO v_pinned FROM lots;
 
-    IF coalesce(v_pinned, 0) <> (SELECT sum(c) FROM unnest(v_credits) AS c) THEN
+    IF coalesce(v_pinned, 0) <> v_accepted THEN
         RAISE EXCEPTION 'lots do not cover what the wallets promise' USING ERRCODE = 'integrity_constraint_violation';
     END IF;
 END $$;
@@ -523,31 +520,35 @@ BEGIN
         WHERE v_states[i.ordinality] = 'simple'
     ), hold AS (
         DELETE FROM billing_hold h USING item WHERE h.id = item.id
-        RETURNING h.id, h.account_id, h.credits, h.lot_ids, h.lot_amounts
-    ), pin AS (
-        SELECT hold.id AS call_id, p.lot_id, p.amount, p.ordinality AS position,
-               least(p.amount, greatest(0, item.charge
-                   - (sum(p.amount) OVER (PARTITION BY hold.id ORDER BY p.ordinality) - p.amount))) AS taken
+        RETURNING item.*, h.credits, h.lot_ids, h.lot_amounts
+    ), spent AS MATERIALIZED (
+        SELECT hold.*, p.taken
         FROM hold
-        JOIN item ON item.id = hold.id
-        CROSS JOIN LATERAL unnest(hold.lot_ids, hold.lot_amounts) WITH ORDINALITY AS p (lot_id, amount, ordinality)
+        CROSS JOIN LATERAL (
+            SELECT array_agg(least(s.amount, greatest(0, hold.charge - (s.upto - s.amount))) ORDER BY s.position) AS taken
+            FROM (SELECT u.amount, u.position, sum(u.amount) OVER (ORDER BY u.position) AS upto
+                  FROM unnest(hold.lot_amounts) WITH ORDINALITY AS u (amount, position)) s
+        ) p
     ), lot AS (
         UPDATE billing_lot l SET held = l.held - s.amount, remaining = l.remaining - s.taken
-        FROM (SELECT lot_id, sum(amount) AS amount, sum(taken) AS taken FROM pin GROUP BY lot_id) s
+        FROM (SELECT u.lot_id, sum(u.amount) AS amount, sum(u.taken) AS taken
+              FROM spent CROSS JOIN LATERAL unnest(spent.lot_ids, spent.lot_amounts, spent.taken) AS u (lot_id, amount, taken)
+              GROUP BY u.lot_id) s
         WHERE l.id = s.lot_id
         RETURNING l.id, l.closed_at IS NOT NULL AND l.remaining > l.held AS dead
     ), wallet AS (
         UPDATE billing_wallet w SET balance = w.balance - s.charge, held = w.held - s.credits
-        FROM (SELECT item.account_id, sum(item.charge) AS charge, sum(hold.credits) AS credits
-              FROM item JOIN hold ON hold.id = item.id GROUP BY item.account_id HAVING sum(hold.credits) > 0) s
+        FROM (SELECT account_id, sum(charge) AS charge, sum(credits) AS credits
+              FROM spent GROUP BY account_id HAVING sum(credits) > 0) s
         WHERE w.account_id = s.account_id
-        RETURNING w.account_id, w.balance + s.charge AS balance_before
-    ), booked AS (
-        SELECT item.*, wallet.balance_before
-               - sum(item.charge) OVER (PARTITION BY item.account_id ORDER BY item.ordinality) AS balance_after
-        FROM item
-        JOIN hold ON hold.id = item.id
-        LEFT JOIN wallet ON wallet.account_id = item.account_id
+    ), booked AS MATERIALIZED (
+        -- The balance is the one before this statement: the wallet is locked.
+        SELECT spent.*, w.balance
+               - sum(spent.charge) OVER (PARTITION BY spent.account_id ORDER BY spent.ordinality) AS balance_after
+        FROM spent
+        LEFT JOIN LATERAL (
+            SELECT balance FROM billing_wallet b WHERE b.account_id = spent.account_id AND spent.credits > 0 LIMIT 1
+        ) w ON true
     ), transactions AS (
         INSERT INTO billing_ledgertransaction (id, kind, idempotency_key, at, account_id, reason, actor)
         SELECT transaction_id, CASE WHEN reaped THEN 'reaped' ELSE 'call' END, CASE WHEN reaped THEN 'reap:' || id END,
@@ -559,8 +560,10 @@ BEGIN
         SELECT b.ordinality, b.transaction_id, b.account_id AS ledger_account_id, 'credit' AS unit, -b.charge AS amount,
                b.balance_after, p.lot_ids, p.lot_amounts
         FROM booked b
-        JOIN (SELECT call_id, array_agg(lot_id ORDER BY position) AS lot_ids, array_agg(taken ORDER BY position) AS lot_amounts
-              FROM pin WHERE taken > 0 GROUP BY call_id) p ON p.call_id = b.id
+        CROSS JOIN LATERAL (
+            SELECT array_agg(u.lot_id ORDER BY u.position) AS lot_ids, array_agg(u.taken ORDER BY u.position) AS lot_amounts
+            FROM unnest(b.lot_ids, b.taken) WITH ORDINALITY AS u (lot_id, taken, position) WHERE u.taken > 0
+        ) p
         WHERE b.charge > 0
         UNION ALL
         SELECT ordinality, transaction_id, v_consumed, 'credit', charge, NULL, NULL, NULL FROM booked WHERE charge > 0

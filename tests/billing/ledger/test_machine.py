@@ -36,6 +36,8 @@ pytestmark = pytest.mark.usefixtures("committed")
 D = Decimal
 ZERO = D(0)
 AMOUNTS = st.sampled_from([D(text) for text in ("0.000001", "0.5", "1", "2.25", "7", "13.333333", "40")])
+KINDS = st.sampled_from(["purchase", "plan", "bonus", "overage", "refund"])
+LIVES = st.sampled_from([None, 3, 30])
 PICK = st.integers(0, 9)
 
 
@@ -252,8 +254,11 @@ class LedgerMachine(RuleBasedStateMachine):
     runner: asyncio.Runner
     writer: LedgerWriter
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(
+        lots=st.lists(st.tuples(KINDS, AMOUNTS, LIVES), min_size=2, max_size=4),
+        credits=st.lists(AMOUNTS, min_size=1, max_size=3),
+    )
+    def begin(self, lots: list[tuple[str, Decimal, int | None]], credits: list[Decimal]) -> None:
         self.now = clock.now()
         self.clock = patch.object(clock, "now", lambda: self.now)
         self.clock.start()
@@ -261,6 +266,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model = Model()
         self.items: list[HoldItem] = []
         self.grants: list[dict[str, Any]] = []
+        for kind, amount, lasts_hours in lots:
+            self.grant(kind=kind, amount=amount, begins_hours=0, lasts_hours=lasts_hours)
+        self.open(credits=credits, by_writer=False)
 
     def teardown(self) -> None:
         if hasattr(self, "clock"):
@@ -297,10 +305,10 @@ class LedgerMachine(RuleBasedStateMachine):
     # --- credits arrive
 
     @rule(
-        kind=st.sampled_from(["plan", "purchase", "bonus", "overage", "refund"]),
+        kind=KINDS,
         amount=AMOUNTS,
         begins_hours=st.sampled_from([0, 0, 0, 5]),
-        lasts_hours=st.sampled_from([None, None, 3, 30]),
+        lasts_hours=LIVES,
     )
     def grant(self, kind: str, amount: Decimal, begins_hours: int, lasts_hours: int | None) -> None:
         effective = self.now + timedelta(hours=begins_hours)
@@ -393,21 +401,18 @@ class LedgerMachine(RuleBasedStateMachine):
         expected = self.model.settle(call, self.now)
         assert self._settle([call], by_writer) == [expected]
 
-    @rule()
-    def reap(self) -> None:
-        self.model.reap(self.now)
-        services.holds_reap()
-
     # --- time and corrections
 
-    @rule(hours=st.sampled_from([1, 3, 6, 40]))
-    def advance(self, hours: int) -> None:
+    @rule(hours=st.sampled_from([1, 3, 6, 40]), reap=st.booleans(), roll=st.booleans())
+    def time_passes(self, hours: int, reap: bool, roll: bool) -> None:
+        """And the scheduled jobs run, or not."""
         self.now += timedelta(hours=hours)
-
-    @rule()
-    def roll(self) -> None:
-        self.model.roll(self.now)
-        services.due_wallets_roll()
+        if roll:
+            self.model.roll(self.now)
+            services.due_wallets_roll()
+        if reap:
+            self.model.reap(self.now)
+            services.holds_reap()
 
     def _lot(self, pick: int) -> tuple[ModelLot, Lot]:
         lot = self.model.lots[pick % len(self.model.lots)]
@@ -465,8 +470,6 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def agrees(self) -> None:
-        if not hasattr(self, "model"):
-            return
         wallet = Wallet.objects.get(pk=self.account.pk)
         assert (wallet.balance, wallet.held, wallet.debt) == (self.model.balance, self.model.held, self.model.debt)
         lots = Lot.objects.filter(wallet=wallet).values_list("pk", "remaining", "held", "booked_at", "closed_at")
@@ -484,8 +487,6 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def books(self) -> None:
-        if not hasattr(self, "model"):
-            return
         entries = LedgerEntry.objects.filter(transaction__account=self.account)
         kinds = entries.exclude(ledger_account__kind="provider_cost").values_list("ledger_account__kind")
         found = {kind: total for kind, total in kinds.annotate(total=Sum("amount")) if total}
@@ -496,8 +497,8 @@ class LedgerMachine(RuleBasedStateMachine):
 def test_the_ledger_agrees_with_its_model() -> None:
     examples = int(os.environ.get("LEDGER_MACHINE_EXAMPLES", "0"))
     chosen = settings(
-        max_examples=examples or 25,
-        stateful_step_count=40 if examples else 25,
+        max_examples=examples or 60,
+        stateful_step_count=40 if examples else 20,
         derandomize=not examples,
         deadline=None,
         database=None,
