@@ -295,6 +295,7 @@ def test_a_timeout_is_tried_again(
 
     assert asyncio.run(scenario()) == "settled"
     assert log in caplog.text
+    assert "connection lost" not in caplog.text
     assert figures(account) == (D(9), D(0))
 
 
@@ -485,7 +486,8 @@ def test_stop_gives_up_in_time_and_tells_every_waiter() -> None:
             await asyncio.sleep(0.2)
             began = time.monotonic()
             await writer.stop()
-            return time.monotonic() - began, await asyncio.gather(*tasks, return_exceptions=True)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            return time.monotonic() - began, results
 
     seconds, results = asyncio.run(scenario())
 
