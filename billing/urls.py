@@ -4,6 +4,7 @@ from typing import Any
 
 from django.urls import URLPattern, path
 
+from .abuse import api as abuse
 from .accounts import api as accounts
 from .accounts import pages
 from .ledger import api as credits
@@ -56,6 +57,9 @@ urlpatterns = [
     *api_path("api/billing/plans", plans.PlansView, "billing-plans"),
     *api_path("api/billing/packs", plans.PacksView, "billing-packs"),
     *api_path("api/billing/credit-costs", plans.CreditCostsView, "billing-credit-costs"),
+    *api_path("api/admin/users/abusive", abuse.AbusiveUsersView, "admin-users-abusive"),
+    *api_path("api/admin/users/<str:user_id>/ban", abuse.BanView, "admin-users-ban"),
+    *api_path("api/admin/users/<str:user_id>/unban", abuse.UnbanView, "admin-users-unban"),
     path("auth/verify-email", pages.verify_email, name="verify-email"),
     path("auth/password-reset", pages.password_reset, name="password-reset"),
 ]

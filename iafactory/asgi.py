@@ -8,6 +8,19 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "iafactory.settings")
 stock = get_asgi_application()
 
 from iafactory.common.hot import SlimApplication  # noqa: E402  needs the apps
+from ratelimit.blocks import block_watch  # noqa: E402
 from routing.gateway import gateway_start, gateway_stop  # noqa: E402
 
-application = SlimApplication(stock=stock, hot_urls="routing.hot_urls", start=gateway_start, stop=gateway_stop)
+
+async def _start() -> None:
+    # The gateway hears of changes; what changes while the list is read is read again.
+    await gateway_start()
+    await block_watch.start()
+
+
+async def _stop() -> None:
+    await block_watch.stop()
+    await gateway_stop()
+
+
+application = SlimApplication(stock=stock, hot_urls="routing.hot_urls", start=_start, stop=_stop, admit=block_watch.admit)

@@ -38,6 +38,8 @@ if PRODUCTION and min(len(SECRET_KEY), len(JWT_SIGNING_KEY), *(len(key) for key 
 PUBLIC_URL = env.str("PUBLIC_URL", default="http://127.0.0.1:8000").rstrip("/")
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[] if PRODUCTION else ["127.0.0.1", "localhost", "[::1]", "testserver"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+# Whose X-Forwarded-For is believed.
+TRUSTED_PROXIES = env.list("TRUSTED_PROXIES", default=[])
 SIMULATOR_URL = "" if PRODUCTION else env.str("SIMULATOR_URL", default="").rstrip("/")
 
 # --- Applications ---
@@ -135,6 +137,31 @@ AUTH_PASSWORD_VALIDATORS = [
 PASSWORD_RESET_TIMEOUT = int(timedelta(hours=2).total_seconds())
 EMAIL_VERIFICATION_TIMEOUT = timedelta(days=3)
 LOGIN_URL = "admin:login"
+
+# --- Brakes on those who have no credentials yet, per window of `billing.accounts.throttles` ---
+LOGIN_ATTEMPTS_PER_EMAIL = env.int("LOGIN_ATTEMPTS_PER_EMAIL", default=10)
+LOGIN_ATTEMPTS_PER_ADDRESS = env.int("LOGIN_ATTEMPTS_PER_ADDRESS", default=60)
+REGISTRATIONS_PER_ADDRESS = env.int("REGISTRATIONS_PER_ADDRESS", default=5)
+REGISTRATION_ATTEMPTS_PER_ADDRESS = env.int("REGISTRATION_ATTEMPTS_PER_ADDRESS", default=60)
+REGISTRATION_ATTEMPTS_PER_EMAIL = env.int("REGISTRATION_ATTEMPTS_PER_EMAIL", default=10)
+PASSWORD_RESETS_PER_EMAIL = env.int("PASSWORD_RESETS_PER_EMAIL", default=5)
+PASSWORD_RESETS_PER_ADDRESS = env.int("PASSWORD_RESETS_PER_ADDRESS", default=30)
+PASSWORD_RESET_CONFIRMATIONS_PER_ADDRESS = env.int("PASSWORD_RESET_CONFIRMATIONS_PER_ADDRESS", default=30)
+VERIFICATION_MAILS_PER_USER = env.int("VERIFICATION_MAILS_PER_USER", default=5)
+VERIFICATION_MAILS_PER_ADDRESS = env.int("VERIFICATION_MAILS_PER_ADDRESS", default=30)
+LEAKED_KEY_REPORTS_PER_ADDRESS = env.int("LEAKED_KEY_REPORTS_PER_ADDRESS", default=30)
+
+# --- Abuse signals: what is strange enough to be shown to an operator ---
+ABUSE_MESSAGES_A_DAY = env.int("ABUSE_MESSAGES_A_DAY", default=300)
+ABUSE_REGISTRATIONS_PER_ADDRESS = env.int("ABUSE_REGISTRATIONS_PER_ADDRESS", default=10)
+ABUSE_NEW_ACCOUNT_CALLS_AN_HOUR = env.int("ABUSE_NEW_ACCOUNT_CALLS_AN_HOUR", default=100)
+ABUSE_LOST_CALLS_AN_HOUR = env.int("ABUSE_LOST_CALLS_AN_HOUR", default=20)
+ABUSE_LOST_CALLS_PERCENT = env.int("ABUSE_LOST_CALLS_PERCENT", default=50)
+ABUSE_SPEND_TIMES_NORMAL = env.int("ABUSE_SPEND_TIMES_NORMAL", default=10)
+ABUSE_SPEND_FLOOR_CREDITS = env.int("ABUSE_SPEND_FLOOR_CREDITS", default=100)
+ABUSE_KEY_NETWORKS_A_DAY = env.int("ABUSE_KEY_NETWORKS_A_DAY", default=10)
+ABUSE_REPEATED_PROMPTS_A_DAY = env.int("ABUSE_REPEATED_PROMPTS_A_DAY", default=100)
+UNUSED_KEY_DAYS = env.int("UNUSED_KEY_DAYS", default=90)
 
 # --- Language and time ---
 LANGUAGE_CODE = "en"
@@ -273,6 +300,15 @@ CELERY_BEAT_SCHEDULE = {
     "verify-books": {"task": "billing.ledger.verify_books", "schedule": crontab(hour=2, minute=15)},
     # Refresh tokens that ran out say nothing any more.
     "flush-expired-sessions": {"task": "billing.accounts.sessions_flush_expired", "schedule": 24 * 3600.0},
+    # What looks like abuse is shown to operators while it happens.
+    "detect-abuse": {"task": "billing.abuse.detect", "schedule": 300.0, "options": {"expires": 300}},
+    # Blocks that end by themselves.
+    "unblock-due-accounts": {"task": "billing.accounts.unblock_due", "schedule": 30.0, "options": {"expires": 30}},
+    # A key that nobody uses is a key that nobody would miss: its owner is told, on Mondays.
+    "warn-of-unused-keys": {
+        "task": "billing.accounts.warn_of_unused_keys",
+        "schedule": crontab(day_of_week="mon", hour=8, minute=0),
+    },
     # The usage log needs next month's partition before the month begins.
     "ensure-usage-partitions": {"task": "billing.ledger.ensure_usage_partitions", "schedule": 6 * 3600.0},
 }

@@ -28,6 +28,7 @@ from .serializers import (
     ApiKeyWithSecretSerializer,
     EmailSerializer,
     ErrorSerializer,
+    LeakedKeySerializer,
     LinkTokenSerializer,
     LoginResultSerializer,
     LoginSerializer,
@@ -92,7 +93,7 @@ class LoginView(OpenView):
     def post(self, request: Request) -> Response:
         """Log in. `invalid_credentials` says no more; after many failures `too_many_attempts` and `Retry-After`."""
         data = validated(LoginSerializer, request.data)
-        user, tokens = services.session_open(**data, address=throttles.client_address(request))
+        user, tokens = services.session_open(**data, address=throttles.client_house(request))
         return Response(session_body(user, tokens))
 
 
@@ -159,6 +160,8 @@ class VerifyEmailResendView(SessionView):
     def post(self, request: Request) -> Response:
         """Mail the verification link again; nothing is sent to an address that is verified."""
         if request.user.email_verified_at is None:
+            if house := throttles.client_house(request):
+                throttles.VERIFICATION_PER_ADDRESS.attempt(house)
             throttles.VERIFICATION_PER_USER.attempt(str(request.user.pk))
             services.email_verification_request(user=request.user)
         return Response({"accepted": True}, status=status.HTTP_202_ACCEPTED)
@@ -174,7 +177,7 @@ class PasswordResetView(OpenView):
     def post(self, request: Request) -> Response:
         """Mail a link to set a new password. The answer is the same whether the address is known or not."""
         data = validated(EmailSerializer, request.data)
-        services.password_reset_request(**data, address=throttles.client_address(request))
+        services.password_reset_request(**data, address=throttles.client_house(request))
         return Response({"accepted": True}, status=status.HTTP_202_ACCEPTED)
 
 
@@ -183,12 +186,12 @@ class PasswordResetConfirmView(OpenView):
         operation_id="auth_password_reset_confirm",
         tags=["auth"],
         request=PasswordResetSerializer,
-        responses={204: None, **errors(400)},
+        responses={204: None, **errors(400, 429)},
     )
     def post(self, request: Request) -> Response:
         """Set a new password with the token of the mailed link, once. Every session of the user ends."""
         data = validated(PasswordResetSerializer, request.data)
-        services.password_reset(token=data["token"], new_password=data["password"])
+        services.password_reset(token=data["token"], new_password=data["password"], address=throttles.client_house(request))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -267,6 +270,25 @@ class KeyRotateView(SessionView):
             actor=request_actor(request),
         )
         return Response(api_key_body(key, secret), status=status.HTTP_201_CREATED)
+
+
+class LeakedKeyView(OpenView):
+    @extend_schema(
+        operation_id="keys_leaked",
+        tags=["keys"],
+        request=LeakedKeySerializer,
+        responses={202: AcceptedSerializer, **errors(400, 429)},
+    )
+    def post(self, request: Request) -> Response:
+        """Report a secret that was found in public. A key of ours is revoked at once and its owner told by mail.
+
+        The answer is the same whether it was one or not.
+        """
+        data = validated(LeakedKeySerializer, request.data)
+        if house := throttles.client_house(request):
+            throttles.LEAKED_KEY_PER_ADDRESS.attempt(house)
+        services.api_key_leaked(secret=data["secret"])
+        return Response({"accepted": True}, status=status.HTTP_202_ACCEPTED)
 
 
 def _manageable_key(request: Request, key_id: str) -> ApiKey:

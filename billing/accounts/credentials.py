@@ -71,7 +71,7 @@ def api_key_authenticate(secret: str) -> ApiKey:
     now = clock.now()
     if not key.usable_at(now):
         raise ApiError(401, "api_key_expired", "The API key has expired.")
-    if key.account.status != Account.Status.ACTIVE:
+    if not selectors.account_usable_at(key.account, now):
         raise services.account_refusal(key.account)
     services.api_key_used(key=key, at=now)
     return key

@@ -90,7 +90,11 @@ def _password_set(request: HttpRequest) -> HttpResponse:
     status = 400
     if form.is_valid():
         try:
-            services.password_reset(token=form.cleaned_data["token"], new_password=form.cleaned_data["password"])
+            services.password_reset(
+                token=form.cleaned_data["token"],
+                new_password=form.cleaned_data["password"],
+                address=throttles.client_house(request),
+            )
         except ApiError as error:
             if error.code == "invalid_token":
                 return _page(request, error.status, title=title, message=_("The link is damaged, used or too old."))
@@ -109,7 +113,7 @@ def _password_link_send(request: HttpRequest) -> HttpResponse:
     status = 400
     if form.is_valid():
         try:
-            services.password_reset_request(email=form.cleaned_data["email"], address=throttles.client_address(request))
+            services.password_reset_request(email=form.cleaned_data["email"], address=throttles.client_house(request))
         except ApiError as error:
             _refused(form, error)
             status = error.status

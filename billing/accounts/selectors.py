@@ -40,6 +40,13 @@ def account_for_user(*, user: User, account_id: str | UUID | None = None) -> Acc
     return membership.account if membership else None
 
 
+def account_usable_at(account: Account, at: datetime) -> bool:
+    """Whether the account may act at `at`: a block that ended by itself counts as over before a task says so."""
+    if account.status == Account.Status.BLOCKED:
+        return account.blocked_until is not None and account.blocked_until <= at
+    return account.status == Account.Status.ACTIVE
+
+
 def membership_role(*, account: Account, user: User) -> str | None:
     """The role of `user` in `account`, None for a stranger."""
     return Membership.objects.filter(account=account, user=user).values_list("role", flat=True).first()

@@ -204,6 +204,10 @@ class ApiKeyCreateSerializer(serializers.Serializer):
     expires_at = serializers.DateTimeField(required=False, allow_null=True, default=None)
 
 
+class LeakedKeySerializer(serializers.Serializer):
+    secret = StrictCharField(max_length=200, write_only=True, help_text="The whole key, as it was found.")
+
+
 class ApiKeyRotateSerializer(serializers.Serializer):
     grace_seconds = StrictIntegerField(
         min_value=0,

@@ -4,9 +4,11 @@ Each function writes its event in the transaction of the change. Refusals are `A
 written when one is raised.
 """
 
+import ipaddress
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -23,14 +25,14 @@ from rest_framework_simplejwt.settings import api_settings
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 
 from billing.events.models import Event
-from billing.events.services import Actor, event_record
+from billing.events.services import SYSTEM, Actor, event_record
 from iafactory.common import clock
 from iafactory.common.crypto import secret_hash
 from iafactory.common.errors import ApiError
 
 from . import throttles
 from .mail import mail_send, public_link
-from .models import Account, ApiKey, Membership, User, email_normalise
+from .models import Account, AccountLimits, ApiKey, Membership, User, email_normalise
 from .tokens import (
     API_KEY_PREFIX,
     SessionRefreshToken,
@@ -72,9 +74,16 @@ def task_enqueue(name: str, *args: object) -> None:
 
 
 def user_register(
-    *, email: str, password: str, name: str = "", language: str = "en", actor: Actor | None = None
+    *,
+    email: str,
+    password: str,
+    name: str = "",
+    language: str = "en",
+    actor: Actor | None = None,
+    registered_from: str = "",
 ) -> tuple[User, Account]:
-    """Create a user, their personal account and its ownership. Without `actor` the user does it for themself.
+    """Create a user, their personal account and its ownership. Without `actor` the user does it for themself, from the address
+    `registered_from` (empty: unknown).
 
     Raises ApiError 409 `email_taken`, 400 `invalid_request` (param `password`) for a password that is too weak.
     """
@@ -84,7 +93,9 @@ def user_register(
         raise _email_taken()
     try:
         with transaction.atomic():
-            user = User.objects.create_user(email, password, name=name, language=language)
+            user = User.objects.create_user(
+                email, password, name=name, language=language, registered_from=registered_from or None
+            )
             account = Account.objects.create(
                 kind=Account.Kind.PERSONAL,
                 name=name or email[:150],
@@ -189,13 +200,15 @@ def password_reset_send(*, email: str) -> bool:
     return True
 
 
-def password_reset(*, token: str, new_password: str) -> User:
+def password_reset(*, token: str, new_password: str, address: str = "") -> User:
     """Set a new password with a mailed token, once. Every session of the user ends: refresh tokens are revoked here,
     access tokens name the old password.
 
-    Raises ApiError 400 `invalid_token`, 400 `invalid_request` (param `password`). A reader of the mail owns the
-    address, so it counts as verified.
+    Raises ApiError 400 `invalid_token`, 400 `invalid_request` (param `password`), 429 `too_many_attempts` (`address` is the
+    client's). A reader of the mail owns the address, so it counts as verified.
     """
+    if address:
+        throttles.RESET_CONFIRMATION_PER_ADDRESS.attempt(address)
     user_id = password_reset_user_id(token)
     with transaction.atomic():
         user = User.objects.select_for_update(no_key=True).filter(pk=user_id).first() if user_id else None
@@ -387,6 +400,133 @@ def api_key_rotate(*, key: ApiKey, actor: Actor, grace: timedelta = ROTATION_GRA
     return successor, secret
 
 
+# What an operator may narrow on one key; empty gives the plan's limits, or everywhere and everything, back.
+API_KEY_LIMITS = (
+    "requests_per_minute",
+    "tokens_per_minute",
+    "concurrent_calls",
+    "daily_credits",
+    "monthly_credits",
+    "allowed_networks",
+    "allowed_models",
+    "allowed_endpoints",
+    "allowed_origins",
+)
+
+
+def api_key_limits_set(*, key: ApiKey, actor: Actor, reason: str = "", **limits: Any) -> ApiKey:
+    """Set those of `API_KEY_LIMITS` that are named, effective within a second; setting what is there writes nothing.
+
+    Raises TypeError for another name, ApiError 400 `invalid_request` (param) for a value that the field does not take.
+    """
+    if unknown := limits.keys() - set(API_KEY_LIMITS):
+        raise TypeError(f"not limits of a key: {sorted(unknown)}")
+    for text in limits.get("allowed_networks", ()):
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            raise ApiError(400, "invalid_request", f"{text} is not a network.", param="allowed_networks") from None
+    with transaction.atomic():
+        key = _api_key_lock(key)
+        before = {name: _plain(getattr(key, name)) for name in limits}
+        for name, value in limits.items():
+            setattr(key, name, _typed(key, name, value))
+        after = {name: _plain(getattr(key, name)) for name in limits}
+        changed = [name for name in limits if before[name] != after[name]]
+        if not changed:
+            return key
+        try:
+            key.clean_fields(exclude={field.name for field in ApiKey._meta.fields} - set(changed))
+        except ValidationError as error:
+            name, messages = next(iter(error.message_dict.items()))
+            raise ApiError(400, "invalid_request", messages[0], param=name) from None
+        key.save(update_fields=changed)
+        _api_key_event(
+            "api_key.limits_changed",
+            key,
+            actor,
+            reason=reason,
+            before={name: before[name] for name in changed},
+            after={name: after[name] for name in changed},
+        )
+    return key
+
+
+def api_key_leaked(*, secret: str) -> bool:
+    """Revoke the key with this secret, because somebody found it where it should not be, and have its owners told.
+
+    False where there is nothing to revoke. Whoever knows the secret could use the key: that is all the right this takes.
+    """
+    key = ApiKey.objects.filter(key_hash=secret_hash(secret), revoked_at__isnull=True).first()
+    if key is None:
+        return False
+    with transaction.atomic():
+        key = _api_key_lock(key)
+        if key.revoked_at is not None:
+            return False
+        api_key_revoke(key=key, actor=SYSTEM, reason="reported as leaked")
+        key_id = str(key.pk)
+        transaction.on_commit(lambda: task_enqueue("billing.accounts.leaked_key_mail_send", key_id))
+    return True
+
+
+def leaked_key_mail_send(*, key_id: UUID | str) -> int:
+    """Tell the owners of a key's account that it was revoked as leaked; how many. Raises the mail backend's errors."""
+    key = ApiKey.objects.select_related("account").get(pk=key_id)
+    return owners_mail_send(account=key.account, template="leaked_key", context={"key": str(key), "name": key.name})
+
+
+def unused_keys_warn(*, now: datetime) -> int:
+    """Have the owners of keys told that nobody used for `UNUSED_KEY_DAYS`, once per key in such a time; how many keys."""
+    period = timedelta(days=settings.UNUSED_KEY_DAYS)
+    unused = (
+        ApiKey.objects.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=now), revoked_at__isnull=True)
+        .filter(created_at__lte=now - period, account__status=Account.Status.ACTIVE)
+        .filter(Q(last_used_at__isnull=True) | Q(last_used_at__lte=now - period))
+    )
+    warned = 0
+    for account_id in unused.order_by("account_id").values_list("account_id", flat=True).distinct():
+        with transaction.atomic():
+            # The account's lock makes two runs at once one after the other.
+            account = Account.objects.select_for_update(no_key=True).get(pk=account_id)
+            keys = list(unused.filter(account=account).order_by("created_at"))
+            known = Event.objects.filter(
+                kind="api_key.unused", object_type="api_key", object_id__in=[str(key.pk) for key in keys], at__gt=now - period
+            )
+            told = set(known.values_list("object_id", flat=True))
+            keys = [key for key in keys if str(key.pk) not in told]
+            for key in keys:
+                _api_key_event("api_key.unused", key, SYSTEM, after={"last_used_at": _text(key.last_used_at)})
+            if keys:
+                names = [str(key.pk) for key in keys]
+                transaction.on_commit(lambda names=names: task_enqueue("billing.accounts.unused_keys_mail_send", names))
+                warned += len(keys)
+    return warned
+
+
+def unused_keys_mail_send(*, key_ids: Sequence[UUID | str]) -> int:
+    """Tell the owners of one account which of its keys are unused; how many were told. Raises the mail backend's errors."""
+    keys = list(ApiKey.objects.filter(pk__in=key_ids, revoked_at__isnull=True).select_related("account").order_by("created_at"))
+    if not keys:
+        return 0
+    context = {"keys": [{"key": str(key), "name": key.name} for key in keys], "days": settings.UNUSED_KEY_DAYS}
+    return owners_mail_send(account=keys[0].account, template="unused_keys", context=context)
+
+
+def owners_mail_send(*, account: Account, template: str, context: dict[str, Any]) -> int:
+    """Mail the account's owners, each in their language; its billing address where it has no owner. How many went out.
+
+    Raises what the mail backend raises. Never call it inside a transaction.
+    """
+    owners = User.objects.filter(memberships__account=account, memberships__role=Membership.Role.OWNER, is_active=True)
+    readers = [(user.email, user.language) for user in owners.order_by("email")]
+    if not readers and account.billing_email:
+        readers = [(account.billing_email, account.language)]
+    for to, language in readers:
+        mail_send(template=template, language=language, to=to, context=context | {"account": account.name})
+    return len(readers)
+
+
 def api_key_used(*, key: ApiKey, at: datetime) -> None:
     """Note that a key was used, to the minute. No event: it changes no right."""
     stale = at - KEY_USE_RESOLUTION
@@ -406,27 +546,47 @@ def account_refusal(account: Account) -> ApiError:
     return ApiError(403, "account_blocked", "The account is blocked. Ask the operator why.")
 
 
-def account_block(*, account: Account, reason: str, actor: Actor) -> Account:
-    """Stop every key of the account at once; its credits stay. Again is the same. ApiError 409 `account_closed`."""
-    return _account_status(account, Account.Status.BLOCKED, "account.blocked", reason, actor)
+def account_block(*, account: Account, reason: str, actor: Actor, until: datetime | None = None) -> Account:
+    """Stop every key of the account at once, for good or `until` an instant; its credits stay.
+
+    Again is the same; another end replaces the one before. Raises ApiError 409 `account_closed`, 400 `invalid_request`
+    (param `until`) for an instant that has passed.
+    """
+    if until is not None and until <= clock.now():
+        raise ApiError(400, "invalid_request", "The end of a block lies in the future.", param="until")
+    return _account_status(account, Account.Status.BLOCKED, "account.blocked", reason, actor, until)
 
 
 def account_unblock(*, account: Account, reason: str = "", actor: Actor) -> Account:
     """Let a blocked account work again. Again is the same. ApiError 409 `account_closed`."""
-    return _account_status(account, Account.Status.ACTIVE, "account.unblocked", reason, actor)
+    return _account_status(account, Account.Status.ACTIVE, "account.unblocked", reason, actor, None)
 
 
-def _account_status(account: Account, status: str, kind: str, reason: str, actor: Actor) -> Account:
+def accounts_unblock_due(*, now: datetime) -> int:
+    """Let those accounts work again whose block ended by itself; how many."""
+    due = Q(status=Account.Status.BLOCKED, blocked_until__lte=now)
+    unblocked = 0
+    for account in Account.objects.filter(due).order_by("blocked_until"):
+        with transaction.atomic():
+            # An operator may have blocked it for longer meanwhile.
+            if Account.objects.select_for_update(no_key=True).filter(due, pk=account.pk).exists():
+                account_unblock(account=account, reason="the block ended", actor=SYSTEM)
+                unblocked += 1
+    return unblocked
+
+
+def _account_status(account: Account, status: str, kind: str, reason: str, actor: Actor, until: datetime | None) -> Account:
     with transaction.atomic():
         account = _account_lock(account)
         if account.status == Account.Status.CLOSED:
             raise ApiError(409, "account_closed", "The account is closed for good.")
-        if account.status == status:
+        if (account.status, account.blocked_until) == (status, until):
             return account
-        before = {"status": account.status, "status_reason": account.status_reason}
+        before = _status_told(account)
         account.status = status
         account.status_reason = reason[:200] if status == Account.Status.BLOCKED else ""
-        account.save(update_fields=["status", "status_reason"])
+        account.blocked_until = until
+        account.save(update_fields=["status", "status_reason", "blocked_until"])
         event_record(
             kind=kind,
             object_type="account",
@@ -434,10 +594,75 @@ def _account_status(account: Account, status: str, kind: str, reason: str, actor
             account_id=account.pk,
             actor=actor,
             before=before,
-            after={"status": account.status, "status_reason": account.status_reason},
+            after=_status_told(account),
             reason=reason,
         )
     return account
+
+
+def _status_told(account: Account) -> dict[str, Any]:
+    told = {"status": account.status, "status_reason": account.status_reason}
+    return told if account.blocked_until is None else told | {"blocked_until": account.blocked_until.isoformat()}
+
+
+ACCOUNT_LIMITS = (
+    "requests_per_minute",
+    "requests_per_hour",
+    "requests_per_day",
+    "tokens_per_minute",
+    "concurrent_calls",
+    "daily_limit",
+)
+
+
+def account_limits_set(
+    *, account: Account, actor: Actor, reason: str, until: datetime | None = None, **limits: Any
+) -> AccountLimits | None:
+    """Put these of `ACCOUNT_LIMITS` in the place of the plan's, until an instant or until changed, effective within a second.
+
+    They replace all limits set before; without any the plan's apply again, and the answer is None. Setting what is there
+    writes nothing. Raises TypeError for another name.
+    """
+    if unknown := limits.keys() - set(ACCOUNT_LIMITS):
+        raise TypeError(f"not limits of an account: {sorted(unknown)}")
+    wanted = {name: limits.get(name) for name in ACCOUNT_LIMITS}
+    with transaction.atomic():
+        account = _account_lock(account)
+        row = AccountLimits.objects.filter(account=account).first()
+        before = _limits_told(row)
+        if all(value is None for value in wanted.values()):
+            if row is not None:
+                row.delete()
+            row = None
+        else:
+            row = row or AccountLimits(account=account)
+            for name, value in wanted.items():
+                setattr(row, name, _typed(row, name, value))
+            row.until, row.reason = until, reason[:200]
+            if _limits_told(row) != before:
+                row.save()
+                row.refresh_from_db()
+        after = _limits_told(row)
+        if after != before:
+            event_record(
+                kind="account.limits_changed",
+                object_type="account",
+                object_id=account.pk,
+                account_id=account.pk,
+                actor=actor,
+                before=before,
+                after=after,
+                reason=reason,
+            )
+    return row
+
+
+def _limits_told(row: AccountLimits | None) -> dict[str, Any]:
+    """What stands in a row, as an event tells it."""
+    if row is None:
+        return {}
+    told = {name: _plain(getattr(row, name)) for name in (*ACCOUNT_LIMITS, "until")}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _account_lock(account: Account) -> Account:
@@ -505,6 +730,25 @@ def _api_key_event(
 def _user_event(kind: str, user: User, *, after: dict[str, Any] | None = None) -> None:
     account_id = Account.objects.filter(personal_of=user).values_list("pk", flat=True).first()
     event_record(kind=kind, object_type="user", object_id=user.pk, account_id=account_id, actor=user_actor(user), after=after)
+
+
+def _typed(row: ApiKey | AccountLimits, name: str, value: Any) -> Any:
+    """`value` as the field has it after a read, so that 10 and Decimal("10.000000") compare as equal."""
+    try:
+        return row._meta.get_field(name).to_python(value)  # type: ignore[union-attr]
+    except ValidationError as error:
+        raise ApiError(400, "invalid_request", error.messages[0], param=name) from None
+
+
+def _plain(value: Any) -> Any:
+    """A field's value as JSON holds it."""
+    match value:
+        case datetime():
+            return value.isoformat()
+        case Decimal():
+            return f"{value.normalize():f}"
+        case _:
+            return value
 
 
 def _text(at: datetime | None) -> str | None:

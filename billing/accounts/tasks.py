@@ -4,6 +4,8 @@ from smtplib import SMTPException
 
 from celery import shared_task
 
+from iafactory.common import clock
+
 from . import services
 
 # The mail server was away or refused: it may take the mail later.
@@ -32,3 +34,27 @@ def password_reset_send(email: str) -> None:
 def sessions_flush_expired() -> None:
     """Drop the records of expired refresh tokens."""
     services.sessions_flush_expired()
+
+
+@shared_task(name="billing.accounts.leaked_key_mail_send", **_RETRY)
+def leaked_key_mail_send(key_id: str) -> None:
+    """Tell the owners that their key was revoked as leaked."""
+    services.leaked_key_mail_send(key_id=key_id)
+
+
+@shared_task(name="billing.accounts.unblock_due", time_limit=60)
+def unblock_due() -> int:
+    """End the blocks whose time is over."""
+    return services.accounts_unblock_due(now=clock.now())
+
+
+@shared_task(name="billing.accounts.warn_of_unused_keys", time_limit=600)
+def warn_of_unused_keys() -> int:
+    """Have owners told of keys that nobody uses; a second run tells nobody twice."""
+    return services.unused_keys_warn(now=clock.now())
+
+
+@shared_task(name="billing.accounts.unused_keys_mail_send", **_RETRY)
+def unused_keys_mail_send(key_ids: list[str]) -> None:
+    """Tell the owners of one account which of its keys nobody uses."""
+    services.unused_keys_mail_send(key_ids=key_ids)

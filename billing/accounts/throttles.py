@@ -1,43 +1,61 @@
-"""Brakes against guessing passwords and against mailing strangers: attempts per subject and fixed time window."""
+"""Brakes against guessing passwords, mailing strangers and opening accounts in heaps: attempts per subject and time window."""
 
 import hashlib
-import ipaddress
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
-from django.core.cache import cache
+from django.conf import settings
+from django_redis import get_redis_connection
 from django_redis.exceptions import ConnectionInterrupted
 from redis.exceptions import RedisError
 from rest_framework.request import Request
 
 from iafactory.common import clock
+from iafactory.common.client_address import address_network, request_client_address
 from iafactory.common.errors import ApiError
 
 logger = logging.getLogger(__name__)
 
+# Looks and counts in one step: of any number of parallel attempts exactly as many pass as the limit leaves. A refused attempt
+# is not counted, so that giving one back always makes room for one.
+_ATTEMPT = """
+local count = tonumber(redis.call('GET', KEYS[1]) or '0')
+if count >= tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], count + 1, 'EX', ARGV[2])
+return 1
+"""
+# Never below zero, and nothing is made of a window that is gone.
+_GIVE_BACK = """
+if tonumber(redis.call('GET', KEYS[1]) or '0') > 0 then return redis.call('DECR', KEYS[1]) end
+return 0
+"""
+# A window's count outlives it by this much: our clock cuts the windows, Redis's only cleans up.
+_GRACE_SECONDS = 60
+
 
 @dataclass(frozen=True, slots=True)
 class Brake:
-    """At most `limit` attempts per subject in each window. Counting is atomic, so parallel guesses gain nothing.
+    """At most as many attempts per subject in each window as the setting `limit_setting` says, exactly.
 
     Windows are cut by our clock, not by Redis's. Without Redis the brake is open: its loss must not lock everybody out.
     """
 
     name: str
-    limit: int
+    limit_setting: str
     window: timedelta
 
     def attempt(self, subject: str) -> None:
         """Count one attempt; raises ApiError 429 `too_many_attempts` when `subject` has none left in this window."""
         key, left_seconds = self._window(subject)
         try:
-            cache.add(key, 0, timeout=left_seconds + 60)
-            count = cache.incr(key)
-        except (ConnectionInterrupted, RedisError, ValueError):
+            passed = self._run(_ATTEMPT, key, getattr(settings, self.limit_setting), left_seconds + _GRACE_SECONDS)
+        except (ConnectionInterrupted, RedisError):
             logger.exception("attempts of %s cannot be counted", self.name)
             return
-        if count > self.limit:
+        if not passed:
             raise ApiError(
                 429,
                 "too_many_attempts",
@@ -49,40 +67,47 @@ class Brake:
     def forget(self, subject: str) -> None:
         """Start `subject`'s window again, after a success."""
         try:
-            cache.delete(self._window(subject)[0])
+            get_redis_connection("default").delete(self._window(subject)[0])
         except (ConnectionInterrupted, RedisError):
             logger.exception("attempts of %s cannot be forgotten", self.name)
 
     def give_back(self, subject: str) -> None:
-        """Uncount the attempt that succeeded."""
+        """Uncount an attempt that should not count."""
         try:
-            cache.decr(self._window(subject)[0])
-        except (ConnectionInterrupted, RedisError, ValueError):
+            self._run(_GIVE_BACK, self._window(subject)[0])
+        except (ConnectionInterrupted, RedisError):
             logger.exception("an attempt of %s cannot be given back", self.name)
+
+    def _run(self, script: str, key: str, *arguments: int) -> int:
+        return int(get_redis_connection("default").eval(script, 1, key, *arguments))
 
     def _window(self, subject: str) -> tuple[str, int]:
         window_seconds = int(self.window.total_seconds())
         number, elapsed = divmod(int(clock.now().timestamp()), window_seconds)
         digest = hashlib.sha256(subject.encode()).hexdigest()[:32]
-        return f"brake:{self.name}:{digest}:{number}", window_seconds - elapsed
+        return f"iaf:brake:{self.name}:{digest}:{number}", window_seconds - elapsed
 
 
-LOGIN_PER_EMAIL = Brake("login-email", 10, timedelta(minutes=15))
-LOGIN_PER_ADDRESS = Brake("login-address", 60, timedelta(minutes=15))
-RESET_PER_EMAIL = Brake("reset-email", 5, timedelta(hours=1))
-RESET_PER_ADDRESS = Brake("reset-address", 30, timedelta(hours=1))
-VERIFICATION_PER_USER = Brake("verification-user", 5, timedelta(hours=1))
+_QUARTER = timedelta(minutes=15)
+_HOUR = timedelta(hours=1)
+
+LOGIN_PER_EMAIL = Brake("login-email", "LOGIN_ATTEMPTS_PER_EMAIL", _QUARTER)
+LOGIN_PER_ADDRESS = Brake("login-address", "LOGIN_ATTEMPTS_PER_ADDRESS", _QUARTER)
+REGISTRATION_PER_ADDRESS = Brake("registration-address", "REGISTRATIONS_PER_ADDRESS", _HOUR)
+REGISTRATION_TRIES_PER_ADDRESS = Brake("registration-tries-address", "REGISTRATION_ATTEMPTS_PER_ADDRESS", _HOUR)
+REGISTRATION_TRIES_PER_EMAIL = Brake("registration-tries-email", "REGISTRATION_ATTEMPTS_PER_EMAIL", _HOUR)
+RESET_PER_EMAIL = Brake("reset-email", "PASSWORD_RESETS_PER_EMAIL", _HOUR)
+RESET_PER_ADDRESS = Brake("reset-address", "PASSWORD_RESETS_PER_ADDRESS", _HOUR)
+RESET_CONFIRMATION_PER_ADDRESS = Brake("reset-confirmation-address", "PASSWORD_RESET_CONFIRMATIONS_PER_ADDRESS", _HOUR)
+VERIFICATION_PER_USER = Brake("verification-user", "VERIFICATION_MAILS_PER_USER", _HOUR)
+VERIFICATION_PER_ADDRESS = Brake("verification-address", "VERIFICATION_MAILS_PER_ADDRESS", _HOUR)
+LEAKED_KEY_PER_ADDRESS = Brake("leaked-key-address", "LEAKED_KEY_REPORTS_PER_ADDRESS", _HOUR)
 
 
-def client_address(request: Request) -> str:
-    """Who to count a request against: the peer's IPv4 address or IPv6 /64, one house; empty for a UNIX socket.
+def client_house(request: Request | Any) -> str:
+    """Whom to count a request against: the client's IPv4 address or IPv6 /64, one house; empty where nobody is named.
 
-    The server in front decides what `REMOTE_ADDR` is; `X-Forwarded-For` alone is anybody's claim.
+    `X-Forwarded-For` counts as far as `TRUSTED_PROXIES` wrote it.
     """
-    try:
-        address = ipaddress.ip_address(request.META.get("REMOTE_ADDR", ""))
-    except ValueError:
-        return ""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(getattr(address, "ipv4_mapped", None) or address)
+    meta: Mapping[str, Any] = request.META
+    return address_network(request_client_address(meta))

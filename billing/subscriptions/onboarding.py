@@ -29,15 +29,23 @@ class Registration:
 
 
 def customer_register(
-    *, email: str, password: str, name: str = "", language: str = "en", actor: Actor | None = None
+    *,
+    email: str,
+    password: str,
+    name: str = "",
+    language: str = "en",
+    actor: Actor | None = None,
+    registered_from: str = "",
 ) -> Registration:
     """Register a customer; after the commit a verification mail is queued, which cannot fail the registration.
 
-    Without `actor` the customer does it for themself. Raises as `user_register`, and ApiError 503 `catalogue_missing`
-    while no plan `free` is loaded.
+    Without `actor` the customer does it for themself, from the address `registered_from`. Raises as `user_register`, and
+    ApiError 503 `catalogue_missing` while no plan `free` is loaded.
     """
     with transaction.atomic():
-        user, account = user_register(email=email, password=password, name=name, language=language, actor=actor)
+        user, account = user_register(
+            email=email, password=password, name=name, language=language, actor=actor, registered_from=registered_from
+        )
         plan = Plan.objects.filter(code=FIRST_PLAN).first()
         if plan is None:
             raise ApiError(503, "catalogue_missing", "Registration opens when the plans are loaded.")

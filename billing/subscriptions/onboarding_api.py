@@ -6,9 +6,12 @@ from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from billing.accounts import throttles
 from billing.accounts.api import OpenView, errors, validated
+from billing.accounts.models import email_normalise
 from billing.accounts.serializers import AccountSerializer, RegisterResultSerializer, RegisterSerializer, session_body
 from billing.accounts.services import session_begin
+from iafactory.common.client_address import request_client_address
 
 from .onboarding import customer_register
 
@@ -18,12 +21,27 @@ class RegisterView(OpenView):
         operation_id="auth_register",
         tags=["auth"],
         request=RegisterSerializer,
-        responses={201: RegisterResultSerializer, **errors(400, 409, 503)},
+        responses={201: RegisterResultSerializer, **errors(400, 409, 429, 503)},
     )
     def post(self, request: Request) -> Response:
-        """Open an account: a user, their personal account, a wallet and the free plan. Answers a session."""
+        """Open an account: a user, their personal account, a wallet and the free plan. Answers a session.
+
+        One address may open a few accounts an hour; then `too_many_attempts` and `Retry-After`.
+        """
         data = {"language": get_language() or "en"} | validated(RegisterSerializer, request.data)
-        registration = customer_register(**data)
+        house = throttles.client_house(request)
+        if house:
+            throttles.REGISTRATION_TRIES_PER_ADDRESS.attempt(house)
+        throttles.REGISTRATION_TRIES_PER_EMAIL.attempt(email_normalise(data["email"]))
+        if house:
+            throttles.REGISTRATION_PER_ADDRESS.attempt(house)
+        try:
+            registration = customer_register(**data, registered_from=request_client_address(request.META))
+        except BaseException:
+            # Only accounts that were opened count.
+            if house:
+                throttles.REGISTRATION_PER_ADDRESS.give_back(house)
+            raise
         body = session_body(registration.user, session_begin(user=registration.user))
         body["account"] = AccountSerializer(registration.account).data
         return Response(body, status=status.HTTP_201_CREATED)

@@ -186,7 +186,8 @@ def _host_allowed(host: str) -> bool:
 class SlimApplication:
     """Routes hot paths to their views and everything else to `stock`.
 
-    `start` and `stop` are awaited at start-up and shutdown; requests in flight are awaited in between.
+    `start` and `stop` are awaited at start-up and shutdown; requests in flight are awaited in between. `admit` is asked before
+    anything else about every HTTP request, and what it returns is the answer.
     """
 
     def __init__(
@@ -196,12 +197,14 @@ class SlimApplication:
         hot_urls: str,
         start: Callable[[], Awaitable[None]],
         stop: Callable[[], Awaitable[None]],
+        admit: Callable[[Scope], ApiError | None] | None = None,
         drain_seconds: float = 30,
     ) -> None:
         self._stock = stock
         self._resolver = URLResolver(RegexPattern(r"^/"), hot_urls)
         self._start = start
         self._stop = stop
+        self._admit = admit
         self._drain_seconds = drain_seconds
         self._running: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -211,6 +214,10 @@ class SlimApplication:
             await self._lifespan(receive, send)
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
+        elif self._admit is not None and (refusal := self._admit(scope)) is not None:
+            exchange = Exchange(scope, receive, send)
+            request_id.begin(str(exchange.id))
+            await exchange.answer(error_answer(refusal, exchange.path))
         else:
             try:
                 match = self._resolver.resolve(scope["path"])

@@ -230,7 +230,8 @@ def test_reading_it_is_not_allowed(client: APIClient, db: None) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_one_of_many_parallel_registrations_wins(free_plan: Plan) -> None:
+def test_one_of_many_parallel_registrations_wins(free_plan: Plan, settings: Any) -> None:
+    settings.REGISTRATIONS_PER_ADDRESS = 8
     barrier = threading.Barrier(8)
     statuses: list[int] = []
 
