@@ -19,6 +19,7 @@ from iafactory.common.changes import ChangeListener
 from iafactory.common.errors import ApiError
 from iafactory.common.hot import Exchange
 from ratelimit.blocks import block_watch
+from ratelimit.blocks import block_watch
 from ratelimit.engine import Limiter, LimiterUnavailable
 
 from .counter_sources import counter_sources
@@ -133,6 +134,7 @@ class Gateway:
     def _missed_changes(self) -> None:
         self.callers.forget("all")
         self.callers.trusted = True
+        block_watch.changed()
         block_watch.changed()
         self._catalogue_changed.set()
 
