@@ -10,6 +10,7 @@ import aiohttp
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import close_old_connections
+from redis.exceptions import RedisError
 
 from billing.ledger.writer import LedgerWriter
 from billing.subscriptions.callers import Caller, CallerDirectory
@@ -18,7 +19,6 @@ from iafactory.common.async_redis import open_redis
 from iafactory.common.changes import ChangeListener
 from iafactory.common.errors import ApiError
 from iafactory.common.hot import Exchange
-from ratelimit.blocks import block_watch
 from ratelimit.blocks import block_watch
 from ratelimit.engine import Limiter, LimiterUnavailable
 
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 # Unheard changes: how old the catalogue may get while PostgreSQL cannot be listened to.
 _BLIND_RELOAD_SECONDS = 1.0
+_COUNTER_SYNC_SECONDS = 300
 
 
 def _snapshot_load() -> Snapshot:
@@ -66,6 +67,7 @@ class Gateway:
         self._rechecks: set[asyncio.Task[None]] = set()
         self._catalogue_changed = asyncio.Event()
         self._reload_task: asyncio.Task[None] | None = None
+        self._sync_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Connect and read the catalogue. Raises when PostgreSQL does not answer; Redis may come later."""
@@ -78,6 +80,7 @@ class Gateway:
         self.uses.start()
         with contextlib.suppress(LimiterUnavailable):
             await self.limiter.recover(now_ms=clock.now_ms())
+        self._sync_task = asyncio.create_task(self._sync_counters(), name="counter-sync")
         # What lives from here on is short-lived; the collector need not walk the rest again and again.
         gc.collect()
         gc.freeze()
@@ -88,8 +91,9 @@ class Gateway:
         await self.ledger.stop()
         await self.uses.stop()
         await self._listener.stop()
-        if self._reload_task is not None:
-            self._reload_task.cancel()
+        for task in (self._reload_task, self._sync_task):
+            if task is not None:
+                task.cancel()
         await self.session.close()
         await self.redis.aclose()
         await self.pool.close(timeout=2)
@@ -113,6 +117,16 @@ class Gateway:
             elif self.running:
                 self._recheck(payload)
 
+    async def _sync_counters(self) -> None:
+        """Every five minutes one process of all raises Redis' counters to what the books say. It never lowers one."""
+        while True:
+            await asyncio.sleep(_COUNTER_SYNC_SECONDS)
+            try:
+                if await self.redis.set("{iaf}:counter-sync", 1, nx=True, ex=_COUNTER_SYNC_SECONDS - 10):
+                    await self.limiter.rebuild(now_ms=clock.now_ms())
+            except (LimiterUnavailable, RedisError, OSError) as error:
+                logger.warning("counters were not raised: %s", error)
+
     def _recheck(self, payload: str) -> None:
         """Ask again whether the calls under way of a changed account or user may go on."""
         calls = [c for c in self.running if payload in (f"account:{c.caller.account_id}", f"user:{c.caller.user_id}")]
@@ -134,7 +148,6 @@ class Gateway:
     def _missed_changes(self) -> None:
         self.callers.forget("all")
         self.callers.trusted = True
-        block_watch.changed()
         block_watch.changed()
         self._catalogue_changed.set()
 

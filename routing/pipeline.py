@@ -338,6 +338,7 @@ class ChatCall:
             "insufficient_credits",
             f"This call can cost up to {plain(self.held)} credits and {plain(verdict.available or ZERO)} are "
             "available. Add credits, or lower max_tokens.",
+            headers=self._limit_headers(),
         )
 
     async def _open_hold(self) -> Any:
@@ -721,6 +722,7 @@ class ChatCall:
             await exchange.end(self._last_bytes() if outcome.error is not None else self.body)
             return None
         if outcome.error is not None:
+            outcome.error.headers.update(self._limit_headers())
             raise outcome.error
         if self.request.stream:
             assert outcome.served is not None

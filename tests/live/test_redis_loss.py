@@ -1,12 +1,18 @@
 """Redis loses everything: quotas, budgets and allowances come back from PostgreSQL before the next call is admitted."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
 from redis import Redis
 
-from billing.ledger.models import UsageRecord
+from billing.ledger.models import Hold, UsageRecord
+from iafactory.common import clock
+from iafactory.common.ids import uuid7
 from routing.models import Budget, PlanRouting
 from tests.live.conftest import Customer, Live, wait_until
 
@@ -77,3 +83,63 @@ def test_a_used_up_allowance_stays_used_up(live: Live) -> None:
     wait_until(lambda: not refused(), seconds=2, what="allowance restored")
 
     assert after_loss.json()["error"]["code"] == "budget_exhausted"
+
+
+def test_with_ten_streams_open_and_190_calls_made_nobody_gets_past_200(live: Live) -> None:
+    customer = live.customer(plan="student", credits=0)
+    began = clock.now() - timedelta(seconds=30)
+    UsageRecord.objects.bulk_create(
+        UsageRecord(
+            id=uuid7(),
+            started_at=began,
+            finished_at=began,
+            account=customer.account,
+            endpoint=CHAT,
+            end="complete",
+            quota_units=1,
+        )
+        for _ in range(190)
+    )
+    redis = Redis.from_url(settings.REDIS_URL)
+    redis.flushall()
+    live.behave("*", chunk_interval_ms=150, chunks=20, output_tokens=40)
+    body = BODY | {"model": "llama-3.3-70b", "stream": True, "max_tokens": 40}
+    statuses: list[int] = []
+
+    def stream() -> None:
+        statuses.append(live.post(CHAT, customer, json=body).status_code)
+
+    streams = [threading.Thread(target=stream) for _ in range(10)]
+    for thread in streams:
+        thread.start()
+    wait_until(lambda: Hold.objects.filter(account=customer.account).count() == 10, what="ten streams open")
+    redis.flushall()
+    with ThreadPoolExecutor(20) as pool:
+        late = list(pool.map(lambda _: live.post(CHAT, customer, json=body), range(20)))
+    for thread in streams:
+        thread.join()
+
+    assert statuses == [200] * 10
+    # Twenty at once also meet the ten a minute before the day's quota is looked at.
+    assert {response.status_code for response in late} == {429}
+    assert "quota_exceeded" in {response.json()["error"]["code"] for response in late}
+    assert UsageRecord.objects.filter(account=customer.account, quota_units=1).count() == 200
+
+
+def test_without_an_answer_from_redis_calls_are_refused_within_a_second_and_served_again_after(live: Live) -> None:
+    customer = live.customer()
+    live.post(CHAT, customer, json=BODY)
+    sleeper = threading.Thread(target=lambda: Redis.from_url(settings.REDIS_URL).execute_command("DEBUG", "SLEEP", "2.5"))
+
+    sleeper.start()
+    time.sleep(0.2)
+    began = time.monotonic()
+    refused = live.post(CHAT, customer, json=BODY)
+    seconds = time.monotonic() - began
+    sleeper.join()
+    wait_until(lambda: live.post(CHAT, customer, json=BODY).status_code == 200, seconds=5, what="served again")
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "limits_unavailable")
+    assert refused.headers["retry-after"] == "2"
+    assert seconds < 1.5
+    assert Hold.objects.filter(account=customer.account).count() == 0
