@@ -1,13 +1,16 @@
-"""API keys and memberships in the console. The account and user pages show every layer and live in `dashboard.console`."""
+"""API keys, limits of accounts and memberships. The account and user pages show every layer: `dashboard.console`."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
 from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -19,17 +22,20 @@ from iafactory.common.admin import (
     ReadOnlyAdmin,
     ReasonForm,
     change_link,
+    change_url,
     link_column,
     linked_filter,
     list_link,
     list_url,
     presence_filter,
+    table,
     uuid_or_none,
 )
+from iafactory.common.errors import ApiError
 
-from .models import Account, ApiKey, Membership
+from .models import Account, AccountLimits, ApiKey, Membership
 from .selectors import api_key_state
-from .services import api_key_revoke
+from .services import ACCOUNT_LIMITS, API_KEY_LIMITS, api_key_limits_set, api_key_revoke
 
 
 def accounts_matching(term: str) -> QuerySet[Account]:
@@ -73,6 +79,46 @@ class AccountSearchMixin:
         return queryset.filter(wanted), False
 
 
+class LinesField(forms.CharField):
+    """A list of texts, one a line; empty lines do not count."""
+
+    widget = forms.Textarea(attrs={"rows": 3, "class": "vLargeTextField"})
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> list[str]:
+        if isinstance(value, list):
+            return value
+        return [line.strip() for line in (value or "").splitlines() if line.strip()]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return self.to_python(initial) != self.to_python(data)
+
+
+class KeyLimitsForm(ReasonForm):
+    """Everything that narrows one key; the fields are `API_KEY_LIMITS`."""
+
+    requests_per_minute = forms.IntegerField(label=_("Requests per minute"), min_value=0, required=False)
+    tokens_per_minute = forms.IntegerField(label=_("Tokens per minute"), min_value=0, required=False)
+    concurrent_calls = forms.IntegerField(label=_("Calls at the same time"), min_value=0, required=False)
+    daily_credits = forms.DecimalField(label=_("Credits a day"), min_value=0, max_digits=20, decimal_places=6, required=False)
+    monthly_credits = forms.DecimalField(
+        label=_("Credits a calendar month"), min_value=0, max_digits=20, decimal_places=6, required=False
+    )
+    allowed_networks = LinesField(
+        label=_("Networks"), required=False, help_text=_("Addresses or CIDR networks, one a line. Empty: everywhere.")
+    )
+    allowed_models = LinesField(label=_("Models"), required=False, help_text=_("One a line. Empty: all of the plan's."))
+    allowed_endpoints = LinesField(
+        label=_("Endpoints"), required=False, help_text=_("Paths such as /v1/chat/completions, one a line. Empty: all.")
+    )
+    allowed_origins = LinesField(
+        label=_("Origins"), required=False, help_text=_("Of browsers, such as https://app.example, one a line. Empty: all.")
+    )
+    field_order = API_KEY_LIMITS
+
+
 @admin.register(ApiKey)
 class ApiKeyAdmin(AccountSearchMixin, ReadOnlyAdmin):
     """Keys are made on the account's page, revoked here, and never shown."""
@@ -90,10 +136,11 @@ class ApiKeyAdmin(AccountSearchMixin, ReadOnlyAdmin):
     actions = ("revoke_selected",)
     fieldsets = (
         (None, {"fields": ("__str__", "name", "account_link", "state", "scope_list", "explore")}),
-        (_("Life"), {"fields": ("created_at", "created_by", "last_used_at", "expires_at", "revoked_at")}),
+        (_("Limits of this key"), {"fields": ("limits_table",)}),
+        (_("Life"), {"fields": ("created_at", "created_by", "last_used_at", "last_used_from", "expires_at", "revoked_at")}),
         (_("Rotation"), {"fields": ("replaced_by_link",)}),
     )
-    readonly_fields = ("__str__", "account_link", "state", "scope_list", "explore", "replaced_by_link")
+    readonly_fields = ("__str__", "account_link", "state", "scope_list", "explore", "limits_table", "replaced_by_link")
 
     account_link = link_column("account", "billing.account", _("account"))
     replaced_by_link = link_column("replaced_by", "billing.apikey", _("replaced by"))
@@ -106,6 +153,16 @@ class ApiKeyAdmin(AccountSearchMixin, ReadOnlyAdmin):
     @admin.display(description=_("scopes"))
     def scope_list(self, key: ApiKey) -> str:
         return ", ".join(key.scopes)
+
+    @admin.display(description=_("limits"))
+    def limits_table(self, key: ApiKey) -> SafeString:
+        def told(value: Any) -> Any:
+            return ", ".join(value) if isinstance(value, list) else value
+
+        limits = [(ApiKey._meta.get_field(name), getattr(key, name)) for name in API_KEY_LIMITS]
+        rows = [(field.verbose_name, told(value)) for field, value in limits if value not in (None, [])]  # type: ignore[union-attr]
+        link = format_html('<a href="{}">{}</a>', reverse("admin:billing_apikey_limits", args=[key.pk]), _("Change limits…"))
+        return format_html("{} {}", table((_("limit"), _("value")), rows) if rows else _("Those of the plan."), link)
 
     @admin.display(description=_("see also"))
     def explore(self, key: ApiKey) -> SafeString:
@@ -123,8 +180,38 @@ class ApiKeyAdmin(AccountSearchMixin, ReadOnlyAdmin):
         return request.user.has_perm("billing.change_apikey")
 
     def get_urls(self) -> list[Any]:
-        view = self.admin_site.admin_view(self.revoke_view)
-        return [path("revoke/", view, name="billing_apikey_revoke"), *super().get_urls()]
+        return [
+            path("revoke/", self.admin_site.admin_view(self.revoke_view), name="billing_apikey_revoke"),
+            path("<uuid:key_id>/limits/", self.admin_site.admin_view(self.limits_view), name="billing_apikey_limits"),
+            *super().get_urls(),
+        ]
+
+    def limits_view(self, request: HttpRequest, key_id: UUID) -> HttpResponse:
+        """Narrow one key, or give it back what the plan gives."""
+        if not self.has_revoke_permission(request):
+            raise PermissionDenied
+        key = get_object_or_404(ApiKey, pk=key_id)
+        form = KeyLimitsForm(request.POST or None, initial={name: getattr(key, name) for name in API_KEY_LIMITS})
+        address = change_url("billing.apikey", key.pk)
+        if request.method == "POST" and form.is_valid():
+            try:
+                with transaction.atomic():
+                    api_key_limits_set(key=key, actor=operator_actor(request), **form.cleaned_data)
+                    self.log_change(request, key, "Changed limits.")
+            except ApiError as error:
+                form.add_error(error.param if error.param in form.fields else None, error.message)
+            else:
+                self.message_user(request, _("The key's limits apply from now on."), messages.SUCCESS)
+                return HttpResponseRedirect(address)
+        return self.render_step(
+            request,
+            title=_("Limits of this key"),
+            subtitle=key,
+            form=form,
+            submit=_("Set these limits"),
+            explanation=_("Empty fields narrow nothing: the plan's limits apply. Effective within a second."),
+            back=address,
+        )
 
     @admin.action(description=_("Revoke the selected keys…"), permissions=["revoke"])
     def revoke_selected(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> HttpResponse:
@@ -165,6 +252,28 @@ class ApiKeyAdmin(AccountSearchMixin, ReadOnlyAdmin):
             ],
             back=list_url("billing.apikey"),
         )
+
+
+@admin.register(AccountLimits)
+class AccountLimitsAdmin(AccountSearchMixin, AuditedModelAdmin):
+    """What stands in the place of a plan's limits, account by account."""
+
+    list_display = ("__str__", *ACCOUNT_LIMITS, "until", "reason")
+    list_filter = ("until", "updated_at", linked_filter("account", Account, _("account")))
+    list_select_related = ("account",)
+    autocomplete_fields = ("account",)
+    search_uuid_fields = ("account_id",)
+    search_help_text = _("Account or e-mail.")
+    fieldsets = (
+        (None, {"fields": ("account", "reason", "until")}),
+        (_("In the place of the plan's"), {"fields": ACCOUNT_LIMITS}),
+    )
+
+    def event_account_id(self, row: AccountLimits) -> UUID:
+        return row.account_id
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("account",) if obj is not None else ()
 
 
 @admin.register(Membership)

@@ -29,6 +29,7 @@ class IAFactoryAdminSite(admin.AdminSite):
     SECTIONS: tuple[tuple[Any, tuple[str, ...]], ...] = (
         (_("Customers"), ("billing.account", "billing.user", "billing.membership", "billing.apikey", "billing.subscription")),
         (_("Usage and money"), ("billing.usagerecord", "billing.hold", "billing.wallet", "billing.lot")),
+        (_("Abuse"), ("ratelimit.abusesignal", "ratelimit.networkblock", "billing.accountlimits")),
         (
             BOOKS,
             (

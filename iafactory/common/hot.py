@@ -19,6 +19,7 @@ from django.urls.resolvers import RegexPattern, URLResolver
 from rest_framework.views import APIView
 
 from . import request_id
+from .client_address import scope_client_address
 from .errors import ApiError, error_body
 from .ids import uuid7
 from .rendering import encode_json
@@ -79,8 +80,8 @@ class Exchange:
 
     @property
     def client_address(self) -> str:
-        client = self.scope.get("client")
-        return client[0] if client else ""
+        """Who asks, seen through the proxies we trust; empty where nobody is named."""
+        return scope_client_address(self.scope)
 
     async def read_body(self) -> bytes:
         """The body. Raises `ApiError` 413 above the limit of the settings; call it after authenticating."""
