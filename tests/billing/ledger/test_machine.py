@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("committed")
 D = Decimal
 ZERO = D(0)
 AMOUNTS = st.sampled_from([D(text) for text in ("0.000001", "0.5", "1", "2.25", "7", "13.333333", "40")])
-KINDS = st.sampled_from(["purchase", "plan", "bonus", "overage", "refund"])
+KINDS = st.sampled_from(["plan", "plan", "purchase", "purchase", "bonus", "overage", "refund"])
 LIVES = st.sampled_from([None, 3, 30])
 PICK = st.integers(0, 9)
 
@@ -255,8 +255,8 @@ class LedgerMachine(RuleBasedStateMachine):
     writer: LedgerWriter
 
     @initialize(
-        lots=st.lists(st.tuples(KINDS, AMOUNTS, LIVES), min_size=2, max_size=4),
-        credits=st.lists(AMOUNTS, min_size=1, max_size=3),
+        lots=st.lists(st.tuples(KINDS, AMOUNTS, LIVES), min_size=3, max_size=5),
+        credits=st.lists(AMOUNTS, min_size=2, max_size=4),
     )
     def begin(self, lots: list[tuple[str, Decimal, int | None]], credits: list[Decimal]) -> None:
         self.now = clock.now()
