@@ -10,7 +10,7 @@ from django.contrib.auth.models import Group
 from django.test import Client
 
 from billing.accounts.models import Account, User
-from billing.accounts.services import api_key_create
+from billing.accounts.services import account_limits_set, api_key_create
 from billing.events.services import SYSTEM
 from billing.ledger.items import AnswerItem, CallItem, HoldItem, UsageItem
 from billing.ledger.models import BooksVerification, DaySeal
@@ -20,6 +20,8 @@ from billing.subscriptions.onboarding import customer_register
 from iafactory.common import clock
 from iafactory.common.crypto import encrypt
 from iafactory.common.ids import uuid7
+from ratelimit.blocks import network_block
+from ratelimit.signals import signal_raise
 from routing.models import AiModel, Budget, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
 
 SECRET = "sk-live-0123456789-never-shown-abcd"
@@ -199,6 +201,11 @@ def customer(number: int) -> None:
     grant(account, Decimal(10))
     call(account, api_key_id=key.pk, kept=True)
     hold(account, api_key_id=key.pk)
+    account_limits_set(account=account, actor=SYSTEM, reason="spam", requests_per_minute=1)
+    signal_raise(
+        subject=f"key:{key.pk}", signal="key_networks", evidence={"networks": 12, "limit": 10, "examples": ["10.0.0.0/24"]}
+    )
+    network_block(network=f"192.0.2.{number}", reason="spam")
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ from billing.models import (
 from dashboard.console.selectors import home_figures
 from iafactory.common import clock
 from iafactory.common.admin import BoundedPaginator
+from ratelimit.models import AbuseSignal
 from routing.models import AiModel, Budget, ModelPrice, ModelProfile, Provider
 
 from .conftest import SECRET, call, hold
@@ -50,6 +51,7 @@ ADDABLE = [
     if model._meta.label_lower
     in {
         "auth.group",
+        "billing.accountlimits",
         "billing.creditpack",
         "billing.fxrate",
         "billing.membership",
@@ -57,6 +59,7 @@ ADDABLE = [
         "billing.planprice",
         "billing.serviceprice",
         "billing.user",
+        "ratelimit.networkblock",
         "routing.aimodel",
         "routing.budget",
         "routing.modelprice",
@@ -67,7 +70,7 @@ ADDABLE = [
     }
 ]
 READ_ONLY = [ApiKey, CatalogRecord, Event, Hold, LedgerAccount, LedgerEntry, LedgerTransaction, Lot, Subscription, UsageRecord]
-READ_ONLY += [Wallet, PlanPrice, FxRate, ModelPrice, StoredAnswer, DaySeal, BooksVerification]
+READ_ONLY += [AbuseSignal, Wallet, PlanPrice, FxRate, ModelPrice, StoredAnswer, DaySeal, BooksVerification]
 
 Populate = Callable[[int, int], None]
 
