@@ -219,9 +219,19 @@ class ChatAdapter(Protocol):
 
     `request` is the client's body in OpenAI's dialect, unknown fields included; it is not changed. The adapter sets
     `model`, `stream` and what it needs to see usage. One call is one upstream request, never retried here.
+
+    Hints the target cannot take (see `meaning`) are dropped. A request it cannot express is not answered as if it could:
+    whoever routes asks `inexpressible` first; an adapter called all the same raises `ProviderError(bad_request)`, its own or
+    the provider's.
     """
 
     protocol: str
+
+    def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
+        """The fields of `request` whose loss would change the meaning and that a target with `quirks` cannot take.
+
+        Names as OpenAI spells them, `messages` for content it cannot read; empty when the target can serve the request. No I/O.
+        """
 
     async def chat(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
         """Make a whole call. Raises `ProviderError`; a cancelled call closes its connection."""

@@ -6,33 +6,19 @@ its bytes are passed on with the model name replaced. Whatever deviates takes th
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import deque
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import msgspec
 
 from routing.providers.base import ChatAnswer, ChatChunk, FailureClass, ProviderError, Target, Usage
-from routing.providers.failures import (
-    MAX_ERROR_BYTES,
-    error_object_failure,
-    find_error,
-    http_failure,
-    network_failure,
-    parse_json,
-    public_message,
-)
+from routing.providers.exchange import EventStream, broken_off, document_failure, internal_failure, post_whole, utf8_length
+from routing.providers.failures import error_object_failure, find_error, parse_json, public_message
+from routing.providers.meaning import meaning_changing
 from routing.providers.registry import register
-from routing.providers.sse import SseDecoder
-
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-# The last bytes after [DONE] arrive at once or not at all; waiting for them keeps the connection in the pool.
-_DRAIN_SECONDS = 0.1
 
 _encode = msgspec.json.Encoder().encode
 
@@ -45,6 +31,11 @@ _FINISH_REASONS: Mapping[str, str] = {
 _FAILED_FINISH_REASONS: Mapping[str, FailureClass] = {
     "error": FailureClass.INTERNAL,
     "insufficient_system_resource": FailureClass.OVERLOADED,
+}
+_MISSING_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "single_choice": ("n",),
+    "no_logprobs": ("logprobs", "top_logprobs"),
+    "no_logit_bias": ("logit_bias",),
 }
 _COST_KEYS = ("cost", "cost_details", "is_byok", "cost_in_usd_ticks")
 
@@ -88,48 +79,27 @@ class OpenAIAdapter:
 
     protocol = "openai"
 
+    def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
+        """Nothing, but for what a company is known to leave out; see `ChatAdapter.inexpressible`."""
+        missing = [name for quirk, names in _MISSING_FIELDS.items() if quirk in quirks for name in names]
+        return [name for name in meaning_changing(request) if name in missing] if missing else []
+
     async def chat(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
         """One whole call; see `ChatAdapter.chat`."""
-        try:
-            async with session.post(
-                _endpoint(target),
-                data=_encode(build_request(target, request, stream=False)),
-                headers=_headers(target, "application/json"),
-                allow_redirects=False,
-                timeout=_timeout(target),
-            ) as response:
-                if response.status != 200:
-                    raise await _refusal(response, target)
-                raw = await _read_limited(response, MAX_ANSWER_BYTES)
-                return parse_answer(raw, response.headers, target)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise network_failure(error) from error
+        body = build_request(target, request, stream=False)
+        raw, headers = await post_whole(session, target, _endpoint(target), _headers(target), body)
+        return parse_answer(raw, headers, target)
 
     def open_chat_stream(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> OpenAIChatStream:
         """One streamed call, sent when entered; see `ChatStream`."""
         return OpenAIChatStream(session, target, request)
 
 
-class OpenAIChatStream:
+class OpenAIChatStream(EventStream):
     """See `ChatStream`."""
 
     def __init__(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> None:
-        self.completed = False
-        self.aborted = False
-        self.usage: Usage | None = None
-        self.output_bytes = 0
-        self.finish_reason: str | None = None
-        self.upstream_id: str | None = None
-        self.service_tier: str | None = None
-        self._session = session
-        self._target = target
-        self._request = request
-        self._response: aiohttp.ClientResponse | None = None
-        self._opening: asyncio.Timeout | None = None
-        self._decoder = SseDecoder()
-        self._ready: deque[ChatChunk] = deque()
-        self._over = False
-        self._failure: ProviderError | None = None
+        super().__init__(session, target, request)
         self._finish_seen = False
         self._raw_usage: dict[str, Any] | None = None
         # Top-level keys every chunk needs and this upstream leaves out; None until the first chunk was seen.
@@ -139,136 +109,18 @@ class OpenAIChatStream:
         self._public_model = target.public_model
         self._upstream_model: str | None = None
         self._model_pair: tuple[bytes, bytes] | None = None
-        self._watchdog: asyncio.TimerHandle | None = None
-        self._waiting_since: float | None = None
-        self._first_event_due = 0.0
-        self._event_seen = False
-        self._timed_out = False
 
-    async def __aenter__(self) -> Self:
-        if self.aborted:
-            self._over = True
-            return self
-        target = self._target
-        loop = asyncio.get_running_loop()
-        self._first_event_due = loop.time() + target.first_byte_timeout_seconds
-        try:
-            async with asyncio.timeout_at(self._first_event_due) as self._opening:
-                response = await self._session.post(
-                    _endpoint(target),
-                    data=_encode(build_request(target, self._request, stream=True)),
-                    headers=_headers(target, "text/event-stream"),
-                    allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(
-                        total=None, connect=target.connect_timeout_seconds, sock_connect=target.connect_timeout_seconds
-                    ),
-                )
-                self._response = response
-                content_type = response.content_type
-                if response.status != 200:
-                    raise await _refusal(response, target)
-                if content_type in ("application/json", "text/html"):
-                    # Asked for a stream, answered with a document: an error in disguise, or money spent for nothing.
-                    raw = await _read_limited(response, MAX_ANSWER_BYTES)
-                    raise _document_failure(response.status, response.headers, raw, target)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._close()
-            if self.aborted:
-                self._over = True
-                return self
-            raise network_failure(error) from error
-        except BaseException:
-            self._close()
-            raise
-        finally:
-            self._opening = None
-            self._request = {}
-        self._watchdog = loop.call_at(self._first_event_due, self._watch)
-        return self
+    def _endpoint(self) -> str:
+        return _endpoint(self._target)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop_watchdog()
-        response = self._response
-        if response is None or response.closed:
-            return
-        if self.completed and kind is None:
-            try:
-                async with asyncio.timeout(_DRAIN_SECONDS):
-                    while await response.content.readany():
-                        pass
-            except (aiohttp.ClientError, TimeoutError, OSError):
-                pass
-            except BaseException:
-                response.close()
-                raise
-        # Returns the connection to the pool if the answer was read to its end, closes it otherwise.
-        response.release()
+    def _headers(self) -> Mapping[str, str]:
+        return _headers(self._target)
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> ChatChunk:
-        ready = self._ready
-        while True:
-            if self.aborted:
-                raise StopAsyncIteration
-            if ready:
-                chunk = ready.popleft()
-                self.output_bytes += chunk.output_bytes
-                return chunk
-            if self._failure is not None:
-                raise self._broken(self._failure)
-            if self._over:
-                raise StopAsyncIteration
-            await self._read()
-
-    def abort(self) -> None:
-        """Hang up now; see `ChatStream.abort`."""
-        if self.aborted or self.completed:
-            return
-        self.aborted = True
-        if self._opening is not None:
-            self._opening.reschedule(asyncio.get_running_loop().time())
-        else:
-            self._close()
-
-    async def _read(self) -> None:
-        """Wait for the next bytes and turn them into chunks, a failure or the end."""
-        response = self._response
-        assert response is not None, "enter the stream before iterating"
-        loop = asyncio.get_running_loop()
-        self._waiting_since = loop.time()
-        try:
-            data = await response.content.readany()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            if not self.aborted:
-                self._failure = network_failure(TimeoutError() if self._timed_out else error)
-            self._over = True
-            return
-        finally:
-            self._waiting_since = None
-        if self._timed_out:
-            self._fail(network_failure(TimeoutError()))
-            return
-        try:
-            if data:
-                for event, _ in self._decoder.feed(data):
-                    self._take(event)
-                    if self._over:
-                        return
-            else:
-                for event, _ in self._decoder.finish():
-                    self._take(event)
-                if not self._over:
-                    self._end_of_connection()
-        except ProviderError as error:
-            self._fail(error)
+    def _body(self) -> Mapping[str, Any]:
+        return build_request(self._target, self._request, stream=True)
 
     def _take(self, data: bytes) -> None:
         """One event's data."""
-        self._event_seen = True
         if data == b"[DONE]":
             self._complete()
             return
@@ -277,7 +129,7 @@ class OpenAIChatStream:
         except msgspec.ValidationError:
             data, chunk = self._straighten(data)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise _internal("bad_stream", "an event is not JSON") from None
+            raise internal_failure("bad_stream", "an event is not JSON") from None
         if chunk.error:
             self._fail(self._error_event(data))
             return
@@ -298,10 +150,10 @@ class OpenAIChatStream:
             if delta is not None:
                 text = delta.content
                 if text:
-                    size += len(text) if text.isascii() else _utf8_length(text)
+                    size += len(text) if text.isascii() else utf8_length(text)
                 text = delta.reasoning_content or delta.reasoning
                 if text:
-                    size += len(text) if text.isascii() else _utf8_length(text)
+                    size += len(text) if text.isascii() else utf8_length(text)
                 if delta.tool_calls is not None or delta.refusal is not None or delta.function_call is not None:
                     size += _rare_delta_bytes(delta)
             reason = choice.finish_reason
@@ -374,7 +226,7 @@ class OpenAIChatStream:
         body = parse_json(data)
         body = body[0] if isinstance(body, list) and body else body
         if not isinstance(body, dict):
-            raise _internal("bad_stream", "an event is not an object")
+            raise internal_failure("bad_stream", "an event is not an object")
         if find_error(body) is not None:
             return data, _Chunk(error=True)
         choices = body.get("choices")
@@ -385,7 +237,7 @@ class OpenAIChatStream:
         try:
             return data, _decode_chunk(data)
         except msgspec.ValidationError as error:
-            raise _internal("bad_stream", str(error)) from None
+            raise internal_failure("bad_stream", str(error)) from None
 
     def _see_first(self, data: bytes) -> None:
         """Learn id, creation time and what is missing from the first chunk; the following ones are like it."""
@@ -414,9 +266,7 @@ class OpenAIChatStream:
 
     def _complete(self) -> None:
         """The protocol's end: pass on the usage, then stop."""
-        self._over = True
-        self.completed = True
-        self._stop_watchdog()
+        self._finish()
         if self.usage is not None:
             body: dict[str, Any] = {
                 "id": self._id,
@@ -435,68 +285,11 @@ class OpenAIChatStream:
         if self._finish_seen:
             self._complete()
         else:
-            self._fail(
-                ProviderError(
-                    FailureClass.OVERLOADED,
-                    public_message(FailureClass.OVERLOADED),
-                    code="connection_error",
-                    may_have_billed=True,
-                    detail="the stream ended without a finish reason",
-                )
-            )
+            self._fail(broken_off("the stream ended without a finish reason"))
 
     def _error_event(self, data: bytes) -> ProviderError:
         error = find_error(parse_json(data)) or {}
         return error_object_failure(None, error, secret=self._target.secret, quirks=self._target.quirks)
-
-    def _fail(self, failure: ProviderError) -> None:
-        self._failure = failure
-        self._over = True
-        self._close()
-
-    def _broken(self, failure: ProviderError) -> ProviderError:
-        """What the consumer sees: once text was delivered, any failure is a truncation."""
-        if self.output_bytes == 0:
-            return failure
-        return ProviderError(
-            FailureClass.TRUNCATED,
-            public_message(FailureClass.TRUNCATED),
-            status=failure.status,
-            code=failure.code,
-            retry_after_seconds=failure.retry_after_seconds,
-            may_have_billed=True,
-            detail=failure.detail,
-        )
-
-    def _watch(self) -> None:
-        """Close a silent connection. One timer, re-armed only when it fires, instead of one per read."""
-        self._watchdog = None
-        if self._over or self._response is None:
-            return
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        if not self._event_seen:
-            due = self._first_event_due
-        elif self._waiting_since is not None:
-            due = self._waiting_since + self._target.read_timeout_seconds
-        else:
-            # Nobody is reading: a slow client is not the provider's fault.
-            due = now + self._target.read_timeout_seconds
-        if now < due:
-            self._watchdog = loop.call_at(due, self._watch)
-            return
-        self._timed_out = True
-        self._close()
-
-    def _stop_watchdog(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.cancel()
-            self._watchdog = None
-
-    def _close(self) -> None:
-        self._stop_watchdog()
-        if self._response is not None:
-            self._response.close()
 
 
 def build_request(target: Target, request: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
@@ -540,7 +333,7 @@ def parse_answer(raw: bytes, headers: Mapping[str, str], target: Target) -> Chat
     body = parse_json(raw)
     choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(body, dict) or body.get("error") or not isinstance(choices, list) or not choices:
-        raise _document_failure(200, headers, raw, target)
+        raise document_failure(200, headers, raw, target)
     upstream_id = body.get("id") if isinstance(body.get("id"), str) else None
     raw_usage = body.get("usage")
     if not isinstance(raw_usage, dict):
@@ -552,7 +345,7 @@ def parse_answer(raw: bytes, headers: Mapping[str, str], target: Target) -> Chat
     finish_reason = None
     for position, choice in enumerate(choices):
         if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
-            raise _internal("bad_answer", "a choice has no message")
+            raise internal_failure("bad_answer", "a choice has no message")
         reason = choice.get("finish_reason")
         if not isinstance(reason, str):
             reason = "stop"
@@ -719,7 +512,7 @@ def _message_bytes(message: Mapping[str, Any]) -> int:
     for function in functions:
         if isinstance(function, dict):
             texts += [function.get("name"), function.get("arguments")]
-    return sum(_utf8_length(text) for text in texts if isinstance(text, str))
+    return sum(utf8_length(text) for text in texts if isinstance(text, str))
 
 
 def _rare_delta_bytes(delta: _Delta) -> int:
@@ -729,73 +522,15 @@ def _rare_delta_bytes(delta: _Delta) -> int:
     for function in functions:
         if function is not None:
             texts += [function.name, function.arguments]
-    return sum(_utf8_length(text) for text in texts if text)
-
-
-def _utf8_length(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))
+    return sum(utf8_length(text) for text in texts if text)
 
 
 def _endpoint(target: Target) -> str:
     return target.base_url.rstrip("/") + "/chat/completions"
 
 
-def _headers(target: Target, accept: str) -> dict[str, str]:
-    headers = {
-        "Authorization": f"Bearer {target.secret}",
-        "Content-Type": "application/json",
-        "Accept": accept,
-    }
-    if accept == "text/event-stream":
-        # Compressed streams arrive in the compressor's portions, not in the model's.
-        headers["Accept-Encoding"] = "identity"
-    headers.update(target.extra_headers)
-    return headers
-
-
-def _timeout(target: Target) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(
-        total=None,
-        connect=target.connect_timeout_seconds,
-        sock_connect=target.connect_timeout_seconds,
-        sock_read=target.first_byte_timeout_seconds + target.read_timeout_seconds,
-    )
-
-
-async def _refusal(response: aiohttp.ClientResponse, target: Target) -> ProviderError:
-    raw = await _read_limited(response, MAX_ERROR_BYTES, strict=False)
-    return http_failure(response.status, response.headers, raw, secret=target.secret, quirks=target.quirks)
-
-
-def _document_failure(status: int, headers: Mapping[str, str], raw: bytes, target: Target) -> ProviderError:
-    """The error of a 200 that is no answer: an error body if it has one, else an answer not understood."""
-    if find_error(parse_json(raw)) is None:
-        return _internal("bad_answer", "a 200 without an answer")
-    return http_failure(status, headers, raw, secret=target.secret, quirks=target.quirks, may_have_billed=True)
-
-
-async def _read_limited(response: aiohttp.ClientResponse, limit: int, *, strict: bool = True) -> bytes:
-    """The body up to `limit` bytes. Beyond it: ProviderError(internal) if `strict`, else what was read so far."""
-    pieces: list[bytes] = []
-    size = 0
-    while piece := await response.content.readany():
-        pieces.append(piece)
-        size += len(piece)
-        if size > limit:
-            if strict:
-                raise _internal("answer_too_large", f"more than {limit} bytes")
-            break
-    return b"".join(pieces)[:limit]
-
-
-def _internal(code: str, detail: str) -> ProviderError:
-    return ProviderError(
-        FailureClass.INTERNAL,
-        public_message(FailureClass.INTERNAL),
-        code=code,
-        may_have_billed=True,
-        detail=detail,
-    )
+def _headers(target: Target) -> dict[str, str]:
+    return {"Authorization": f"Bearer {target.secret}"}
 
 
 register(OpenAIAdapter())

@@ -14,6 +14,9 @@ QUIRKS: Mapping[str, str] = {
     "bad_key_is_400": "Answers 400 to a wrong API key.",
     "forbidden_is_too_long": "Answers 403 when input and max_tokens exceed the context.",
     "status_498_is_auth": "Answers 498 to an invalid token (elsewhere 498 means no capacity).",
+    "single_choice": "Answers one choice only: n above 1 is refused.",
+    "no_logprobs": "Refuses logprobs and top_logprobs.",
+    "no_logit_bias": "Refuses logit_bias.",
     "insufficient_quota_is_rate": "Code insufficient_quota is a rate limit, not an empty account.",
 }
 """Every quirk an adapter understands, and what it means."""
@@ -34,7 +37,13 @@ PRESETS: Mapping[str, Preset] = {
     preset.slug: preset
     for preset in (
         Preset("openai", "OpenAI", "openai", "https://api.openai.com/v1", frozenset({"max_completion_tokens"})),
-        Preset("groq", "Groq", "openai", "https://api.groq.com/openai/v1"),
+        Preset(
+            "groq",
+            "Groq",
+            "openai",
+            "https://api.groq.com/openai/v1",
+            frozenset({"single_choice", "no_logprobs", "no_logit_bias"}),
+        ),
         Preset("openrouter", "OpenRouter", "openai", "https://openrouter.ai/api/v1", frozenset({"max_tokens_only"})),
         Preset("deepseek", "DeepSeek", "openai", "https://api.deepseek.com", frozenset({"max_tokens_only"})),
         Preset("xai", "xAI", "openai", "https://api.x.ai/v1", frozenset({"bad_key_is_400"})),
