@@ -34,6 +34,7 @@ OPEN = {
     "POST /api/auth/refresh",
     "POST /api/auth/register",
     "POST /api/auth/verify-email",
+    "POST /api/keys/leaked",
 }
 
 

@@ -117,6 +117,8 @@ def test_every_announced_table_is_in_the_table() -> None:
     words = {
         "billing_apikey": "API keys",
         "billing_account": "accounts",
+        "billing_accountlimits": "account limits",
+        "ratelimit_networkblock": "network blocks",
         "billing_subscription": "subscriptions",
         "billing_membership": "memberships",
         "billing_user": "users",
