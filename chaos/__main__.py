@@ -289,11 +289,12 @@ def _verdicts(
     from . import invariants
 
     kills = [(at, at) for service, at in disruption.kills if service in ("web", "postgres")]
+    latency_seconds = disruption.behaviour["latency_ms"] / 1000
     redis_losses = sum(service == "redis" for service, _ in disruption.kills)
     try:
         verdicts = [
             invariants.complete_answers(load.seen, watch),
-            invariants.undisturbed_calls(load.seen, [*kills, *watch.outages]),
+            invariants.undisturbed_calls(load.seen, [*kills, *watch.outages], latency_seconds=latency_seconds),
             invariants.no_double_debits(load.seen),
             invariants.debits_explained(),
             invariants.nothing_negative(watch),

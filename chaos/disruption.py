@@ -24,7 +24,9 @@ KINDS = {
     "postgres crashed, then web": ("postgres", "web"),
     "redis, then postgres crashed": ("redis", "postgres"),
 }
-_EACH_MINUTE = (*KINDS, "web", "worker")
+# Calls that nothing disturbs have promises of their own: the load begins with some.
+_QUIET_SECONDS = 5.0
+_SHORT_SECONDS = 30.0
 # The supervisor waits 1, 2, 4 .. 30 s before it starts again what keeps dying and forgives after 30 s of health: more kills
 # than this in a row would only test its patience.
 _KILLS_IN_A_ROW = 3
@@ -47,7 +49,9 @@ class Blow:
 def blows_plan(chance: random.Random, seconds: float) -> list[Blow]:
     """A plan for `seconds` of load: the same each minute at random instants, on nothing that still restarts."""
     rounds = max(1, round(seconds / 60))
-    slot = (seconds - 2.0) / (rounds * len(_EACH_MINUTE))
+    each_round = list(KINDS) if seconds < _SHORT_SECONDS else [*KINDS, "web", "worker"]
+    quiet = min(_QUIET_SECONDS, seconds / 5)
+    slot = (seconds - quiet - 1.0) / (rounds * len(each_round))
     kills: Counter[str] = Counter()
     last: dict[str, float] = {}
 
@@ -62,9 +66,9 @@ def blows_plan(chance: random.Random, seconds: float) -> list[Blow]:
 
     plan: list[Blow] = []
     for round_number in range(rounds):
-        waiting = chance.sample(_EACH_MINUTE, len(_EACH_MINUTE))
-        for position in range(len(_EACH_MINUTE)):
-            at = 1.0 + slot * (round_number * len(_EACH_MINUTE) + position + chance.uniform(0.1, 0.9))
+        waiting = chance.sample(each_round, len(each_round))
+        for position in range(len(each_round)):
+            at = quiet + slot * (round_number * len(each_round) + position + chance.uniform(0.1, 0.9))
             kind = next((kind for kind in waiting if ready(kind, at)), None)
             if kind is None:
                 continue
