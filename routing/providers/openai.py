@@ -19,6 +19,7 @@ from routing.providers.exchange import EventStream, broken_off, document_failure
 from routing.providers.failures import error_object_failure, find_error, parse_json, public_message
 from routing.providers.meaning import meaning_changing
 from routing.providers.registry import register
+from routing.providers.usage import token_count, usage_to_openai
 
 _encode = msgspec.json.Encoder().encode
 
@@ -37,7 +38,6 @@ _MISSING_FIELDS: Mapping[str, tuple[str, ...]] = {
     "no_logprobs": ("logprobs", "top_logprobs"),
     "no_logit_bias": ("logit_bias",),
 }
-_COST_KEYS = ("cost", "cost_details", "is_byok", "cost_in_usd_ticks")
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -386,12 +386,12 @@ def usage_from_openai(raw: Mapping[str, Any]) -> Usage | None:
     Reasoning left out of completion_tokens (xAI) shows in the total or in reasoning > completion; thinking counted in
     the total alone (Gemini's compatible endpoint) makes the total exceed the sum.
     """
-    prompt = _count(raw.get("prompt_tokens"))
-    completion = _count(raw.get("completion_tokens"))
-    total = _count(raw.get("total_tokens"))
-    cache_hit = _count(raw.get("prompt_cache_hit_tokens"))
+    prompt = token_count(raw.get("prompt_tokens"))
+    completion = token_count(raw.get("completion_tokens"))
+    total = token_count(raw.get("total_tokens"))
+    cache_hit = token_count(raw.get("prompt_cache_hit_tokens"))
     if not prompt and cache_hit is not None:
-        prompt = cache_hit + (_count(raw.get("prompt_cache_miss_tokens")) or 0)
+        prompt = cache_hit + (token_count(raw.get("prompt_cache_miss_tokens")) or 0)
     if prompt is None and completion is None:
         return None
     prompt = prompt or 0
@@ -399,11 +399,11 @@ def usage_from_openai(raw: Mapping[str, Any]) -> Usage | None:
 
     details = raw.get("prompt_tokens_details")
     details = details if isinstance(details, dict) else {}
-    cache_read = max(_count(details.get("cached_tokens")) or 0, cache_hit or 0)
-    cache_write = _count(details.get("cache_write_tokens")) or 0
+    cache_read = max(token_count(details.get("cached_tokens")) or 0, cache_hit or 0)
+    cache_write = token_count(details.get("cache_write_tokens")) or 0
     details = raw.get("completion_tokens_details")
     details = details if isinstance(details, dict) else {}
-    reasoning = _count(details.get("reasoning_tokens")) or _count(raw.get("reasoning_tokens")) or 0
+    reasoning = token_count(details.get("reasoning_tokens")) or token_count(raw.get("reasoning_tokens")) or 0
 
     output = completion
     if reasoning > completion or (reasoning and total == prompt + completion + reasoning):
@@ -421,27 +421,8 @@ def usage_from_openai(raw: Mapping[str, Any]) -> Usage | None:
     )
 
 
-def usage_to_openai(usage: Usage, raw: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What clients see: `raw` with the totals that are billed and without what the provider charges us."""
-    body = {key: value for key, value in (raw or {}).items() if key not in _COST_KEYS}
-    body["prompt_tokens"] = usage.input_total
-    body["completion_tokens"] = usage.output_total
-    body["total_tokens"] = usage.input_total + usage.output_total
-    details = body.get("prompt_tokens_details")
-    body["prompt_tokens_details"] = {
-        **(details if isinstance(details, dict) else {}),
-        "cached_tokens": usage.cache_read,
-    }
-    details = body.get("completion_tokens_details")
-    body["completion_tokens_details"] = {
-        **(details if isinstance(details, dict) else {}),
-        "reasoning_tokens": usage.reasoning,
-    }
-    return body
-
-
 def _provider_cost(raw: Mapping[str, Any]) -> Decimal | None:
-    ticks = _count(raw.get("cost_in_usd_ticks"))
+    ticks = token_count(raw.get("cost_in_usd_ticks"))
     if ticks is not None:
         return Decimal(ticks) / 10**10
     cost = _decimal(raw.get("cost"))
@@ -462,15 +443,6 @@ def _decimal(value: Any) -> Decimal | None:
     except InvalidOperation:
         return None
     return amount if amount.is_finite() and amount >= 0 else None
-
-
-def _count(value: Any) -> int | None:
-    """A token count; None for anything that is not a number of things."""
-    if type(value) is int:
-        return value if 0 <= value < 2**53 else None
-    if isinstance(value, float) and 0 <= value < 2**53:
-        return int(value)
-    return None
 
 
 def _straighten_message(message: dict[str, Any]) -> None:
