@@ -52,7 +52,8 @@ class Watch:
                     await self._poll()
                 except (psycopg.Error, OSError, TimeoutError):
                     self._answering = False
-                    self._connection = await _close(self._connection)
+                    await _close(self._connection)
+                    self._connection = None
                 else:
                     now = time.monotonic()
                     if not self._answering:
@@ -60,8 +61,10 @@ class Watch:
                     self._answering, self._answered_at = True, now
                 await asyncio.sleep(_PAUSE_SECONDS)
         finally:
-            self._connection = await _close(self._connection)
-            self._look_up_connection = await _close(self._look_up_connection)
+            await _close(self._connection)
+            self._connection = None
+            await _close(self._look_up_connection)
+            self._look_up_connection = None
 
     async def look_up(self, request_id: str) -> None:
         """Asks the books for a call whose end its client has just seen; skipped while another look-up is under way."""
@@ -78,7 +81,8 @@ class Watch:
                     self.not_booked.append(request_id)
                 self.looked_up += 1
             except (psycopg.Error, OSError, TimeoutError):
-                self._look_up_connection = await _close(self._look_up_connection)
+                await _close(self._look_up_connection)
+                self._look_up_connection = None
 
     async def _poll(self) -> None:
         if self._connection is None:
