@@ -8,7 +8,7 @@ SQL = Path(__file__).resolve().parent.parent / "ledger" / "sql"
 
 DROP_FUNCTIONS = """
 DROP FUNCTION ledger_due_wallets_roll, ledger_lots_grant, ledger_lot_give_back, ledger_lot_take, ledger_debt_pay,
-    ledger_debt_account, ledger_calls_settle, ledger_call_settle_carefully, ledger_answer_store, ledger_hold_extend, ledger_holds_open, ledger_wallets_lock, ledger_wallet_roll, ledger_next_change, ledger_lot_book,
+    ledger_debt_account, ledger_calls_settle, ledger_call_settle_carefully, ledger_key_charged, ledger_answer_store, ledger_hold_extend, ledger_holds_open, ledger_wallets_lock, ledger_wallet_roll, ledger_next_change, ledger_lot_book,
     ledger_lot_close, ledger_account;
 DROP TYPE ledger_grant_item, ledger_call_item, ledger_hold_item;
 """

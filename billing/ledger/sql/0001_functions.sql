@@ -369,14 +369,25 @@ BEGIN
     INSERT INTO billing_storedanswer SELECT p_answer.* ON CONFLICT DO NOTHING;
 END $$;
 
--- Settles one call whose hold is missing or too small: pinned parts first, then whatever is free, the rest is the operator's
--- loss. The wallet must be locked. No row: somebody else has just booked it, which only a free call without a hold can meet.
+-- Whether a call's idempotency key was charged under another request id: its hold was reaped while it ran, and a repetition was
+-- served in between.
+CREATE FUNCTION ledger_key_charged(p_answer billing_storedanswer, p_now timestamptz) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT p_answer.id IS NOT NULL AND (
+        SELECT 1 FROM billing_storedanswer s
+        WHERE s.account_id = p_answer.account_id AND s.api_key_id IS NOT DISTINCT FROM p_answer.api_key_id
+          AND s.key = p_answer.key AND s.id <> p_answer.id AND s.expires_at > p_now LIMIT 1) IS NOT NULL
+$$;
+
+-- Settles one call whose hold is missing or too small, or whose key was charged before: pinned parts first, then whatever is
+-- free, the rest is the operator's loss; all of it where the key was charged. The wallet must be locked. No row: somebody else has just booked it, which only a free call without a hold can meet.
 CREATE FUNCTION ledger_call_settle_carefully(p_item ledger_call_item, p_now timestamptz)
 RETURNS TABLE (charged numeric, lost numeric, balance_after numeric) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     v_usage billing_usagerecord := p_item.usage;
     v_hold billing_hold;
-    v_rest numeric := p_item.charge;
+    v_charged_before boolean := ledger_key_charged(p_item.answer, p_now);
+    v_due numeric := CASE WHEN v_charged_before THEN 0 ELSE p_item.charge END;
+    v_rest numeric := v_due;
     v_take numeric;
     v_part record;
     v_lot_ids uuid[] := '{}';
@@ -384,7 +395,9 @@ DECLARE
     v_reaped_usd numeric;
 BEGIN
     INSERT INTO billing_ledgertransaction (id, kind, at, account_id, reason, actor)
-        VALUES (v_usage.id, 'call', p_now, v_usage.account_id, p_item.reason, '') ON CONFLICT (id) DO NOTHING;
+        VALUES (v_usage.id, 'call', p_now, v_usage.account_id,
+                CASE WHEN v_charged_before THEN 'Charged before under the same idempotency key.' ELSE p_item.reason END, '')
+        ON CONFLICT (id) DO NOTHING;
     IF NOT FOUND THEN
         RETURN;
     END IF;
@@ -410,8 +423,8 @@ BEGIN
         v_lot_amounts := v_lot_amounts || v_take;
         v_rest := v_rest - v_take;
     END LOOP;
-    charged := p_item.charge - v_rest;
-    lost := v_rest;
+    charged := v_due - v_rest;
+    lost := p_item.charge - charged;
     -- A free call does not lock its wallet, so it must not touch it either.
     IF charged > 0 OR v_hold.credits > 0 THEN
         UPDATE billing_wallet SET balance = balance - charged, held = held - coalesce(v_hold.credits, 0)
@@ -501,7 +514,7 @@ BEGIN
             WHEN NOT (i.charge > 0 OR i.held > 0) AND h.id IS NOT NULL AND NOT h.id = ANY (v_free) THEN 'busy'
             -- NaN is above every number.
             WHEN NOT coalesce(i.charge BETWEEN 0 AND 99999999999999, false) THEN 'impossible'
-            WHEN h.id IS NULL OR i.charge > h.credits THEN 'careful'
+            WHEN h.id IS NULL OR i.charge > h.credits OR ledger_key_charged(i.answer, p_now) THEN 'careful'
             ELSE 'simple'
         END
         FROM unnest(v_items) WITH ORDINALITY AS i
