@@ -146,7 +146,9 @@ class GroupCommit(Generic[Item, Verdict]):
             for task in late:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        left = [*self._queue, *(waiting for queue in self._blocked.values() for waiting in queue)]
+        left: list[_Waiting[Item, Verdict]] = list(self._queue)
+        for queue in self._blocked.values():
+            left.extend(queue)
         if left:
             logger.error("%s: gave up %d queued items at shutdown", self.name, len(left))
         for waiting in left:
