@@ -130,6 +130,7 @@ def test_every_announced_table_is_in_the_table() -> None:
         "routing_modelprice": "prices",
         "routing_planrouting": "plan routing",
         "routing_budget": "budgets",
+        "routing_gatewaylimits": "gateway limits",
     }
 
     assert {payload for payload, _ in announced} == payloads
