@@ -265,7 +265,8 @@ class CallerDirectory:
     async def _row(self, sql: str, *parameters: Any) -> _Row | None:
         async with self._pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(sql, parameters)
-            return await cursor.fetchone()
+            row: _Row | None = await cursor.fetchone()
+            return row
 
     async def _by_key(self, secret: str) -> Caller:
         row = await self._row(_BY_KEY, secret_hash(secret))
