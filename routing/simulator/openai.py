@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any
 
@@ -11,10 +10,10 @@ from aiohttp import web
 
 from routing.simulator.answers import answer_text, example_of, split_text, token_count, unique_id
 from routing.simulator.controls import Behaviour, Simulated
+from routing.simulator.delivery import fail_or_wait, send_json, send_stream, send_whole
 
 _encode = msgspec.json.Encoder().encode
 _TOKENS_PER_CHUNK = 4
-_JSON = {"Content-Type": "application/json"}
 
 
 class _StreamOptions(msgspec.Struct):
@@ -115,12 +114,12 @@ def error_body(status: int, message: str, code: str | None = None, param: str | 
 async def models(request: web.BaseRequest, simulated: Simulated) -> web.StreamResponse:
     """The list of models: those asked for lately, and one that is always there."""
     names = sorted({"simulated-model"} | {name for _, _, name, _, _ in simulated.requests if name})
-    return _json({"object": "list", "data": [_model_body(simulated, name) for name in names]})
+    return send_json({"object": "list", "data": [_model_body(simulated, name) for name in names]})
 
 
 async def model(request: web.BaseRequest, simulated: Simulated) -> web.StreamResponse:
     """One model: the simulator serves every name."""
-    return _json(_model_body(simulated, request.path.split("/v1/models/", 1)[1]))
+    return send_json(_model_body(simulated, request.path.split("/v1/models/", 1)[1]))
 
 
 async def chat_completions(request: web.BaseRequest, simulated: Simulated) -> web.StreamResponse:
@@ -132,33 +131,33 @@ async def chat_completions(request: web.BaseRequest, simulated: Simulated) -> we
     except msgspec.ValidationError as error:
         simulated.remember(request.path, "", False, "")
         simulated.counters.failed += 1
-        return _json(error_body(400, f"Invalid request: {error}"), 400)
+        return send_json(error_body(400, f"Invalid request: {error}"), 400)
     except msgspec.DecodeError:
         simulated.remember(request.path, "", False, "")
         simulated.counters.failed += 1
-        return _json(error_body(400, "The body of the request is not JSON."), 400)
+        return send_json(error_body(400, "The body of the request is not JSON."), 400)
     question, text_bytes = _read_messages(call.messages)
     simulated.remember(request.path, call.model, bool(call.stream), question)
 
-    if behaviour.latency_ms:
-        await asyncio.sleep(behaviour.latency_ms / 1000)
-    if simulated.fails_now():
-        assert behaviour.fail_status is not None
-        simulated.counters.failed += 1
-        body = behaviour.fail_body
-        if body is None:
-            body = error_body(behaviour.fail_status, "IA Factory's simulator fails this call as it was told to.")
-        return _json(body, behaviour.fail_status)
+    if (failure := await fail_or_wait(simulated, behaviour, error_body)) is not None:
+        return failure
 
     reply = _Reply(simulated, call, question, text_bytes)
     if call.stream:
         include_usage = call.stream_options is not None and bool(call.stream_options.include_usage)
-        return await _stream(request, simulated, reply, include_usage and not behaviour.omit_usage)
-    if behaviour.drop_after_chunks is not None:
-        simulated.counters.dropped += 1
-        return _cut(request, web.Response())
-    simulated.counters.completed += 1
-    return _json(_whole(reply, behaviour))
+        opening, texts, closing = _events(reply, behaviour, include_usage and not behaviour.omit_usage)
+        error = error_body(500, "IA Factory's simulator breaks this stream as it was told to.")
+        return await send_stream(
+            request,
+            simulated,
+            behaviour,
+            opening,
+            texts,
+            closing,
+            error_event=b"data: " + _encode(error) + b"\n\n",
+            texts_per_chunk=reply.n,
+        )
+    return send_whole(request, simulated, behaviour, _whole(reply, behaviour))
 
 
 def _whole(reply: _Reply, behaviour: Behaviour) -> dict[str, Any]:
@@ -181,40 +180,6 @@ def _whole(reply: _Reply, behaviour: Behaviour) -> dict[str, Any]:
     if not behaviour.omit_usage:
         body["usage"] = reply.usage()
     return body
-
-
-async def _stream(request: web.BaseRequest, simulated: Simulated, reply: _Reply, include_usage: bool) -> web.StreamResponse:
-    behaviour = simulated.behaviour
-    opening, texts, closing = _events(reply, behaviour, include_usage)
-    headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
-    stops = [stop for stop in (behaviour.drop_after_chunks, behaviour.error_after_chunks) if stop is not None]
-    stop = min(stops, default=None)
-    if stop is None and not behaviour.chunk_interval_ms:
-        # Everything is known: one write, the cheapest answer a benchmark can have.
-        simulated.counters.completed += 1
-        return web.Response(body=b"".join((*opening, *texts, *closing)), headers={**headers, "x-request-id": unique_id()})
-
-    response = web.StreamResponse(headers={**headers, "x-request-id": unique_id()})
-    await response.prepare(request)
-    events = [*opening, *texts] if stop is None else [*opening, *texts[: stop * reply.n]]
-    for position, event in enumerate(events):
-        if position and behaviour.chunk_interval_ms:
-            await asyncio.sleep(behaviour.chunk_interval_ms / 1000)
-        await response.write(event)
-    if stop is None:
-        await response.write(b"".join(closing))
-        await response.write_eof()
-        simulated.counters.completed += 1
-        return response
-    simulated.counters.dropped += 1
-    if stop == behaviour.error_after_chunks:
-        error = error_body(500, "IA Factory's simulator breaks this stream as it was told to.")
-        await response.write(b"data: " + _encode(error) + b"\n\n")
-        await response.write_eof()
-        return response
-    # The client should have read what was sent before it learns of the cut.
-    await asyncio.sleep(0.02)
-    return _cut(request, response)
 
 
 def _events(reply: _Reply, behaviour: Behaviour, include_usage: bool) -> tuple[list[bytes], list[bytes], list[bytes]]:
@@ -288,20 +253,3 @@ def _read_messages(messages: list[dict[str, Any]]) -> tuple[str, int]:
 
 def _model_body(simulated: Simulated, name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 1767225600, "owned_by": f"simulator-{simulated.slug}"}
-
-
-def _json(body: Any, status: int = 200) -> web.Response:
-    raw = body.encode() if isinstance(body, str) else _encode(body)
-    headers = {**_JSON, "x-request-id": unique_id()}
-    if isinstance(body, str):
-        headers["Content-Type"] = "text/html; charset=utf-8"
-    if status == 429:
-        headers["retry-after"] = "1"
-    return web.Response(body=raw, status=status, headers=headers)
-
-
-def _cut(request: web.BaseRequest, response: web.StreamResponse) -> web.StreamResponse:
-    """Cut the connection; the response goes nowhere but the server wants one."""
-    if request.transport is not None:
-        request.transport.abort()
-    return response
