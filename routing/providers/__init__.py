@@ -3,4 +3,5 @@
 Importing the package registers every adapter it ships.
 """
 
+from routing.providers import anthropic as anthropic
 from routing.providers import openai as openai

@@ -49,6 +49,9 @@ _BY_CODE: Mapping[str, FailureClass] = {
     "ModelNotFound": FailureClass.BAD_REQUEST,
     "precondition_failed": FailureClass.BAD_REQUEST,
     "payload_too_large": FailureClass.BAD_REQUEST,
+    "request_too_large": FailureClass.BAD_REQUEST,
+    "not_found_error": FailureClass.BAD_REQUEST,
+    "conflict_error": FailureClass.BAD_REQUEST,
     "unprocessable": FailureClass.BAD_REQUEST,
     "content_policy_violation": FailureClass.REFUSED,
     "moderation_blocked": FailureClass.REFUSED,
@@ -62,6 +65,7 @@ _BY_CODE: Mapping[str, FailureClass] = {
     "authentication_error": FailureClass.AUTH,
     "account_deactivated": FailureClass.AUTH,
     "permission_denied": FailureClass.AUTH,
+    "permission_error": FailureClass.AUTH,
     "access_denied": FailureClass.AUTH,
     "insufficient_quota": FailureClass.NO_FUNDS,
     "credit_balance_exhausted": FailureClass.NO_FUNDS,
@@ -69,6 +73,11 @@ _BY_CODE: Mapping[str, FailureClass] = {
     "billing_hard_limit_reached": FailureClass.NO_FUNDS,
     "Arrearage": FailureClass.NO_FUNDS,
     "payment_required": FailureClass.NO_FUNDS,
+    "billing_error": FailureClass.NO_FUNDS,
+    "enforced_spend_limit_reached": FailureClass.NO_FUNDS,
+    "contract_spend_limit_reached": FailureClass.NO_FUNDS,
+    "linked_organization_billing_unavailable": FailureClass.NO_FUNDS,
+    "linked_organization_spend_limit_reached": FailureClass.NO_FUNDS,
     "rate_limit_exceeded": FailureClass.RATE_LIMITED,
     "rate_limit_error": FailureClass.RATE_LIMITED,
     "Throttling": FailureClass.RATE_LIMITED,
@@ -84,6 +93,7 @@ _BY_CODE: Mapping[str, FailureClass] = {
     "provider_overloaded": FailureClass.OVERLOADED,
     "service_unavailable_error": FailureClass.OVERLOADED,
     "timeout": FailureClass.OVERLOADED,
+    "timeout_error": FailureClass.OVERLOADED,
 }
 
 _BY_STATUS: Mapping[int, FailureClass] = {
@@ -111,6 +121,10 @@ _CONTEXT_CODES = frozenset({"context_length_exceeded", "max_tokens_exceeded", "t
 _OURS = re.compile(r"\b(?:sk|gsk|xai)[-_][\w*.-]{4,}|\bxa\*+\w*|\bAIza[\w-]{10,}|\b(?:org|proj)[-_][A-Za-z0-9]{8,}")
 # Anchored: a message that quotes a client must not look like a bad key of ours.
 _WRONG_KEY = re.compile(r"(?:incorrect|invalid) api key|api key not valid", re.IGNORECASE)
+_OUR_ACCOUNT_IS_EMPTY = re.compile(
+    r"your credit balance is too low|you have reached your specified|(?:your|the) (?:organization|workspace)\b.*\bspend",
+    re.IGNORECASE,
+)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -170,8 +184,12 @@ def classify(
     metadata = error.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     code = _text(error.get("code"))
+    details = error.get("details")
+    precise = _text(details.get("error_code")) if isinstance(details, dict) else None
     codes = [
-        name for name in (_text(metadata.get("error_type")), code, *_google_reasons(error), _text(error.get("type"))) if name
+        name
+        for name in (precise, _text(metadata.get("error_type")), code, *_google_reasons(error), _text(error.get("type")))
+        if name
     ]
     if status is None and code is not None and code.isdigit() and 400 <= int(code) <= 599:
         status = int(code)
@@ -185,13 +203,15 @@ def classify(
         return FailureClass.AUTH, code
     if status == 400 and "bad_key_is_400" in quirks and _WRONG_KEY.match(_text(error.get("message")) or "") is not None:
         return FailureClass.AUTH, "invalid_api_key"
+    if status == 400 and "no_funds_is_400" in quirks and _OUR_ACCOUNT_IS_EMPTY.match(_text(error.get("message")) or ""):
+        return FailureClass.NO_FUNDS, precise or "billing_error"
     if status == 429 and "insufficient_quota_is_rate" in quirks and "insufficient_quota" in codes:
         return FailureClass.RATE_LIMITED, "insufficient_quota"
     for name in codes:
         failure = _BY_CODE.get(name)
         if failure is not None:
             return failure, "context_length_exceeded" if name in _CONTEXT_CODES else name
-    names = [code, error.get("status"), error.get("type")]
+    names = [code, precise, error.get("status"), error.get("type")]
     code = next((name for name in names if isinstance(name, str) and name and not name.isdigit()), code)
     if status is None:
         return FailureClass.INTERNAL, code
@@ -295,7 +315,10 @@ def _hint_in_body(error: Mapping[str, Any]) -> float | None:
 
 
 def _limit_reset(headers: Mapping[str, str]) -> float | None:
-    """From `x-ratelimit-reset*`: the longest wait among the exhausted limits, or among all if none says so."""
+    """From rate-limit headers: the longest wait among the exhausted limits, or among all if none says so.
+
+    Anthropic's carry a moment instead of a duration, on every answer: there only exhausted limits tell a wait.
+    """
     exhausted: list[float] = []
     others: list[float] = []
     for kind in ("", "-requests", "-tokens"):
@@ -304,6 +327,12 @@ def _limit_reset(headers: Mapping[str, str]) -> float | None:
         if seconds is not None:
             spent = headers.get(f"x-ratelimit-remaining{kind}") == "0"
             (exhausted if spent else others).append(seconds)
+    for kind in ("requests", "tokens", "input-tokens", "output-tokens"):
+        if headers.get(f"anthropic-ratelimit-{kind}-remaining") == "0":
+            moment = headers.get(f"anthropic-ratelimit-{kind}-reset")
+            seconds = _seconds_until_iso(moment) if moment else None
+            if seconds is not None:
+                exhausted.append(seconds)
     return max(exhausted or others, default=None)
 
 
@@ -320,9 +349,19 @@ def _duration(text: str) -> float | None:
 
 def _seconds_until(date: str) -> float | None:
     try:
-        moment = parsedate_to_datetime(date)
+        return _seconds_to(parsedate_to_datetime(date))
     except ValueError:
         return None
+
+
+def _seconds_until_iso(date: str) -> float | None:
+    try:
+        return _seconds_to(datetime.fromisoformat(date))
+    except ValueError:
+        return None
+
+
+def _seconds_to(moment: datetime) -> float:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())

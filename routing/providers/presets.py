@@ -12,6 +12,8 @@ QUIRKS: Mapping[str, str] = {
     "random_seed": "Calls seed random_seed.",
     "tool_choice_any": "Calls tool_choice 'required' 'any'.",
     "bad_key_is_400": "Answers 400 to a wrong API key.",
+    "no_funds_is_400": "Answers 400 when the account has no credit left or has reached its own spend limit.",
+    "no_sampling": "Speaks Anthropic's version 2026-10-21: temperature, top_p and top_k are left out for every model.",
     "forbidden_is_too_long": "Answers 403 when input and max_tokens exceed the context.",
     "status_498_is_auth": "Answers 498 to an invalid token (elsewhere 498 means no capacity).",
     "single_choice": "Answers one choice only: n above 1 is refused.",
@@ -82,7 +84,7 @@ PRESETS: Mapping[str, Preset] = {
             "https://api.cohere.ai/compatibility/v1",
             frozenset({"max_tokens_only", "status_498_is_auth"}),
         ),
-        Preset("anthropic", "Anthropic", "anthropic", "https://api.anthropic.com"),
+        Preset("anthropic", "Anthropic", "anthropic", "https://api.anthropic.com", frozenset({"no_funds_is_400"})),
         Preset("elevenlabs", "ElevenLabs", "elevenlabs", "https://api.elevenlabs.io"),
         Preset("stability", "Stability AI", "stability", "https://api.stability.ai"),
     )

@@ -1,5 +1,7 @@
 """What every chat adapter owes, checked on recorded answers. A new adapter adds its recordings to the three tables."""
 
+import re
+import time
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -34,6 +36,8 @@ class Said:
     tool: tuple[str, str] | None = None
     provider: str = "openai"
     protocol: str = "openai"
+    created: int | None = 1795166047
+    """None where the protocol does not date its answers: then the adapter does."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Failed:
     provider: str = "openai"
     protocol: str = "openai"
 
+
+ANTHROPIC = {"provider": "anthropic", "protocol": "anthropic"}
 
 WHOLE = [
     Said("openai_chat", GREETING, 59, PLAIN_USAGE),
@@ -86,6 +92,35 @@ WHOLE = [
         reasoning=THOUGHT,
         provider="xai",
     ),
+    Said("anthropic_chat", GREETING, 59, Usage(21, output_total=26), created=None, **ANTHROPIC),
+    Said(
+        "anthropic_chat_cached",
+        GREETING,
+        59,
+        Usage(4429, cache_read=4096, cache_write=312, output_total=26),
+        created=None,
+        **ANTHROPIC,
+    ),
+    Said(
+        "anthropic_tool_call",
+        "Je regarde la météo à Évreux.",
+        73,
+        Usage(412, output_total=74),
+        "tool_calls",
+        tool=("get_weather", '{"city":"Évreux","unit":"c"}'),
+        created=None,
+        **ANTHROPIC,
+    ),
+    Said(
+        "anthropic_refusal",
+        "",
+        48,
+        Usage(21, output_total=1),
+        "content_filter",
+        refusal="The request was declined by a safety classifier.",
+        created=None,
+        **ANTHROPIC,
+    ),
 ]
 
 STREAMED = [
@@ -117,12 +152,42 @@ STREAMED = [
         reasoning=THOUGHT,
         provider="deepseek",
     ),
+    Said("anthropic_stream", GREETING, 59, Usage(21, output_total=26), **ANTHROPIC),
+    Said("anthropic_stream_split", GREETING, 59, Usage(21, output_total=26), **ANTHROPIC),
+    Said(
+        "anthropic_stream_thinking",
+        "Bonjour !",
+        31,
+        Usage(21, output_total=31, reasoning=12),
+        reasoning="Salut en deux langues.",
+        **ANTHROPIC,
+    ),
+    Said(
+        "anthropic_stream_tool_call",
+        "Je regarde la météo à Évreux.",
+        76,
+        Usage(412, output_total=74),
+        "tool_calls",
+        tool=("get_weather", '{"city": "Évreux", "unit": "c"}'),
+        **ANTHROPIC,
+    ),
+    Said(
+        "anthropic_stream_refusal",
+        "Voici",
+        53,
+        Usage(21, output_total=4),
+        "content_filter",
+        refusal="The request was declined by a safety classifier.",
+        **ANTHROPIC,
+    ),
 ]
 
 BROKEN_STREAMS = [
     Said("openai_stream_error", "Bonjour à tous,", 16, None),
     Said("openai_stream_truncated", "Bonjour à tous,", 16, None),
     Said("openrouter_stream_error", "Bonjour", 7, None, provider="openrouter"),
+    Said("anthropic_stream_error", "Bonjour à tous,", 16, None, **ANTHROPIC),
+    Said("anthropic_stream_truncated", "Bonjour à tous,", 16, None, **ANTHROPIC),
 ]
 
 FAILED = [
@@ -178,11 +243,22 @@ FAILED = [
     Failed("dashscope_400_inspection", FailureClass.REFUSED, False, 400, "data_inspection_failed", provider="dashscope"),
     Failed("gemini_openai_429", FailureClass.RATE_LIMITED, True, 429, "RESOURCE_EXHAUSTED", 17.0, provider="google"),
     Failed("cohere_429", FailureClass.RATE_LIMITED, True, 429, None, provider="cohere"),
+    Failed("anthropic_400", FailureClass.BAD_REQUEST, False, 400, "invalid_request_error", **ANTHROPIC),
+    Failed("anthropic_401", FailureClass.AUTH, True, 401, "authentication_error", **ANTHROPIC),
+    Failed("anthropic_429", FailureClass.RATE_LIMITED, True, 429, "rate_limit_error", 12.0, **ANTHROPIC),
+    Failed("anthropic_429_spend", FailureClass.NO_FUNDS, True, 429, "enforced_spend_limit_reached", **ANTHROPIC),
+    Failed("anthropic_500", FailureClass.INTERNAL, True, 500, "api_error", **ANTHROPIC),
+    Failed("anthropic_529", FailureClass.OVERLOADED, True, 529, "overloaded_error", **ANTHROPIC),
+    Failed("openai_502_html", FailureClass.OVERLOADED, True, 502, None, **ANTHROPIC),
 ]
 
 
 def recording_name(case: Said | Failed) -> str:
-    return case.recording
+    return f"{case.protocol}:{case.recording}"
+
+
+def undated(chunk: ChatChunk) -> bytes:
+    return re.sub(rb'"created":\d+', b'"created":0', chunk.data)
 
 
 def joined(chunks: list[dict], field: str) -> str:
@@ -232,7 +308,7 @@ async def test_whole_answer(case: Said, replay, session, target_at):
     assert answer.body["model"] == "public-model"
     assert answer.body["object"] == "chat.completion"
     assert answer.body["id"] == answer.upstream_id
-    assert answer.body["created"] == 1795166047
+    assert answer.body["created"] == (case.created or pytest.approx(time.time(), abs=60))
     assert choice["index"] == 0
     assert choice["logprobs"] is None
     assert answer.body["usage"]["prompt_tokens"] == case.usage.input_total
@@ -254,6 +330,7 @@ async def test_stream(case: Said, replay, session, target_at):
     assert stream.aborted is False
     assert joined(bodies, "content") == case.text
     assert joined(bodies, "reasoning_content") == case.reasoning
+    assert joined(bodies, "refusal") == case.refusal
     assert joined_tool(bodies) == case.tool
     assert stream.output_bytes == sum(chunk.output_bytes for chunk in chunks) == case.output_bytes
     assert stream.usage == case.usage
@@ -309,19 +386,20 @@ async def test_failure(case: Failed, call, replay, session, target_at):
     assert len(replay.received) == 1
 
 
-@pytest.mark.parametrize("recording", ["openai_stream", "openai_stream_split", "openai_stream_u2028"])
-async def test_stream_received_byte_by_byte(recording: str, replay, session, target_at):
-    whole = recorded(recording)
+@pytest.mark.parametrize("case", STREAMED, ids=recording_name)
+async def test_stream_received_byte_by_byte(case: Said, replay, session, target_at):
+    whole = recorded(case.recording)
     body = b"".join(whole.pieces)
     whole.pieces = [body[position : position + 1] for position in range(len(body))]
     whole.pause_seconds = 0
-    adapter = adapter_for("openai")
-    expected_target = target_at(replay.base_url(recording))
+    adapter = adapter_for(case.protocol)
+    expected_target = target_at(replay.base_url(case.recording), case.provider)
+    target = target_at(replay.serve(whole), case.provider)
 
     async with adapter.open_chat_stream(session, expected_target, REQUEST) as stream:
-        expected = [chunk.data async for chunk in stream]
-    async with adapter.open_chat_stream(session, target_at(replay.serve(whole)), REQUEST) as stream:
-        received = [chunk.data async for chunk in stream]
+        expected = [undated(chunk) async for chunk in stream]
+    async with adapter.open_chat_stream(session, target, REQUEST) as stream:
+        received = [undated(chunk) async for chunk in stream]
 
     assert stream.completed is True
     assert received == expected
@@ -329,13 +407,37 @@ async def test_stream_received_byte_by_byte(recording: str, replay, session, tar
 
 @pytest.mark.parametrize("protocol", registered_protocols())
 async def test_client_body_is_left_as_it_was(protocol: str, replay, session, target_at):
-    request = {**REQUEST, "stream": True, "stream_options": {"include_obfuscation": False}, "unknown": [1]}
+    request = {**REQUEST, "stream": True, "stream_options": {"include_obfuscation": False}, "unknown": [1], "tools": []}
     before = msgspec.json.encode(request)
+    case = next(case for case in STREAMED if case.protocol == protocol)
+    target = target_at(replay.base_url(case.recording), case.provider)
 
-    async with adapter_for(protocol).open_chat_stream(session, target_at(replay.base_url("openai_stream")), request) as stream:
+    async with adapter_for(protocol).open_chat_stream(session, target, request) as stream:
         assert [chunk async for chunk in stream]
 
     assert msgspec.json.encode(request) == before
+
+
+def test_every_adapter_is_held_to_the_contract():
+    held = [{case.protocol for case in table} for table in (WHOLE, STREAMED, BROKEN_STREAMS, FAILED)]
+
+    assert held == [set(registered_protocols())] * 4
+
+
+@pytest.mark.parametrize("protocol", registered_protocols())
+def test_a_plain_question_can_be_asked_in_every_protocol(protocol: str):
+    hints = {
+        "temperature": 0.2,
+        "top_p": 0.9,
+        "seed": 7,
+        "user": "u1",
+        "n": 1,
+        "logprobs": False,
+        "response_format": {"type": "text"},
+    }
+
+    assert adapter_for(protocol).inexpressible(REQUEST) == []
+    assert adapter_for(protocol).inexpressible({**REQUEST, **hints}) == []
 
 
 async def test_a_protocol_has_one_adapter():
@@ -348,11 +450,15 @@ async def test_a_protocol_has_one_adapter():
         adapter_for("telex")
 
 
-async def test_secret_is_not_in_texts_of_target_and_error(replay, session, target_at):
-    target = target_at(replay.base_url("openai_401"))
+@pytest.mark.parametrize(
+    ("protocol", "header", "value"),
+    [("openai", "Authorization", f"Bearer {SECRET}"), ("anthropic", "x-api-key", SECRET)],
+)
+async def test_secret_is_not_in_texts_of_target_and_error(protocol: str, header: str, value: str, replay, session, target_at):
+    target = target_at(replay.base_url(f"{protocol}_401"), protocol)
 
     with pytest.raises(ProviderError) as caught:
-        await adapter_for("openai").chat(session, target, REQUEST)
+        await adapter_for(protocol).chat(session, target, REQUEST)
 
-    assert replay.received[0].headers["Authorization"] == f"Bearer {SECRET}"
+    assert replay.received[0].headers[header] == value
     assert SECRET not in repr(target) + repr(caught.value) + str(caught.value) + caught.value.detail

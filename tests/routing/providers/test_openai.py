@@ -182,7 +182,8 @@ async def test_mistral_stream_carries_no_stream_options(replay, session, target_
 
 
 def test_every_quirk_of_a_preset_has_a_meaning():
-    assert {quirk for preset in PRESETS.values() for quirk in preset.quirks} == QUIRKS.keys()
+    # Some are for servers that operators add themselves.
+    assert {quirk for preset in PRESETS.values() for quirk in preset.quirks} <= QUIRKS.keys()
 
 
 async def test_only_the_top_level_model_is_renamed(replay, session, target_at):

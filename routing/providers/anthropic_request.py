@@ -1,0 +1,396 @@
+"""A chat request in OpenAI's dialect, said in Anthropic's Messages dialect.
+
+Only what is named here is sent: Anthropic refuses unknown fields, and some of its own would change the price of a call.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from routing.providers.base import FailureClass, ProviderError, Target
+from routing.providers.meaning import content_part_types, meaning_changing, unsupported
+
+VERSION = "2023-06-01"
+VERSION_WITHOUT_SAMPLING = "2026-10-21"
+
+# The protocol has no default; the pipeline always sets a limit, other callers may forget.
+_DEFAULT_MAX_TOKENS = 4096
+_LONGEST_USER_ID = 256
+_NEVER = frozenset({"n", "logprobs", "top_logprobs", "logit_bias", "functions", "modalities", "audio", "web_search_options"})
+_PART_TYPES = frozenset({"text", "refusal", "image_url", "file"})
+_MEDIA_TYPES = {"image/jpg": "image/jpeg"}
+_NOT_IN_TOOL_IDS = re.compile(r"[^A-Za-z0-9_-]")
+# `claude-sonnet-4-6`, `claude-3-7-sonnet-20250219`: major, then minor; a date is longer.
+_VERSION_NUMBERS = re.compile(r"(?<!\d)\d{1,2}(?!\d)")
+_LAST_WITH_SAMPLING = (4, 6)
+_FIRST_ADAPTIVE = (4, 6)
+_FIRST_WITH_XHIGH = (4, 7)
+_NEWEST = (99, 0)
+
+_EFFORTS: Mapping[str, str] = {
+    "none": "low",
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "xhigh",
+    "max": "max",
+}
+# For models that know no effort: what they may think, at most half of the output limit and never below the protocol's least.
+_BUDGETS: Mapping[str, int] = {
+    "minimal": 1024,
+    "low": 2048,
+    "medium": 8192,
+    "high": 24_576,
+    "xhigh": 32_768,
+    "max": 32_768,
+}
+_LEAST_BUDGET = 1024
+
+
+def inexpressible(request: Mapping[str, Any]) -> list[str]:
+    """See `ChatAdapter.inexpressible`."""
+    missing = [name for name in meaning_changing(request) if name in _NEVER or not _can_say(name, request[name])]
+    if not _can_read_messages(request):
+        missing.append("messages")
+    return missing
+
+
+def _can_say(name: str, value: Any) -> bool:
+    match name:
+        case "stop":
+            # A stop sequence of white space alone is refused there.
+            return all(isinstance(text, str) and text.strip() for text in _stop_sequences(value))
+        case "response_format":
+            # There is no way to ask for any JSON whatever: the format is a schema.
+            schema = value.get("json_schema")
+            return value.get("type") == "json_schema" and isinstance(schema, Mapping) and isinstance(schema.get("schema"), dict)
+        case "tools":
+            return isinstance(value, list) and all(_function_of(tool) is not None for tool in value)
+        case "tool_choice":
+            return value == "required" or _chosen_function(value) is not None
+    return True
+
+
+def _can_read_messages(request: Mapping[str, Any]) -> bool:
+    if not content_part_types(request) <= _PART_TYPES:
+        return False
+    for message in request.get("messages") or ():
+        if message.get("role") == "function" or message.get("function_call"):
+            return False
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, Mapping) and part.get("type") == "file":
+                file = part.get("file")
+                if not isinstance(file, Mapping) or not isinstance(file.get("file_data"), str):
+                    return False
+    return True
+
+
+def build_request(target: Target, request: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
+    """The body to send. Raises `ProviderError(bad_request)` for what cannot be said or is malformed; sends nothing."""
+    missing = inexpressible(request)
+    if missing:
+        raise unsupported(missing[0], f"This model does not support `{missing[0]}` as it is used here.")
+    system, turns = _system_and_turns(request["messages"])
+    max_tokens = _output_limit(request)
+    body: dict[str, Any] = {"model": target.upstream_model, "max_tokens": max_tokens, "messages": turns}
+    if system:
+        body["system"] = system
+    if stream:
+        body["stream"] = True
+    if stop := _stop_sequences(request.get("stop")):
+        body["stop_sequences"] = stop
+    user = request.get("user") or request.get("safety_identifier")
+    if isinstance(user, str) and 0 < len(user) <= _LONGEST_USER_ID:
+        body["metadata"] = {"user_id": user}
+    if tools := request.get("tools"):
+        body["tools"] = [_tool(tool) for tool in tools]
+        if choice := _tool_choice(request):
+            body["tool_choice"] = choice
+    version = model_version(target.upstream_model)
+    thinking, output_config = _thinking(request, version, max_tokens, forced=_forces_a_tool(body))
+    if thinking is not None:
+        body["thinking"] = thinking
+    response_format = request.get("response_format")
+    if isinstance(response_format, Mapping) and response_format.get("type") == "json_schema":
+        output_config["format"] = {"type": "json_schema", "schema": closed_schema(response_format["json_schema"]["schema"])}
+    if output_config:
+        body["output_config"] = output_config
+    if version <= _LAST_WITH_SAMPLING and "no_sampling" not in target.quirks and thinking is None:
+        body.update(_sampling(request))
+    return body
+
+
+def api_version(target: Target) -> str:
+    """The value of the `anthropic-version` header."""
+    return VERSION_WITHOUT_SAMPLING if "no_sampling" in target.quirks else VERSION
+
+
+def model_version(model: str) -> tuple[int, int]:
+    """Major and minor version in a model's name; a name without one counts as the newest."""
+    numbers = [int(number) for number in _VERSION_NUMBERS.findall(model)]
+    return (numbers[0], numbers[1] if len(numbers) > 1 else 0) if numbers else _NEWEST
+
+
+def closed_schema(schema: Any) -> Any:
+    """The schema with every object closed, as Anthropic demands: one that says nothing of further properties gets none."""
+    if isinstance(schema, list):
+        return [closed_schema(inner) for inner in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = dict(schema)
+    for key in ("properties", "$defs", "definitions"):
+        if isinstance(schema.get(key), dict):
+            closed[key] = {name: closed_schema(inner) for name, inner in schema[key].items()}
+    for key in ("items", "anyOf", "oneOf", "allOf", "prefixItems"):
+        if key in schema:
+            closed[key] = closed_schema(schema[key])
+    if schema.get("type") == "object" or "properties" in schema:
+        closed.setdefault("additionalProperties", False)
+    return closed
+
+
+def _output_limit(request: Mapping[str, Any]) -> int:
+    limits = [request.get("max_tokens"), request.get("max_completion_tokens")]
+    return min((limit for limit in limits if isinstance(limit, int)), default=_DEFAULT_MAX_TOKENS)
+
+
+def _stop_sequences(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _sampling(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What the older models take: one of temperature (at most 1 there) and top_p, and top_k."""
+    sampling: dict[str, Any] = {}
+    if (temperature := request.get("temperature")) is not None:
+        sampling["temperature"] = min(temperature, 1)
+    elif (top_p := request.get("top_p")) is not None:
+        sampling["top_p"] = top_p
+    if isinstance(top_k := request.get("top_k"), int):
+        sampling["top_k"] = top_k
+    return sampling
+
+
+def _thinking(
+    request: Mapping[str, Any], version: tuple[int, int], max_tokens: int, *, forced: bool
+) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
+    """`thinking` and `output_config` for a wished effort. A forced tool and thinking exclude each other: the tool wins."""
+    wish = request.get("reasoning_effort")
+    effort = _EFFORTS.get(wish) if isinstance(wish, str) else None
+    if effort is None:
+        return None, {}
+    if version >= _FIRST_ADAPTIVE:
+        if effort == "xhigh" and version < _FIRST_WITH_XHIGH:
+            effort = "high"
+        # Some of these models refuse to be told not to think: `none` says no more than low effort.
+        adaptive = None if forced or wish == "none" else {"type": "adaptive"}
+        return adaptive, {"effort": effort}
+    budget = min(_BUDGETS.get(wish, 0), max_tokens // 2)
+    if forced or budget < _LEAST_BUDGET or _in_a_tool_loop(request):
+        return None, {}
+    return {"type": "enabled", "budget_tokens": budget}, {}
+
+
+def _in_a_tool_loop(request: Mapping[str, Any]) -> bool:
+    """Whether the last turn answers a tool call: thinking would need the signed thoughts before it, which nobody kept."""
+    last: Mapping[str, Any] = request["messages"][-1]
+    return last.get("role") == "tool"
+
+
+def _forces_a_tool(body: Mapping[str, Any]) -> bool:
+    choice = body.get("tool_choice")
+    return choice is not None and choice["type"] in ("any", "tool")
+
+
+def _function_of(tool: Any) -> Mapping[str, Any] | None:
+    function = tool.get("function") if isinstance(tool, Mapping) and tool.get("type", "function") == "function" else None
+    return function if isinstance(function, Mapping) and isinstance(function.get("name"), str) else None
+
+
+def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    function = tool["function"]
+    said: dict[str, Any] = {"name": function["name"]}
+    if function.get("description"):
+        said["description"] = function["description"]
+    parameters = function.get("parameters")
+    said["input_schema"] = {"type": "object", **(parameters if isinstance(parameters, dict) else {})}
+    if function.get("strict") is True:
+        said["strict"] = True
+        said["input_schema"] = closed_schema(said["input_schema"])
+    return said | _cache_mark(tool)
+
+
+def _chosen_function(choice: Any) -> str | None:
+    function = choice.get("function") if isinstance(choice, Mapping) and choice.get("type") == "function" else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    return name if isinstance(name, str) else None
+
+
+def _tool_choice(request: Mapping[str, Any]) -> dict[str, Any] | None:
+    wish = request.get("tool_choice")
+    if wish == "none":
+        return {"type": "none"}
+    choice: dict[str, Any] | None = None
+    if wish == "required":
+        choice = {"type": "any"}
+    elif wish == "auto":
+        choice = {"type": "auto"}
+    elif (name := _chosen_function(wish)) is not None:
+        choice = {"type": "tool", "name": name}
+    if request.get("parallel_tool_calls") is False:
+        choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": True}
+    return choice
+
+
+def _system_and_turns(messages: list[Mapping[str, Any]]) -> tuple[str | list[dict[str, Any]], list[dict[str, Any]]]:
+    """System texts, wherever they stood, and the turns: neighbours of one role are one turn, tool results are the user's."""
+    system: list[dict[str, Any]] = []
+    turns: list[dict[str, Any]] = []
+    for position, message in enumerate(messages):
+        where = f"messages.{position}"
+        role = message["role"]
+        if role in ("system", "developer"):
+            system += _blocks(message.get("content"), where)
+            continue
+        if role == "assistant":
+            blocks = _assistant_blocks(message, where)
+        elif role == "tool":
+            blocks = [_tool_result(message, where)]
+        else:
+            blocks = _blocks(message.get("content"), where)
+        role = "assistant" if role == "assistant" else "user"
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += blocks
+        elif blocks:
+            turns.append({"role": role, "content": blocks})
+    if not turns and system:
+        # A system message alone is a question too, and the protocol wants a user who asks.
+        turns, system = [{"role": "user", "content": system}], []
+    for turn in turns:
+        turn["content"] = _plain(turn["content"])
+    return _plain(system), turns
+
+
+def _plain(blocks: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """One text block without marks is said as a string."""
+    if len(blocks) == 1 and blocks[0].keys() == {"type", "text"}:
+        text: str = blocks[0]["text"]
+        return text
+    return blocks
+
+
+def _assistant_blocks(message: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    blocks = _blocks(message.get("content"), where)
+    blocks += _blocks(message.get("refusal"), where)
+    for index, call in enumerate(message.get("tool_calls") or ()):
+        function = _function_of(call)
+        if function is None:
+            raise unsupported("messages", f"`{where}.tool_calls.{index}` is not a function call.")
+        blocks.append(
+            {
+                "type": "tool_use",
+                "id": _tool_id(call.get("id")),
+                "name": function["name"],
+                "input": _arguments(function.get("arguments"), f"{where}.tool_calls.{index}.function.arguments"),
+            }
+        )
+    return blocks
+
+
+def _arguments(arguments: Any, where: str) -> dict[str, Any]:
+    """A call's arguments as the object they must be there; nothing at all is an empty one."""
+    if isinstance(arguments, str):
+        try:
+            arguments = msgspec.json.decode(arguments) if arguments.strip() else {}
+        except msgspec.DecodeError:
+            raise _wrong(where, f"`{where}` is not valid JSON.") from None
+    if not isinstance(arguments, dict):
+        raise _wrong(where, f"`{where}` must be a JSON object.")
+    return arguments
+
+
+def _tool_result(message: Mapping[str, Any], where: str) -> dict[str, Any]:
+    result: dict[str, Any] = {"type": "tool_result", "tool_use_id": _tool_id(message.get("tool_call_id"))}
+    if content := _blocks(message.get("content"), where):
+        result["content"] = _plain(content)
+    return result
+
+
+def _tool_id(value: Any) -> str:
+    return _NOT_IN_TOOL_IDS.sub("_", value if isinstance(value, str) else "")
+
+
+def _blocks(content: Any, where: str) -> list[dict[str, Any]]:
+    """Content as blocks. Texts without a visible character are left out: the protocol refuses them."""
+    parts = content if isinstance(content, list) else [content]
+    blocks = []
+    for index, part in enumerate(parts):
+        block = _block(part, f"{where}.content.{index}")
+        if block is not None:
+            blocks.append(block)
+    return blocks
+
+
+def _block(part: Any, where: str) -> dict[str, Any] | None:
+    if isinstance(part, str):
+        return {"type": "text", "text": part} if part.strip() else None
+    if not isinstance(part, Mapping):
+        return None
+    match part.get("type"):
+        case "text" | "refusal":
+            text = part.get("text") or part.get("refusal")
+            return {"type": "text", "text": text} | _cache_mark(part) if isinstance(text, str) and text.strip() else None
+        case "image_url":
+            image = part.get("image_url")
+            url = image.get("url") if isinstance(image, Mapping) else image
+            return {"type": "image", "source": _image_source(url, where)} | _cache_mark(part)
+        case "file":
+            return _document(part["file"], where) | _cache_mark(part)
+    raise unsupported("messages", f"`{where}` is of a type this model cannot read.")
+
+
+def _cache_mark(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Anthropic's own mark of what to cache, which clients of this dialect may set too."""
+    mark = part.get("cache_control")
+    return {"cache_control": mark} if isinstance(mark, Mapping) else {}
+
+
+def _image_source(url: Any, where: str) -> dict[str, Any]:
+    if isinstance(url, str) and url.startswith(("https://", "http://")):
+        return {"type": "url", "url": url}
+    media_type, data = _data_url(url, where)
+    return {"type": "base64", "media_type": _MEDIA_TYPES.get(media_type, media_type), "data": data}
+
+
+def _document(file: Mapping[str, Any], where: str) -> dict[str, Any]:
+    media_type, data = _data_url(file["file_data"], where)
+    if media_type == "text/plain":
+        try:
+            text = base64.b64decode(data, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            raise _wrong(where, f"`{where}` is not text in base64.") from None
+        source = {"type": "text", "media_type": media_type, "data": text}
+    elif media_type == "application/pdf":
+        source = {"type": "base64", "media_type": media_type, "data": data}
+    else:
+        raise unsupported("messages", f"`{where}`: only PDF and plain text files can be read.")
+    title = file.get("filename")
+    return {"type": "document", "source": source} | ({"title": title} if isinstance(title, str) and title else {})
+
+
+def _data_url(url: Any, where: str) -> tuple[str, str]:
+    head, _, data = url.partition(",") if isinstance(url, str) else ("", "", "")
+    if not (head.startswith("data:") and head.endswith(";base64")):
+        raise _wrong(where, f"`{where}` must hold an http(s) URL or a data URL in base64.")
+    return head[5:].split(";", 1)[0].lower(), data
+
+
+def _wrong(where: str, message: str) -> ProviderError:
+    return ProviderError(FailureClass.BAD_REQUEST, message, code="invalid_value", param=where)
