@@ -47,7 +47,7 @@ def signal_raise(
     None, and nothing written, while an earlier decision about the same subject and signal still holds: a closed row's
     `until` lies ahead. `evidence` is figures as JSON has them, never a prompt.
     """
-    parameters = {
+    parameters: dict[str, Any] = {
         "id": uuid7(),
         "subject": subject,
         "signal": signal,

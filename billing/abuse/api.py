@@ -70,14 +70,13 @@ class BannedSerializer(serializers.Serializer):
 
 
 def _status_body(account: Account) -> dict[str, Any]:
-    return BannedSerializer(
-        {
-            "id": account.pk,
-            "status": account.status,
-            "reason": account.status_reason,
-            "blocked_until": account.blocked_until,
-        }
-    ).data
+    told = {
+        "id": account.pk,
+        "status": account.status,
+        "reason": account.status_reason,
+        "blocked_until": account.blocked_until,
+    }
+    return dict(BannedSerializer(told).data)
 
 
 def _operator(request: Request) -> Actor:

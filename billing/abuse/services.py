@@ -62,7 +62,7 @@ def account_warn(*, account: Account, actor: Actor, reason: str, message: str) -
 def warning_send(*, event_id: UUID | str) -> int:
     """Mail a warning to the account's owners; how many. Raises what the mail backend raises."""
     event = Event.objects.get(pk=event_id, kind="account.warned")
-    account = Account.objects.get(pk=event.account_id)
+    account = Account.objects.get(pk=event.object_id)
     return owners_mail_send(account=account, template="abuse_warning", context={"message": event.after["message"]})
 
 

@@ -79,7 +79,7 @@ class AccountSearchMixin:
         return queryset.filter(wanted), False
 
 
-class LinesField(forms.CharField):
+class LinesField(forms.Field):
     """A list of texts, one a line; empty lines do not count."""
 
     widget = forms.Textarea(attrs={"rows": 3, "class": "vLargeTextField"})
@@ -90,6 +90,8 @@ class LinesField(forms.CharField):
     def to_python(self, value: Any) -> list[str]:
         if isinstance(value, list):
             return value
+        if "\0" in (value or ""):
+            raise forms.ValidationError(_("Null characters are not allowed."))
         return [line.strip() for line in (value or "").splitlines() if line.strip()]
 
     def has_changed(self, initial: Any, data: Any) -> bool:

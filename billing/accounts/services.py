@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -499,7 +500,7 @@ def unused_keys_warn(*, now: datetime) -> int:
                 _api_key_event("api_key.unused", key, SYSTEM, after={"last_used_at": _text(key.last_used_at)})
             if keys:
                 names = [str(key.pk) for key in keys]
-                transaction.on_commit(lambda names=names: task_enqueue("billing.accounts.unused_keys_mail_send", names))
+                transaction.on_commit(partial(task_enqueue, "billing.accounts.unused_keys_mail_send", names))
                 warned += len(keys)
     return warned
 

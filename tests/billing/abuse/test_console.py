@@ -329,14 +329,23 @@ def test_limits_of_a_key_are_edited_with_a_reason(console: Client, key: ApiKey) 
     assert "10.0.0.0/8, 2001:db8::/32" in text_of(page)
 
 
-def test_a_wrong_network_of_a_key_is_named(console: Client, key: ApiKey) -> None:
-    data = {"allowed_networks": "here", "reason": "x"}
+@pytest.mark.parametrize(
+    ("field", "text", "words"),
+    [
+        ("allowed_networks", "here", "here is not a network."),
+        ("allowed_models", "a\0b", "Null characters are not allowed."),
+        ("requests_per_minute", "-1", "greater than or equal to 0"),
+        ("requests_per_minute", "99999999999", "less than or equal to 2147483647"),
+    ],
+)
+def test_a_wrong_limit_of_a_key_is_named(console: Client, key: ApiKey, field: str, text: str, words: str) -> None:
+    data = {field: text, "reason": "x"}
 
     answer = console.post(reverse("admin:billing_apikey_limits", args=[key.pk]), data)
 
-    key.refresh_from_db()
-    assert "here is not a network." in text_of(answer)
-    assert key.allowed_networks == []
+    assert answer.status_code == 200
+    assert words in text_of(answer)
+    assert not Event.objects.filter(kind="api_key.limits_changed").exists()
 
 
 def test_limits_of_a_key_need_the_right_to_change_it(key: ApiKey) -> None:
