@@ -121,7 +121,7 @@ SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
 
 # --- Users ---
 AUTH_USER_MODEL = "billing.User"
-AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+AUTHENTICATION_BACKENDS = ["billing.accounts.backends.BrakedBackend"]
 PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",

@@ -9,6 +9,7 @@ from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Q, QuerySet
+from django.forms import BaseInlineFormSet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.urls import path, reverse
@@ -17,6 +18,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from billing.events.admin import AuditedModelAdmin, operator_actor
+from billing.events.services import Actor
 from iafactory.common import clock
 from iafactory.common.admin import (
     ReadOnlyAdmin,
@@ -35,7 +37,7 @@ from iafactory.common.errors import ApiError
 
 from .models import Account, AccountLimits, ApiKey, Membership
 from .selectors import api_key_state
-from .services import ACCOUNT_LIMITS, API_KEY_LIMITS, api_key_limits_set, api_key_revoke
+from .services import ACCOUNT_LIMITS, API_KEY_LIMITS, account_limits_set, api_key_limits_set, api_key_revoke
 
 
 def accounts_matching(term: str) -> QuerySet[Account]:
@@ -276,6 +278,50 @@ class AccountLimitsAdmin(AccountSearchMixin, AuditedModelAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("account",) if obj is not None else ()
+
+
+class AccountLimitsFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
+    """Saves through the service, which writes the event."""
+
+    # Who fills it in.
+    actor: Actor
+
+    def clean(self) -> None:
+        super().clean()
+        for form in self.forms:
+            wanted = form.cleaned_data if form.is_valid() else {}
+            if wanted and not wanted.get("DELETE") and all(wanted.get(name) is None for name in ACCOUNT_LIMITS):
+                form.add_error(None, _("Set at least one limit, or delete them all."))
+
+    def save_new(self, form: Any, commit: bool = True) -> Any:
+        return self._set(form)
+
+    def save_existing(self, form: Any, obj: Any, commit: bool = True) -> Any:
+        return self._set(form)
+
+    def delete_existing(self, obj: AccountLimits, commit: bool = True) -> None:
+        account_limits_set(account=obj.account, actor=self.actor, reason="limits removed")
+
+    def _set(self, form: Any) -> Any:
+        wanted = form.cleaned_data
+        limits = {name: wanted[name] for name in ACCOUNT_LIMITS}
+        return account_limits_set(
+            account=self.instance, actor=self.actor, reason=wanted["reason"], until=wanted["until"], **limits
+        )
+
+
+class AccountLimitsInline(admin.StackedInline):  # type: ignore[type-arg]
+    """An account's own limits, on its page."""
+
+    model = AccountLimits
+    formset = AccountLimitsFormSet
+    extra = 0
+    fields = (ACCOUNT_LIMITS[:3], ACCOUNT_LIMITS[3:], ("until", "reason"))
+    classes = ("collapse",)
+
+    def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        formset = super().get_formset(request, obj, **kwargs)
+        return type(formset.__name__, (formset,), {"actor": operator_actor(request)})
 
 
 @admin.register(Membership)

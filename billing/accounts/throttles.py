@@ -93,6 +93,9 @@ _HOUR = timedelta(hours=1)
 
 LOGIN_PER_EMAIL = Brake("login-email", "LOGIN_ATTEMPTS_PER_EMAIL", _QUARTER)
 LOGIN_PER_ADDRESS = Brake("login-address", "LOGIN_ATTEMPTS_PER_ADDRESS", _QUARTER)
+# Brakes of their own: guesses at the API must not shut operators out of the console. Few from one place, more from everywhere.
+CONSOLE_LOGIN_PER_ADDRESS = Brake("console-login-address", "LOGIN_ATTEMPTS_PER_EMAIL", _QUARTER)
+CONSOLE_LOGIN_PER_EMAIL = Brake("console-login-email", "LOGIN_ATTEMPTS_PER_ADDRESS", _QUARTER)
 REGISTRATION_PER_ADDRESS = Brake("registration-address", "REGISTRATIONS_PER_ADDRESS", _HOUR)
 REGISTRATION_TRIES_PER_ADDRESS = Brake("registration-tries-address", "REGISTRATION_ATTEMPTS_PER_ADDRESS", _HOUR)
 REGISTRATION_TRIES_PER_EMAIL = Brake("registration-tries-email", "REGISTRATION_ATTEMPTS_PER_EMAIL", _HOUR)

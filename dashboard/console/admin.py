@@ -19,7 +19,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 
-from billing.accounts.admin import accounts_matching
+from billing.accounts.admin import AccountLimitsInline, accounts_matching
 from billing.accounts.models import Account, User
 from billing.accounts.services import account_block, account_unblock, api_key_create, sessions_revoke
 from billing.events.admin import AuditedModelAdmin, EventAdmin, operator_actor
@@ -51,6 +51,7 @@ class AccountAdmin(AuditedModelAdmin):
     search_help_text = _("Name, e-mail, external id, account, user or key id, beginning of a key.")
     actions = ("grant_selected",)
     form = AccountForm
+    inlines = (AccountLimitsInline,)
     change_form_template = "admin/account_page.html"
     readonly_fields = ("id", "kind", "personal_of_link", "status_label", "status_reason", "created_at")
     fieldsets = (

@@ -188,6 +188,8 @@ def test_account_edit_writes_what_changed(console: Client, account: Account) -> 
         "overflow_allowed": "on",
         "external_id": "",
         "status": "closed",
+        "limits-TOTAL_FORMS": "0",
+        "limits-INITIAL_FORMS": "0",
     }
 
     answer = console.post(target, data)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.test import Client
 from freezegun import freeze_time
 from rest_framework.test import APIClient
 
@@ -200,6 +201,58 @@ def test_clients_behind_one_proxy_have_brakes_of_their_own(free_plan: Plan, sett
         third = register(2, HTTP_X_FORWARDED_FOR="203.0.113.2")
 
     assert [first.status_code, second.status_code, third.status_code] == [201, 201, 429]
+
+
+# --- The console's login ---
+
+
+def console_login(password: str, address: str = "10.0.0.1", email: str = "operator@example.com") -> bool:
+    """Whether the form let somebody in."""
+    answer = Client().post("/admin/login/", {"username": email, "password": password}, REMOTE_ADDR=address)
+    return bool(answer.status_code == 302)
+
+
+def test_guesses_at_the_consoles_password_are_braked(operator: User) -> None:
+    with freeze_time("2026-11-20 10:05:00"):
+        guesses = [console_login("wrong") for _ in range(10)]
+        braked = console_login(PASSWORD)
+        elsewhere = console_login(PASSWORD, "10.0.0.2")
+    with freeze_time("2026-11-20 10:15:00"):
+        later = console_login(PASSWORD)
+
+    assert guesses == [False] * 10
+    assert (braked, elsewhere, later) == (False, True, True)
+
+
+def test_guesses_from_everywhere_are_braked_too(operator: User, settings: Any) -> None:
+    settings.LOGIN_ATTEMPTS_PER_ADDRESS = 12
+    with freeze_time("2026-11-20 10:05:00"):
+        guesses = [console_login("wrong", f"10.0.0.{number}") for number in range(12)]
+        braked = console_login(PASSWORD, "10.0.0.99")
+
+    assert guesses == [False] * 12
+    assert braked is False
+
+
+def test_guesses_at_the_api_do_not_shut_the_console(client: APIClient, operator: User) -> None:
+    data = {"email": "operator@example.com", "password": "wrong"}
+    with freeze_time("2026-11-20 10:05:00"):
+        guesses = [client.post("/api/auth/login", data, format="json").status_code for _ in range(11)]
+        entered = console_login(PASSWORD)
+
+    assert guesses == [*[401] * 10, 429]
+    assert entered is True
+
+
+def test_a_login_starts_the_count_again(operator: User) -> None:
+    with freeze_time("2026-11-20 10:05:00"):
+        answers = [console_login("wrong") for _ in range(9)]
+        entered = console_login(PASSWORD)
+        again = [console_login("wrong") for _ in range(9)]
+        once_more = console_login(PASSWORD)
+
+    assert answers == again == [False] * 9
+    assert (entered, once_more) == (True, True)
 
 
 # --- Mails and links ---

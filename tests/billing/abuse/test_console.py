@@ -365,6 +365,53 @@ def test_limits_of_an_account_are_edited_with_an_event(console: Client, account:
     assert (event.account_id, event.after["requests_per_minute"]) == (account.pk, 7)
 
 
+def account_data(account: Account, initial: int, **limits: str) -> dict[str, str]:
+    """What the account's page posts when only its limits are edited."""
+    names = ("name", "billing_email", "country", "currency", "language", "time_zone")
+    return {
+        **{name: getattr(account, name) for name in names},
+        "external_id": "",
+        "overflow_allowed": "on",
+        "limits-TOTAL_FORMS": "1",
+        "limits-INITIAL_FORMS": str(initial),
+        "limits-0-account": str(account.pk),
+        "limits-0-until_0": "",
+        "limits-0-until_1": "",
+        **{f"limits-0-{name}": value for name, value in limits.items()},
+    }
+
+
+def test_limits_are_edited_on_the_accounts_page(console: Client, account: Account) -> None:
+    target = reverse("admin:billing_account_change", args=[account.pk])
+
+    added = console.post(target, account_data(account, 0, requests_per_minute="7", reason="agreed"))
+    changed = console.post(target, account_data(account, 1, daily_limit="2.5", reason="less"))
+    page = console.get(target)
+    removed = console.post(target, account_data(account, 1, daily_limit="2.5", reason="less", DELETE="on"))
+
+    assert [answer.status_code for answer in (added, changed, page, removed)] == [302, 302, 200, 302]
+    assert 'name="limits-0-daily_limit" value="2.500000"' in page.content.decode()
+    assert not AccountLimits.objects.exists()
+    told = Event.objects.filter(kind="account.limits_changed").order_by("id").values_list("reason", "before", "after")
+    assert list(told) == [
+        ("agreed", {}, {"requests_per_minute": 7}),
+        ("less", {"requests_per_minute": 7}, {"daily_limit": "2.5"}),
+        ("limits removed", {"daily_limit": "2.5"}, {}),
+    ]
+    assert set(Event.objects.values_list("actor_label", flat=True)) == {"operator@example.com"}
+
+
+def test_limits_without_a_limit_or_a_reason_are_refused(console: Client, account: Account) -> None:
+    target = reverse("admin:billing_account_change", args=[account.pk])
+
+    no_limit = console.post(target, account_data(account, 0, reason="agreed"))
+    no_reason = console.post(target, account_data(account, 0, requests_per_minute="7"))
+
+    assert "Set at least one limit, or delete them all." in text_of(no_limit)
+    assert no_reason.status_code == 200
+    assert not AccountLimits.objects.exists()
+
+
 def test_the_menu_has_a_section_for_abuse(console: Client) -> None:
     sections = console.get(reverse("admin:index")).context["app_list"]
 
