@@ -135,8 +135,8 @@ class AnthropicChatStream(EventStream):
         elif kind == "content_block_stop":
             self._stop_block(event.index)
         elif kind == "error":
-            error = find_error(parse_json(data)) or {}
-            self._fail(error_object_failure(None, error, secret=self._target.secret, quirks=self._target.quirks))
+            reported = find_error(parse_json(data)) or {}
+            self._fail(error_object_failure(None, reported, secret=self._target.secret, quirks=self._target.quirks))
         # `ping` and whatever the protocol adds later say nothing here.
 
     def _start(self, message: Any) -> None:

@@ -183,9 +183,9 @@ def _thinking(
 ) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
     """`thinking` and `output_config` for a wished effort. A forced tool and thinking exclude each other: the tool wins."""
     wish = request.get("reasoning_effort")
-    effort = _EFFORTS.get(wish) if isinstance(wish, str) else None
-    if effort is None:
+    if not isinstance(wish, str) or wish not in _EFFORTS:
         return None, {}
+    effort = _EFFORTS[wish]
     if version >= _FIRST_ADAPTIVE:
         if effort == "xhigh" and version < _FIRST_WITH_XHIGH:
             effort = "high"

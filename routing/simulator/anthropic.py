@@ -150,8 +150,8 @@ async def messages(request: web.BaseRequest, simulated: Simulated) -> web.Stream
     reply = _Reply(simulated, behaviour, call, question, text_bytes)
     if call.stream:
         opening, texts, closing = _events(reply, behaviour)
-        error = error_body(529, "IA Factory's simulator breaks this stream as it was told to.")
-        return await send_stream(request, simulated, behaviour, opening, texts, closing, error_event=_event(error))
+        broken = error_body(529, "IA Factory's simulator breaks this stream as it was told to.")
+        return await send_stream(request, simulated, behaviour, opening, texts, closing, error_event=_event(broken))
     usage = None if behaviour.omit_usage else reply.usage(reply.output_tokens)
     return send_whole(request, simulated, behaviour, reply.message([reply.block(empty=False)], reply.stop_reason, usage))
 

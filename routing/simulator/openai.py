@@ -146,7 +146,7 @@ async def chat_completions(request: web.BaseRequest, simulated: Simulated) -> we
     if call.stream:
         include_usage = call.stream_options is not None and bool(call.stream_options.include_usage)
         opening, texts, closing = _events(reply, behaviour, include_usage and not behaviour.omit_usage)
-        error = error_body(500, "IA Factory's simulator breaks this stream as it was told to.")
+        broken = error_body(500, "IA Factory's simulator breaks this stream as it was told to.")
         return await send_stream(
             request,
             simulated,
@@ -154,7 +154,7 @@ async def chat_completions(request: web.BaseRequest, simulated: Simulated) -> we
             opening,
             texts,
             closing,
-            error_event=b"data: " + _encode(error) + b"\n\n",
+            error_event=b"data: " + _encode(broken) + b"\n\n",
             texts_per_chunk=reply.n,
         )
     return send_whole(request, simulated, behaviour, _whole(reply, behaviour))
