@@ -58,10 +58,12 @@ class BlockList:
             by_length.setdefault((network.version, shift), {})[int(network.network_address) >> shift] = blocked
         self._by_length = tuple((version, shift, found) for (version, shift), found in by_length.items())
 
+    def __bool__(self) -> bool:
+        """Whether anything is on it."""
+        return bool(self._by_length)
+
     def blocked(self, address: str, now: datetime) -> BlockedNetwork | None:
         """The network that keeps `address` out at `now`, None if none does. What is no address is never blocked."""
-        if not self._by_length:
-            return None
         parsed = parse_address(address)
         if parsed is None:
             return None
@@ -130,6 +132,8 @@ class BlockWatch:
 
     def admit(self, scope: Mapping[str, Any]) -> ApiError | None:
         """403 `address_blocked` for a client that is kept out, None for everybody else."""
+        if not self._blocks:
+            return None
         found = self._blocks.blocked(scope_client_address(scope), clock.now())
         if found is None:
             return None

@@ -23,7 +23,7 @@ class BrakedBackend(ModelBackend):
         self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **kwargs: Any
     ) -> User | None:
         if request is None:
-            return super().authenticate(request, username=username, password=password, **kwargs)  # type: ignore[return-value]
+            return super().authenticate(request, username=username, password=password, **kwargs)
         house, email = throttles.client_house(request), email_normalise(username or "")
         try:
             if house:
@@ -35,4 +35,4 @@ class BrakedBackend(ModelBackend):
         if user is not None:
             throttles.CONSOLE_LOGIN_PER_ADDRESS.forget(house)
             throttles.CONSOLE_LOGIN_PER_EMAIL.forget(email)
-        return user  # type: ignore[return-value]
+        return user

@@ -181,6 +181,13 @@ def test_customers(account: Account) -> None:
     assert account.status == "active"
 
 
+def test_rights_without_being_an_operator(account: Account) -> None:
+    assert account.personal_of is not None
+    account.personal_of.user_permissions.set(Permission.objects.filter(codename__in=["view_abusesignal", "change_account"]))
+
+    assert everything(logged_in(account.personal_of), account) == [(403, "permission_denied")] * 3
+
+
 def test_keys_whatever_their_scopes(account: Account) -> None:
     _, secret = api_key_create(account=account, created_by=None, name="all", scopes=ApiKey.Scope.values, actor=SYSTEM)
 
