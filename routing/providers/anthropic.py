@@ -16,6 +16,7 @@ import msgspec
 from routing.providers import anthropic_request
 from routing.providers.anthropic_request import api_version, build_request
 from routing.providers.base import ChatAnswer, ChatChunk, Target, Usage
+from routing.providers.dialect import choice_of, tool_call, whole_answer
 from routing.providers.exchange import EventStream, broken_off, document_failure, internal_failure, post_whole, utf8_length
 from routing.providers.failures import error_object_failure, find_error, parse_json
 from routing.providers.registry import register
@@ -33,6 +34,7 @@ _FINISH_REASONS: Mapping[str, str] = {
     "refusal": "content_filter",
 }
 _NOTHING = msgspec.Raw(b"null")
+_CONTENT_TAIL = b'},"logprobs":null,"finish_reason":null}]}'
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -175,8 +177,7 @@ class AnthropicChatStream(EventStream):
         if kind == "tool_use":
             position = self._calls[index] = len(self._calls)
             name = str(block.get("name") or "")
-            function = {"name": name, "arguments": ""}
-            call = {"index": position, "id": str(block.get("id") or ""), "type": "function", "function": function}
+            call = tool_call(str(block.get("id") or ""), name, "", index=position)
             self._without_arguments[index] = _encode(block.get("input") or {})
             self._say({"tool_calls": [call]}, utf8_length(name))
         elif kind == "text" and isinstance(block.get("text"), str):
@@ -220,7 +221,7 @@ class AnthropicChatStream(EventStream):
             self._take_stop("end_turn", None)
         self._finish()
         if self.usage is not None:
-            body = self._head + b'[],"usage":' + _encode(_usage_for_clients(self.usage)) + b"}"
+            body = self._head + b'[],"usage":' + _encode(usage_to_openai(self.usage)) + b"}"
             self._ready.append(ChatChunk(body, 0, self.usage, True, None))
 
     def _end_of_connection(self) -> None:
@@ -229,9 +230,6 @@ class AnthropicChatStream(EventStream):
             self._complete()
         else:
             self._fail(broken_off("the stream ended without a stop reason"))
-
-
-_CONTENT_TAIL = b'},"logprobs":null,"finish_reason":null}]}'
 
 
 def parse_answer(raw: bytes, headers: Mapping[str, str], target: Target) -> ChatAnswer:
@@ -252,13 +250,10 @@ def parse_answer(raw: bytes, headers: Mapping[str, str], target: Target) -> Chat
                 thoughts.append(str(block.get("thinking") or ""))
             case "tool_use":
                 arguments = _encode(block.get("input") or {}).decode()
-                function = {"name": str(block.get("name") or ""), "arguments": arguments}
-                calls.append({"id": str(block.get("id") or ""), "type": "function", "function": function})
+                calls.append(tool_call(str(block.get("id") or ""), str(block.get("name") or ""), arguments))
     stop_reason = message.get("stop_reason")
     stop_reason = stop_reason if isinstance(stop_reason, str) else "end_turn"
-    finish_reason = _FINISH_REASONS.get(stop_reason, "stop")
     said: dict[str, Any] = {
-        "role": "assistant",
         "content": "".join(texts) or None,
         "refusal": _refusal_text(stop_reason, message.get("stop_details")),
     }
@@ -266,27 +261,11 @@ def parse_answer(raw: bytes, headers: Mapping[str, str], target: Target) -> Chat
         said["reasoning_content"] = "".join(thoughts)
     if calls:
         said["tool_calls"] = calls
-    produced = [*texts, *thoughts, said["refusal"] or ""]
-    produced += [text for call in calls for text in call["function"].values()]
     upstream_id = message.get("id") if isinstance(message.get("id"), str) else None
-    body: dict[str, Any] = {
-        "id": upstream_id or f"chatcmpl-{time.time_ns():x}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": target.public_model,
-        "choices": [{"index": 0, "message": said, "logprobs": None, "finish_reason": finish_reason}],
-    }
     raw_usage = message.get("usage")
     usage = usage_from_anthropic(raw_usage) if isinstance(raw_usage, dict) else None
-    if usage is not None:
-        body["usage"] = _usage_for_clients(usage)
-    return ChatAnswer(
-        body=body,
-        usage=usage,
-        output_bytes=sum(utf8_length(text) for text in produced),
-        finish_reason=finish_reason,
-        upstream_id=upstream_id,
-    )
+    choice = choice_of(0, said, _FINISH_REASONS.get(stop_reason, "stop"))
+    return whole_answer(target.public_model, upstream_id or None, [choice], usage)
 
 
 def usage_from_anthropic(raw: Mapping[str, Any]) -> Usage | None:
@@ -313,10 +292,6 @@ def usage_from_anthropic(raw: Mapping[str, Any]) -> Usage | None:
         output_total=output or 0,
         reasoning=min(thinking or 0, output or 0),
     )
-
-
-def _usage_for_clients(usage: Usage) -> dict[str, Any]:
-    return usage_to_openai(usage, {"prompt_tokens_details": {"cache_write_tokens": usage.cache_write}})
 
 
 def _refusal_text(stop_reason: str, details: Any) -> str | None:

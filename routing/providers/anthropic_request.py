@@ -14,6 +14,18 @@ from typing import Any
 import msgspec
 
 from routing.providers.base import FailureClass, ProviderError, Target
+from routing.providers.dialect import (
+    data_url,
+    image_url,
+    is_known_tool_choice,
+    only_functions,
+    output_limit,
+    part_text,
+    response_schema,
+    stop_sequences,
+    tool_calls_of,
+    tool_use,
+)
 from routing.providers.meaning import content_part_types, meaning_changing, unsupported
 
 VERSION = "2023-06-01"
@@ -56,25 +68,24 @@ _LEAST_BUDGET = 1024
 
 def inexpressible(request: Mapping[str, Any]) -> list[str]:
     """See `ChatAdapter.inexpressible`."""
-    missing = [name for name in meaning_changing(request) if name in _NEVER or not _can_say(name, request[name])]
+    missing = [name for name in meaning_changing(request) if name in _NEVER or not _can_say(name, request)]
     if not _can_read_messages(request):
         missing.append("messages")
     return missing
 
 
-def _can_say(name: str, value: Any) -> bool:
+def _can_say(name: str, request: Mapping[str, Any]) -> bool:
     match name:
         case "stop":
             # A stop sequence of white space alone is refused there.
-            return all(isinstance(text, str) and text.strip() for text in _stop_sequences(value))
+            return all(sequence.strip() for sequence in stop_sequences(request))
         case "response_format":
             # There is no way to ask for any JSON whatever: the format is a schema.
-            schema = value.get("json_schema")
-            return value.get("type") == "json_schema" and isinstance(schema, Mapping) and isinstance(schema.get("schema"), dict)
+            return response_schema(request)[1] is not None
         case "tools":
-            return isinstance(value, list) and all(_function_of(tool) is not None for tool in value)
+            return only_functions(request)
         case "tool_choice":
-            return value == "required" or _chosen_function(value) is not None
+            return is_known_tool_choice(request["tool_choice"])
     return True
 
 
@@ -99,28 +110,26 @@ def build_request(target: Target, request: Mapping[str, Any], *, stream: bool) -
     if missing:
         raise unsupported(missing[0], f"This model does not support `{missing[0]}` as it is used here.")
     system, turns = _system_and_turns(request["messages"])
-    max_tokens = _output_limit(request)
+    max_tokens = output_limit(request) or _DEFAULT_MAX_TOKENS
     body: dict[str, Any] = {"model": target.upstream_model, "max_tokens": max_tokens, "messages": turns}
     if system:
         body["system"] = system
     if stream:
         body["stream"] = True
-    if stop := _stop_sequences(request.get("stop")):
+    if stop := stop_sequences(request):
         body["stop_sequences"] = stop
     user = request.get("user") or request.get("safety_identifier")
     if isinstance(user, str) and 0 < len(user) <= _LONGEST_USER_ID:
         body["metadata"] = {"user_id": user}
-    if tools := request.get("tools"):
-        body["tools"] = [_tool(tool) for tool in tools]
-        if choice := _tool_choice(request):
-            body["tool_choice"] = choice
+    if request.get("tools"):
+        body.update(_tools(request))
     version = model_version(target.upstream_model)
     thinking, output_config = _thinking(request, version, max_tokens, forced=_forces_a_tool(body))
     if thinking is not None:
         body["thinking"] = thinking
-    response_format = request.get("response_format")
-    if isinstance(response_format, Mapping) and response_format.get("type") == "json_schema":
-        output_config["format"] = {"type": "json_schema", "schema": closed_schema(response_format["json_schema"]["schema"])}
+    schema = response_schema(request)[1]
+    if schema is not None:
+        output_config["format"] = {"type": "json_schema", "schema": closed_schema(schema)}
     if output_config:
         body["output_config"] = output_config
     if version <= _LAST_WITH_SAMPLING and "no_sampling" not in target.quirks and thinking is None:
@@ -155,15 +164,6 @@ def closed_schema(schema: Any) -> Any:
     if schema.get("type") == "object" or "properties" in schema:
         closed.setdefault("additionalProperties", False)
     return closed
-
-
-def _output_limit(request: Mapping[str, Any]) -> int:
-    limits = [request.get("max_tokens"), request.get("max_completion_tokens")]
-    return min((limit for limit in limits if isinstance(limit, int)), default=_DEFAULT_MAX_TOKENS)
-
-
-def _stop_sequences(value: Any) -> list[Any]:
-    return [value] if isinstance(value, str) else list(value or ())
 
 
 def _sampling(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,9 +209,24 @@ def _forces_a_tool(body: Mapping[str, Any]) -> bool:
     return choice is not None and choice["type"] in ("any", "tool")
 
 
-def _function_of(tool: Any) -> Mapping[str, Any] | None:
-    function = tool.get("function") if isinstance(tool, Mapping) and tool.get("type", "function") == "function" else None
-    return function if isinstance(function, Mapping) and isinstance(function.get("name"), str) else None
+def _tools(request: Mapping[str, Any]) -> dict[str, Any]:
+    """`tools` and `tool_choice`. One chosen by name leaves the others in place: caches start with the tools."""
+    use = tool_use(request)
+    choice = request.get("tool_choice")
+    chosen = choice.get("function") if isinstance(choice, Mapping) else None
+    named = None if chosen is None else chosen["name"]
+    allowed = {function["name"] for function in use.functions}
+    tools = [tool for tool in request["tools"] if named is not None or tool["function"]["name"] in allowed]
+    if use.mode == "none":
+        return {"tools": [_tool(tool) for tool in tools], "tool_choice": {"type": "none"}}
+    said: dict[str, Any] = {"type": "auto"}
+    if named is not None:
+        said = {"type": "tool", "name": named}
+    elif use.mode == "required":
+        said = {"type": "any"}
+    if request.get("parallel_tool_calls") is False:
+        said["disable_parallel_tool_use"] = True
+    return {"tools": [_tool(tool) for tool in tools], "tool_choice": said}
 
 
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,28 +240,6 @@ def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
         said["strict"] = True
         said["input_schema"] = closed_schema(said["input_schema"])
     return said | _cache_mark(tool)
-
-
-def _chosen_function(choice: Any) -> str | None:
-    function = choice.get("function") if isinstance(choice, Mapping) and choice.get("type") == "function" else None
-    name = function.get("name") if isinstance(function, Mapping) else None
-    return name if isinstance(name, str) else None
-
-
-def _tool_choice(request: Mapping[str, Any]) -> dict[str, Any] | None:
-    wish = request.get("tool_choice")
-    if wish == "none":
-        return {"type": "none"}
-    choice: dict[str, Any] | None = None
-    if wish == "required":
-        choice = {"type": "any"}
-    elif wish == "auto":
-        choice = {"type": "auto"}
-    elif (name := _chosen_function(wish)) is not None:
-        choice = {"type": "tool", "name": name}
-    if request.get("parallel_tool_calls") is False:
-        choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": True}
-    return choice
 
 
 def _system_and_turns(messages: list[Mapping[str, Any]]) -> tuple[str | list[dict[str, Any]], list[dict[str, Any]]]:
@@ -289,28 +282,21 @@ def _plain(blocks: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
 def _assistant_blocks(message: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     blocks = _blocks(message.get("content"), where)
     blocks += _blocks(message.get("refusal"), where)
-    for index, call in enumerate(message.get("tool_calls") or ()):
-        function = _function_of(call)
-        if function is None:
-            raise unsupported("messages", f"`{where}.tool_calls.{index}` is not a function call.")
-        blocks.append(
-            {
-                "type": "tool_use",
-                "id": _tool_id(call.get("id")),
-                "name": function["name"],
-                "input": _arguments(function.get("arguments"), f"{where}.tool_calls.{index}.function.arguments"),
-            }
-        )
+    calls = tool_calls_of(message)
+    if len(calls) != len(message.get("tool_calls") or ()):
+        raise unsupported("messages", f"`{where}.tool_calls` holds something else than function calls.")
+    for index, (call_id, name, arguments, _) in enumerate(calls):
+        taken = _arguments(arguments, f"{where}.tool_calls.{index}.function.arguments")
+        blocks.append({"type": "tool_use", "id": _tool_id(call_id), "name": name, "input": taken})
     return blocks
 
 
-def _arguments(arguments: Any, where: str) -> dict[str, Any]:
+def _arguments(text: str, where: str) -> dict[str, Any]:
     """A call's arguments as the object they must be there; nothing at all is an empty one."""
-    if isinstance(arguments, str):
-        try:
-            arguments = msgspec.json.decode(arguments) if arguments.strip() else {}
-        except msgspec.DecodeError:
-            raise _wrong(where, f"`{where}` is not valid JSON.") from None
+    try:
+        arguments = msgspec.json.decode(text) if text.strip() else {}
+    except msgspec.DecodeError:
+        raise _wrong(where, f"`{where}` is not valid JSON.") from None
     if not isinstance(arguments, dict):
         raise _wrong(where, f"`{where}` must be a JSON object.")
     return arguments
@@ -345,12 +331,10 @@ def _block(part: Any, where: str) -> dict[str, Any] | None:
         return None
     match part.get("type"):
         case "text" | "refusal":
-            text = part.get("text") or part.get("refusal")
-            return {"type": "text", "text": text} | _cache_mark(part) if isinstance(text, str) and text.strip() else None
+            text = part_text(part)
+            return {"type": "text", "text": text} | _cache_mark(part) if text is not None and text.strip() else None
         case "image_url":
-            image = part.get("image_url")
-            url = image.get("url") if isinstance(image, Mapping) else image
-            return {"type": "image", "source": _image_source(url, where)} | _cache_mark(part)
+            return {"type": "image", "source": _image_source(image_url(part), where)} | _cache_mark(part)
         case "file":
             return _document(part["file"], where) | _cache_mark(part)
     raise unsupported("messages", f"`{where}` is of a type this model cannot read.")
@@ -362,15 +346,15 @@ def _cache_mark(part: Mapping[str, Any]) -> dict[str, Any]:
     return {"cache_control": mark} if isinstance(mark, Mapping) else {}
 
 
-def _image_source(url: Any, where: str) -> dict[str, Any]:
-    if isinstance(url, str) and url.startswith(("https://", "http://")):
+def _image_source(url: str | None, where: str) -> dict[str, Any]:
+    if url is not None and url.startswith(("https://", "http://")):
         return {"type": "url", "url": url}
-    media_type, data = _data_url(url, where)
+    media_type, data = _held_data(url, where)
     return {"type": "base64", "media_type": _MEDIA_TYPES.get(media_type, media_type), "data": data}
 
 
 def _document(file: Mapping[str, Any], where: str) -> dict[str, Any]:
-    media_type, data = _data_url(file["file_data"], where)
+    media_type, data = _held_data(file["file_data"], where)
     if media_type == "text/plain":
         try:
             text = base64.b64decode(data, validate=True).decode()
@@ -385,11 +369,11 @@ def _document(file: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {"type": "document", "source": source} | ({"title": title} if isinstance(title, str) and title else {})
 
 
-def _data_url(url: Any, where: str) -> tuple[str, str]:
-    head, _, data = url.partition(",") if isinstance(url, str) else ("", "", "")
-    if not (head.startswith("data:") and head.endswith(";base64")):
+def _held_data(url: Any, where: str) -> tuple[str, str]:
+    held = data_url(url)
+    if held is None:
         raise _wrong(where, f"`{where}` must hold an http(s) URL or a data URL in base64.")
-    return head[5:].split(";", 1)[0].lower(), data
+    return held
 
 
 def _wrong(where: str, message: str) -> ProviderError:

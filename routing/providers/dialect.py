@@ -187,8 +187,8 @@ def tool_call(call_id: str, name: str, arguments: str, **further: Any) -> dict[s
 
 
 def said_bytes(message: Mapping[str, Any]) -> int:
-    """UTF-8 bytes of what a message or delta says: content, reasoning, tool names and arguments."""
-    size = sum(utf8_length(message.get(field) or "") for field in ("content", "reasoning_content"))
+    """UTF-8 bytes of what a message or delta says: content, reasoning, refusal, tool names and arguments."""
+    size = sum(utf8_length(message.get(field) or "") for field in ("content", "reasoning_content", "refusal"))
     for call in message.get("tool_calls") or ():
         function = call["function"]
         size += utf8_length(function.get("name") or "") + utf8_length(function.get("arguments") or "")

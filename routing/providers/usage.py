@@ -30,6 +30,8 @@ def usage_to_openai(usage: Usage, raw: Mapping[str, Any] | None = None) -> dict[
         **(details if isinstance(details, dict) else {}),
         "cached_tokens": usage.cache_read,
     }
+    if usage.cache_write:
+        body["prompt_tokens_details"]["cache_write_tokens"] = usage.cache_write
     details = body.get("completion_tokens_details")
     body["completion_tokens_details"] = {
         **(details if isinstance(details, dict) else {}),

@@ -258,7 +258,7 @@ def test_messages(messages: list[dict[str, Any]], expected: dict[str, Any]):
         ({"user": "u-1"}, {"metadata": {"user_id": "u-1"}}),
         ({"safety_identifier": "s-1"}, {"metadata": {"user_id": "s-1"}}),
         ({"user": "u" * 257}, {}),
-        ({"tools": [WEATHER, CLOCK]}, {"tools": [SAID_WEATHER, SAID_CLOCK]}),
+        ({"tools": [WEATHER, CLOCK]}, {"tools": [SAID_WEATHER, SAID_CLOCK], "tool_choice": {"type": "auto"}}),
         ({"tools": [CLOCK], "tool_choice": "auto"}, {"tools": [SAID_CLOCK], "tool_choice": {"type": "auto"}}),
         ({"tools": [CLOCK], "tool_choice": "required"}, {"tools": [SAID_CLOCK], "tool_choice": {"type": "any"}}),
         (
@@ -266,8 +266,15 @@ def test_messages(messages: list[dict[str, Any]], expected: dict[str, Any]):
             {"tools": [SAID_CLOCK], "tool_choice": {"type": "none"}},
         ),
         (
-            {"tools": [CLOCK], "tool_choice": {"type": "function", "function": {"name": "clock"}}},
-            {"tools": [SAID_CLOCK], "tool_choice": {"type": "tool", "name": "clock"}},
+            {"tools": [CLOCK, WEATHER], "tool_choice": {"type": "function", "function": {"name": "clock"}}},
+            {"tools": [SAID_CLOCK, SAID_WEATHER], "tool_choice": {"type": "tool", "name": "clock"}},
+        ),
+        (
+            {
+                "tools": [CLOCK, {**WEATHER, "cache_control": {"type": "ephemeral"}}],
+                "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [WEATHER]}},
+            },
+            {"tools": [{**SAID_WEATHER, "cache_control": {"type": "ephemeral"}}], "tool_choice": {"type": "any"}},
         ),
         (
             {"tools": [CLOCK], "parallel_tool_calls": False},
@@ -277,10 +284,13 @@ def test_messages(messages: list[dict[str, Any]], expected: dict[str, Any]):
             {"tools": [CLOCK], "parallel_tool_calls": False, "tool_choice": "required"},
             {"tools": [SAID_CLOCK], "tool_choice": {"type": "any", "disable_parallel_tool_use": True}},
         ),
-        ({"tools": [CLOCK], "parallel_tool_calls": True}, {"tools": [SAID_CLOCK]}),
+        ({"tools": [CLOCK], "parallel_tool_calls": True}, {"tools": [SAID_CLOCK], "tool_choice": {"type": "auto"}}),
         (
             {"tools": [{"type": "function", "function": {**WEATHER["function"], "strict": True}}]},
-            {"tools": [{**SAID_WEATHER, "strict": True, "input_schema": {**WEATHER_SCHEMA, "additionalProperties": False}}]},
+            {
+                "tools": [{**SAID_WEATHER, "strict": True, "input_schema": {**WEATHER_SCHEMA, "additionalProperties": False}}],
+                "tool_choice": {"type": "auto"},
+            },
         ),
         ({"tools": [], "tool_choice": "auto"}, {}),
         (
@@ -459,6 +469,7 @@ def test_what_cannot_be_said(fields: dict[str, Any], missing: list[str]):
             "invalid_value",
             "messages.0.tool_calls.0.function.arguments",
         ),
+        ({"tools": [CLOCK], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "invalid_request", "tool_choice"),
         (
             {"messages": [{"role": "assistant", "tool_calls": [call("c", "clock", "[1]")]}]},
             "invalid_value",
@@ -657,7 +668,7 @@ async def test_chunks_to_the_letter(replay, session, target_at):
                 "prompt_tokens": 5,
                 "completion_tokens": 2,
                 "total_tokens": 7,
-                "prompt_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+                "prompt_tokens_details": {"cached_tokens": 0},
                 "completion_tokens_details": {"reasoning_tokens": 0},
             },
         }
