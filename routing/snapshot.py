@@ -1,6 +1,7 @@
 """The catalogue as the gateway sees it: all that routing decides on, read once, replaced whole when a change is announced."""
 
 import logging
+import re
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from .providers.registry import registered_protocols
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
+_API_VERSION = re.compile(r"/(v\d[0-9a-z]*)/?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,10 @@ def _address(provider: Provider, secrets: Mapping[int, str]) -> tuple[str, str, 
     if secret := secrets.get(provider.pk):
         return provider.base_url, secret, False
     if settings.SIMULATOR_URL:
-        return f"{settings.SIMULATOR_URL}/{provider.slug}/v1", "no-credential-needed-here", True
+        # Adapters add a protocol's own path to a base URL that ends in its version.
+        found = _API_VERSION.search(provider.base_url)
+        version = found[1] if found is not None else "v1"
+        return f"{settings.SIMULATOR_URL}/{provider.slug}/{version}", "no-credential-needed-here", True
     return None
 
 

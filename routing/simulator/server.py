@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from routing.simulator import anthropic, openai
+from routing.simulator import anthropic, cohere, gemini, openai
 from routing.simulator.controls import EVERY_PROVIDER, Controls, Simulated
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -28,7 +28,12 @@ _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 Handler = Callable[[web.BaseRequest, Simulated], Awaitable[web.StreamResponse]]
 # A further dialect is a further module with its own find_handler.
-_DIALECTS: tuple[Callable[[str, str], Handler | None], ...] = (openai.find_handler, anthropic.find_handler)
+_DIALECTS: tuple[Callable[[str, str], Handler | None], ...] = (
+    openai.find_handler,
+    anthropic.find_handler,
+    gemini.find_handler,
+    cohere.find_handler,
+)
 
 
 @dataclass(frozen=True, slots=True)

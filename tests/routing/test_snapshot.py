@@ -32,6 +32,28 @@ def test_a_provider_without_credential_is_called_nowhere_but_in_the_simulator(se
     ]
 
 
+@pytest.mark.parametrize(
+    ("base_url", "simulated"),
+    [
+        ("https://acme.example/openai/v1/", "/acme/v1"),
+        ("https://acme.example/v1beta", "/acme/v1beta"),
+        ("https://acme.example/v2", "/acme/v2"),
+        ("https://acme.example", "/acme/v1"),
+        ("https://acme.example/v1/openai", "/acme/v1"),
+    ],
+)
+def test_the_simulator_is_addressed_with_the_version_the_protocol_expects(
+    base_url: str, simulated: str, settings: Settings
+) -> None:
+    provider_with_model()
+    Provider.objects.update(base_url=base_url)
+    settings.SIMULATOR_URL = "http://127.0.0.1:1"
+
+    [route] = snapshot_load().models["anvil"].routes
+
+    assert route.base_url == f"http://127.0.0.1:1{simulated}"
+
+
 def test_a_credential_is_used_and_never_shown() -> None:
     ProviderCredential.objects.create(provider=provider_with_model(), label="main", secret="sk-very-secret")
 

@@ -55,6 +55,9 @@ class Failed:
 
 
 ANTHROPIC = {"provider": "anthropic", "protocol": "anthropic"}
+GEMINI = {"provider": "google", "protocol": "gemini"}
+COHERE = {"provider": "cohere", "protocol": "cohere"}
+WEATHER_CALL = ("get_weather", '{"city":"Évreux","unit":"c"}')
 
 WHOLE = [
     Said("openai_chat", GREETING, 59, PLAIN_USAGE),
@@ -121,6 +124,31 @@ WHOLE = [
         created=None,
         **ANTHROPIC,
     ),
+    Said("gemini_chat", GREETING, 59, Usage(19, output_total=39, reasoning=22), created=None, **GEMINI),
+    Said("gemini_chat_cached", GREETING, 59, Usage(5019, cache_read=4096, output_total=17), created=None, **GEMINI),
+    Said("gemini_safety", "", 0, Usage(19), "content_filter", created=None, **GEMINI),
+    Said(
+        "gemini_tool_call",
+        "",
+        40,
+        Usage(54, output_total=58, reasoning=42),
+        "tool_calls",
+        tool=WEATHER_CALL,
+        created=None,
+        **GEMINI,
+    ),
+    Said("cohere_v2_chat", GREETING, 59, Usage(14, output_total=17), created=None, **COHERE),
+    Said(
+        "cohere_v2_tool_call",
+        "",
+        53,
+        Usage(31, output_total=22),
+        "tool_calls",
+        reasoning=THOUGHT,
+        tool=WEATHER_CALL,
+        created=None,
+        **COHERE,
+    ),
 ]
 
 STREAMED = [
@@ -180,6 +208,36 @@ STREAMED = [
         refusal="The request was declined by a safety classifier.",
         **ANTHROPIC,
     ),
+    Said("gemini_stream", GREETING, 59, Usage(19, output_total=39, reasoning=22), **GEMINI),
+    Said("gemini_stream_split", GREETING, 59, Usage(19, output_total=39, reasoning=22), **GEMINI),
+    Said(
+        "gemini_stream_u2028",
+        "ligne un\u2028ligne deux\x85ligne trois",
+        34,
+        Usage(19, output_total=39, reasoning=22),
+        **GEMINI,
+    ),
+    Said("gemini_stream_safety", "Voici", 5, Usage(19, output_total=24, reasoning=22), "content_filter", **GEMINI),
+    Said(
+        "gemini_stream_tool_call",
+        "",
+        40,
+        Usage(19, output_total=38, reasoning=22),
+        "tool_calls",
+        tool=WEATHER_CALL,
+        **GEMINI,
+    ),
+    Said("cohere_v2_stream", GREETING, 59, Usage(14, output_total=17), **COHERE),
+    Said(
+        "cohere_v2_stream_tool_call",
+        "",
+        53,
+        Usage(31, output_total=22),
+        "tool_calls",
+        reasoning=THOUGHT,
+        tool=WEATHER_CALL,
+        **COHERE,
+    ),
 ]
 
 BROKEN_STREAMS = [
@@ -188,6 +246,11 @@ BROKEN_STREAMS = [
     Said("openrouter_stream_error", "Bonjour", 7, None, provider="openrouter"),
     Said("anthropic_stream_error", "Bonjour à tous,", 16, None, **ANTHROPIC),
     Said("anthropic_stream_truncated", "Bonjour à tous,", 16, None, **ANTHROPIC),
+    # Figures come with every event: the latest are of what was delivered.
+    Said("gemini_stream_error", "Bonjour à tous, déjà prêts ? ", 33, Usage(19, output_total=31, reasoning=22), **GEMINI),
+    Said("gemini_stream_error_bare", "Bonjour à tous, déjà prêts ? ", 33, Usage(19, output_total=31, reasoning=22), **GEMINI),
+    Said("cohere_v2_stream_error", "Bonjour à tous,", 16, None, **COHERE),
+    Said("cohere_v2_stream_truncated", "Bonjour à tous,", 16, None, **COHERE),
 ]
 
 FAILED = [
@@ -250,6 +313,14 @@ FAILED = [
     Failed("anthropic_500", FailureClass.INTERNAL, True, 500, "api_error", **ANTHROPIC),
     Failed("anthropic_529", FailureClass.OVERLOADED, True, 529, "overloaded_error", **ANTHROPIC),
     Failed("openai_502_html", FailureClass.OVERLOADED, True, 502, None, **ANTHROPIC),
+    Failed("gemini_400_key", FailureClass.AUTH, True, 400, "API_KEY_INVALID", **GEMINI),
+    Failed("gemini_402", FailureClass.NO_FUNDS, True, 402, "RESOURCE_EXHAUSTED", **GEMINI),
+    Failed("gemini_429", FailureClass.RATE_LIMITED, True, 429, "RESOURCE_EXHAUSTED", 17.0, **GEMINI),
+    Failed("gemini_500", FailureClass.INTERNAL, True, 500, "INTERNAL", **GEMINI),
+    Failed("gemini_503", FailureClass.OVERLOADED, True, 503, "UNAVAILABLE", **GEMINI),
+    Failed("openai_502_html", FailureClass.OVERLOADED, True, 502, None, **GEMINI),
+    Failed("cohere_429", FailureClass.RATE_LIMITED, True, 429, None, **COHERE),
+    Failed("openai_502_html", FailureClass.OVERLOADED, True, 502, None, **COHERE),
 ]
 
 
@@ -362,7 +433,7 @@ async def test_stream_that_breaks_after_text_is_truncated(case: Said, replay, se
     assert joined(bodies, "content") == case.text
     assert stream.output_bytes == case.output_bytes
     assert stream.completed is False
-    assert stream.usage is None
+    assert stream.usage == case.usage
 
 
 @pytest.mark.parametrize("call", [call_whole, call_streamed])
