@@ -191,8 +191,8 @@ def test_limits_of_a_key_are_set_with_an_event(account: Account, key: tuple[ApiK
 
 
 def test_the_same_limits_again_write_nothing(key: tuple[ApiKey, str]) -> None:
-    api_key_limits_set(key=key[0], actor=SYSTEM, daily_credits=10, allowed_models=["gpt-4o"])
     api_key_limits_set(key=key[0], actor=SYSTEM, daily_credits=Decimal("10.000"), allowed_models=["gpt-4o"])
+    api_key_limits_set(key=key[0], actor=SYSTEM, daily_credits=10, allowed_models=["gpt-4o"])
 
     assert Event.objects.filter(kind="api_key.limits_changed").count() == 1
 
