@@ -24,6 +24,7 @@ from billing.events.services import SYSTEM
 from billing.ledger.models import Wallet
 from billing.plans.models import Plan
 from billing.subscriptions.services import subscription_switch
+from iafactory.local.processes import spawn
 from routing.catalog import catalog_load
 from routing.models import PlanRouting
 from tests.factories import account_make
@@ -112,8 +113,7 @@ def start_web(port: int, simulator_url: str, log: Path, **extra: str) -> "subpro
     }
     command = [sys.executable, "-m", "uvicorn", "iafactory.asgi:application", "--port", str(port), "--no-access-log"]
     command += ["--timeout-graceful-shutdown", "5"]
-    with log.open("ab") as output:
-        web = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    web = spawn(command, environment=environment, folder=PROJECT, log=log)
 
     def answers() -> bool:
         if web.poll() is not None:
@@ -147,13 +147,12 @@ def live_servers(
     logs = tmp_path_factory.mktemp("live")
     simulator_port, port = free_port(), free_port()
     simulator_url = f"http://127.0.0.1:{simulator_port}"
-    with (logs / "simulator.log").open("wb") as output:
-        simulator = subprocess.Popen(
-            [sys.executable, "manage.py", "simulator", "--port", str(simulator_port)],
-            cwd=PROJECT,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+    simulator = spawn(
+        [sys.executable, "manage.py", "simulator", "--port", str(simulator_port)],
+        environment=os.environ,
+        folder=PROJECT,
+        log=logs / "simulator.log",
+    )
     with django_db_blocker.unblock():
         catalog_load()
         _test_plans()
