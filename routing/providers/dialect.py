@@ -40,10 +40,10 @@ def messages_of(request: Mapping[str, Any]) -> Iterable[tuple[int, Mapping[str, 
 
 
 def content_parts(content: Any) -> list[Mapping[str, Any]]:
-    """A message's content as parts; plain text is one part, nothing is none."""
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}] if content else []
-    return [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    """A message's content as parts; plain text is one part, here or inside a list, and nothing is none."""
+    parts = [content] if isinstance(content, str) else content if isinstance(content, list) else []
+    found = [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts if part]
+    return [part for part in found if isinstance(part, Mapping)]
 
 
 def part_text(part: Mapping[str, Any]) -> str | None:

@@ -70,10 +70,21 @@ class _Feedback(msgspec.Struct, gc=False, rename="camel"):
     block_reason: str | None = None
 
 
+class UsageMetadata(msgspec.Struct, gc=False, rename="camel"):
+    """Google's figures for a call; what is absent is zero."""
+
+    prompt_token_count: int | None = None
+    tool_use_prompt_token_count: int | None = None
+    cached_content_token_count: int | None = None
+    candidates_token_count: int | None = None
+    thoughts_token_count: int | None = None
+    total_token_count: int | None = None
+
+
 class _Response(msgspec.Struct, gc=False, rename="camel"):
     candidates: list[_Candidate] | None = None
     prompt_feedback: _Feedback | None = None
-    usage_metadata: dict[str, Any] | None = None
+    usage_metadata: UsageMetadata | None = None
     response_id: str | None = None
     error: Any = None
 
@@ -294,30 +305,19 @@ def _understood(error: ProviderError) -> ProviderError:
     )
 
 
-def usage_from_gemini(raw: Mapping[str, Any]) -> Usage | None:
-    """The normal form of `usageMetadata`; None if it holds no counts.
+def usage_from_gemini(raw: UsageMetadata) -> Usage | None:
+    """The normal form of Google's figures; None if there are none.
 
-    Output is candidates and thoughts, or what the total leaves for it, whichever is more; absent counts are zero.
+    Output is candidates and thoughts, or what the total leaves for it, whichever is more.
     """
-    names = (
-        "promptTokenCount",
-        "toolUsePromptTokenCount",
-        "cachedContentTokenCount",
-        "candidatesTokenCount",
-        "thoughtsTokenCount",
-        "totalTokenCount",
-    )
-    prompt, tool_use_prompt, cached, candidates, thoughts, total = (token_count(raw.get(name)) or 0 for name in names)
-    if not (prompt or candidates or total):
+    thoughts = token_count(raw.thoughts_token_count) or 0
+    cached = token_count(raw.cached_content_token_count) or 0
+    given = (token_count(raw.prompt_token_count) or 0) + (token_count(raw.tool_use_prompt_token_count) or 0)
+    made = max((token_count(raw.candidates_token_count) or 0) + thoughts, (token_count(raw.total_token_count) or 0) - given)
+    if not given and not made:
         return None
-    given = prompt + tool_use_prompt
-    return Usage(
-        # Parts above the total would be priced as a negative rest.
-        input_total=max(given, cached),
-        cache_read=cached,
-        output_total=max(candidates + thoughts, total - given),
-        reasoning=thoughts,
-    )
+    # Parts above the total would be priced as a negative rest.
+    return Usage(input_total=max(given, cached), cache_read=cached, output_total=made, reasoning=thoughts)
 
 
 def _endpoint(target: Target, method: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from routing.providers.base import FailureClass, ProviderError, Target, Usage
 from routing.providers.dialect import data_url
-from routing.providers.gemini import GeminiAdapter, usage_from_gemini
+from routing.providers.gemini import GeminiAdapter, UsageMetadata, usage_from_gemini
 from routing.providers.gemini_request import build_request
 from routing.simulator import start_simulator
 from tests.wire.replay import EVENT_STREAM, Answer, recorded
@@ -81,7 +81,7 @@ def test_a_conversation_becomes_turns_and_one_instruction():
         {"role": "developer", "content": [{"type": "text", "text": "Answer in French."}]},
         {"role": "user", "content": "Hello"},
         {"role": "assistant", "content": "Bonjour"},
-        {"role": "user", "content": [{"type": "text", "text": "And"}, {"type": "text", "text": " this?"}]},
+        {"role": "user", "content": [{"type": "text", "text": "And"}, " this?"]},
     ]
 
     assert sent(messages=messages) == {
@@ -426,12 +426,12 @@ async def test_the_key_travels_in_a_header_alone(replay, session, target_at):
         # Candidates left out: the total knows.
         ({"promptTokenCount": 10, "totalTokenCount": 14}, Usage(10, output_total=4)),
         ({"promptTokenCount": 10, "cachedContentTokenCount": 60}, Usage(60, cache_read=60)),
-        ({"promptTokenCount": "many", "candidatesTokenCount": -1}, None),
+        ({"promptTokenCount": None, "candidatesTokenCount": -1}, None),
         ({}, None),
     ],
 )
 def test_usage_is_normalised(raw: dict, usage: Usage | None):
-    assert usage_from_gemini(raw) == usage
+    assert usage_from_gemini(msgspec.convert(raw, UsageMetadata)) == usage
 
 
 async def test_prompt_that_is_blocked(replay, session, target_at):
