@@ -113,7 +113,8 @@ def _programs(var: Path, host: str, port: int, simulator_port: int) -> list[Prog
     uvicorn = (
         *(python, "-m", "uvicorn", "iafactory.asgi:application", "--host", host, "--port", str(port)),
         *("--loop", "uvloop", "--http", "httptools", "--lifespan", "on", "--timeout-graceful-shutdown", "6"),
-        *("--no-access-log", "--no-server-header"),
+        # The client's address is read from X-Forwarded-For by TRUSTED_PROXIES alone.
+        *("--no-access-log", "--no-server-header", "--no-proxy-headers"),
     )
     return [
         Program("simulator", _manage("simulator", "--port", str(simulator_port)), stops_last=True),

@@ -111,8 +111,8 @@ def start_web(port: int, simulator_url: str, log: Path, **extra: str) -> "subpro
         "MAX_BODY_BYTES": "1000000",
         **extra,
     }
-    command = [sys.executable, "-m", "uvicorn", "iafactory.asgi:application", "--port", str(port), "--no-access-log"]
-    command += ["--timeout-graceful-shutdown", "5"]
+    command = [sys.executable, "-m", "uvicorn", "iafactory.asgi:application", "--port", str(port)]
+    command += ["--no-access-log", "--no-proxy-headers", "--timeout-graceful-shutdown", "5"]
     web = spawn(command, environment=environment, folder=PROJECT, log=log)
 
     def answers() -> bool:
