@@ -39,6 +39,7 @@ _FINISH_REASONS: Mapping[str, str] = {
     "MODEL_ARMOR": "content_filter",
 }
 _EMPTY_ACCOUNT = re.compile(r"prepay\w* credits? (?:are|is|have been) (?:depleted|exhausted)", re.IGNORECASE)
+_TOO_LONG = re.compile(r"input token count.{0,40}exceeds the maximum", re.IGNORECASE)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -211,8 +212,9 @@ class BareErrorDecoder(SseDecoder):
     def finish(self) -> list[SseEvent]:
         """See `SseDecoder.finish`; the last block is an event too if it is JSON."""
         events = super().finish()
-        block = self._tail.replace(b"\r\n", b"\n").strip().rpartition(b"\n\n")[2]
-        return [*events, (block, None)] if block[:1] in (b"{", b"[") else events
+        _, before, block = self._tail.replace(b"\r\n", b"\n").strip().rpartition(b"\n\n")
+        is_whole = before or len(self._tail) < MAX_ERROR_BYTES
+        return [*events, (block, None)] if is_whole and block[:1] in (b"{", b"[") else events
 
 
 def parse_answer(raw: bytes, headers: Mapping[str, str], target: Target) -> ChatAnswer:
@@ -291,15 +293,20 @@ def _blocked(response: _Response) -> ProviderError | None:
 
 
 def _understood(error: ProviderError) -> ProviderError:
-    """Google says two things with one status: an empty account with 429, a missing billing account with 400."""
-    depleted = error.failure == FailureClass.RATE_LIMITED and _EMPTY_ACCOUNT.search(error.detail)
-    if not depleted and not (error.failure == FailureClass.BAD_REQUEST and error.code == "FAILED_PRECONDITION"):
+    """Google says several things with one status: an empty account with 429, no billing account or too long a text with 400."""
+    failure, code = error.failure, error.code
+    is_empty = failure == FailureClass.RATE_LIMITED and _EMPTY_ACCOUNT.search(error.detail)
+    if is_empty or (failure == FailureClass.BAD_REQUEST and code == "FAILED_PRECONDITION"):
+        failure = FailureClass.NO_FUNDS
+    elif failure == FailureClass.BAD_REQUEST and _TOO_LONG.search(error.detail):
+        code = "context_length_exceeded"
+    else:
         return error
     return ProviderError(
-        FailureClass.NO_FUNDS,
-        public_message(FailureClass.NO_FUNDS),
+        failure,
+        error.message if failure == error.failure else public_message(failure),
         status=error.status,
-        code=error.code,
+        code=code,
         may_have_billed=error.may_have_billed,
         detail=error.detail,
     )

@@ -619,6 +619,17 @@ async def test_stream_that_fails_before_any_text_keeps_its_class(
     assert caught.value.may_have_billed is True
 
 
+async def test_a_large_last_event_is_no_bare_error(replay, session, target_at):
+    """What was remembered of it begins inside its text, with a brace."""
+    text = "{" * 100_000
+    answer = stream_of(event(says({"text": text}, finish="STOP"), usageMetadata=USAGE))
+
+    stream = await read_stream(session, target_at(replay.serve(answer), "google"))
+
+    assert stream.completed is True
+    assert stream.output_bytes == 100_000
+
+
 async def test_bare_error_however_it_is_cut(replay, session, target_at):
     whole = recorded("gemini_stream_error_bare")
     body = b"".join(whole.pieces)
@@ -636,6 +647,7 @@ async def test_bare_error_however_it_is_cut(replay, session, target_at):
 
 EXHAUSTED = "RESOURCE_EXHAUSTED"
 DEPLETED = "Your prepayment credits are depleted. Please go to AI Studio."
+TOO_LONG = "The input token count (1210000) exceeds the maximum number of tokens allowed (1048576)."
 KEY_INVALID = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
 RETRY_INFO = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "17.25s"}]
 
@@ -650,6 +662,7 @@ RETRY_INFO = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay"
         (402, {"status": EXHAUSTED}, "no_funds", EXHAUSTED, None),
         (400, {"status": "INVALID_ARGUMENT", "message": "x"}, "bad_request", "INVALID_ARGUMENT", None),
         (400, {"status": "INVALID_ARGUMENT", "details": KEY_INVALID}, "auth", "API_KEY_INVALID", None),
+        (400, {"status": "INVALID_ARGUMENT", "message": TOO_LONG}, "bad_request", "context_length_exceeded", None),
         (400, {"status": "FAILED_PRECONDITION", "message": "x"}, "no_funds", "FAILED_PRECONDITION", None),
         (403, {"status": "PERMISSION_DENIED"}, "auth", "PERMISSION_DENIED", None),
         (404, {"status": "NOT_FOUND"}, "bad_request", "NOT_FOUND", None),
