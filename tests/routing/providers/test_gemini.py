@@ -410,6 +410,10 @@ async def test_the_key_travels_in_a_header_alone(replay, session, target_at):
             {"promptTokenCount": 19, "candidatesTokenCount": 17, "thoughtsTokenCount": 22, "totalTokenCount": 58},
             Usage(19, output_total=39, reasoning=22),
         ),
+        (
+            {"promptTokenCount": 19, "candidatesTokenCount": 17, "thoughtsTokenCount": 22},
+            Usage(19, output_total=39, reasoning=22),
+        ),
         # What tools put into the prompt counts as input, wherever the total counts it.
         (
             {"promptTokenCount": 10, "toolUsePromptTokenCount": 90, "candidatesTokenCount": 5, "totalTokenCount": 105},
