@@ -167,8 +167,6 @@ def _lot_take(
 ) -> Decimal:
     if amount is not None and amount <= 0:
         raise ValueError("The amount must be positive.")
-    if lot.booked_at is None:
-        raise ValueError("The lot has not begun; nothing of it can be taken.")
     now = clock.now()
     wanted = lot.amount if amount is None else credits_quantise(amount)
     with transaction.atomic():
