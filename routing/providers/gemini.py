@@ -231,7 +231,7 @@ def parse_answer(raw: bytes, headers: Mapping[str, str], target: Target) -> Chat
         for call in message.get("tool_calls", ()):
             del call["index"]
         reason = _finish_reason(candidate, has_calls="tool_calls" in message) or "stop"
-        choices.append(choice_of(candidate.index or position, message, reason))
+        choices.append(choice_of(position if candidate.index is None else candidate.index, message, reason))
     usage = usage_from_gemini(response.usage_metadata) if response.usage_metadata is not None else None
     return whole_answer(target.public_model, response.response_id or None, choices, usage)
 

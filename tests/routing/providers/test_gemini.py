@@ -146,6 +146,8 @@ def test_calls_and_their_results_become_parts_of_two_turns():
         {"role": "assistant", "content": "Let me see.", "tool_calls": calls},
         {"role": "tool", "tool_call_id": "c1", "content": '{"celsius":12}'},
         {"role": "tool", "tool_call_id": "c2", "content": [{"type": "text", "text": "noon"}]},
+        {"role": "assistant", "tool_calls": [{**calls[1], "id": "c3"}]},
+        {"role": "tool", "tool_call_id": "c3", "content": "one"},
         {"role": "user", "content": "Thanks"},
     ]
 
@@ -166,6 +168,11 @@ def test_calls_and_their_results_become_parts_of_two_turns():
                     {"functionResponse": {"id": "c1", "name": "get_weather", "response": {"celsius": 12}}},
                     {"functionResponse": {"id": "c2", "name": "get_time", "response": {"output": "noon"}}},
                 ],
+            },
+            {"role": "model", "parts": [{"functionCall": {"id": "c3", "name": "get_time", "args": {}}}]},
+            {
+                "role": "user",
+                "parts": [{"functionResponse": {"id": "c3", "name": "get_time", "response": {"output": "one"}}}],
             },
             {"role": "user", "parts": [{"text": "Thanks"}]},
         ],
@@ -315,12 +322,18 @@ def test_reasoning_effort(model: str, effort: str, thinking: dict | None):
     assert sent(model, reasoning_effort=effort).get("generationConfig", {}).get("thinkingConfig") == thinking
 
 
-def test_googles_own_field_for_thinking_wins():
-    asked = {"google": {"thinking_config": {"thinking_budget": 99, "include_thoughts": True}}}
+@pytest.mark.parametrize(
+    ("asked", "thinking"),
+    [
+        ({"thinking_budget": 99, "include_thoughts": True}, {"thinkingBudget": 99, "includeThoughts": True}),
+        ({"thinking_level": "low"}, {"thinkingLevel": "low"}),
+        ({"include_thoughts": True}, {"thinkingLevel": "high", "includeThoughts": True}),
+    ],
+)
+def test_googles_own_field_for_thinking_wins(asked: dict, thinking: dict):
+    fields = {"reasoning_effort": "high", "extra_body": {"google": {"thinking_config": asked}}}
 
-    config = sent(reasoning_effort="high", extra_body=asked)["generationConfig"]
-
-    assert config == {"thinkingConfig": {"thinkingBudget": 99, "includeThoughts": True}}
+    assert sent("gemini-3.8-flash", **fields)["generationConfig"] == {"thinkingConfig": thinking}
 
 
 @pytest.mark.parametrize(
@@ -521,6 +534,15 @@ async def test_thoughts_and_parallel_calls_of_a_whole_answer(replay, session, ta
     assert answer.body["id"].startswith("chatcmpl-")
 
 
+async def test_candidates_keep_their_numbers(replay, session, target_at):
+    candidates = [says({"text": "b"}, finish="STOP", index=1), says({"text": "a"}, finish="STOP", index=0)]
+
+    answer = await ADAPTER.chat(session, target_at(replay.serve(json_of({"candidates": candidates})), "google"), REQUEST)
+
+    choices = answer.body["choices"]
+    assert [(choice["index"], choice["message"]["content"]) for choice in choices] == [(1, "b"), (0, "a")]
+
+
 async def test_signature_reaches_the_client_and_comes_back(replay, session, target_at):
     target = target_at(replay.base_url("gemini_tool_call"), "google", upstream_model="gemini-3.8-flash")
     answer = await ADAPTER.chat(session, target, {**REQUEST, "tools": [WEATHER]})
@@ -542,6 +564,7 @@ async def test_signature_reaches_the_client_and_comes_back(replay, session, targ
 
 async def test_two_candidates_with_thoughts_and_calls(replay, session, target_at):
     answer = stream_of(
+        event(says({"text": ""}), usageMetadata=USAGE),
         event(says({"text": "Hm.", "thought": True}), usageMetadata=USAGE),
         event(says({"text": "Un"}), says({"text": "Deux"}, index=1), usageMetadata=USAGE),
         event(says({"functionCall": {"id": "a", "name": "f"}}), usageMetadata=USAGE),
