@@ -35,9 +35,10 @@ from iafactory.common.admin import (
 )
 from iafactory.common.errors import ApiError
 
+from .key_limits import API_KEY_LIMITS
 from .models import Account, AccountLimits, ApiKey, Membership
 from .selectors import api_key_state
-from .services import ACCOUNT_LIMITS, API_KEY_LIMITS, account_limits_set, api_key_limits_set, api_key_revoke
+from .services import ACCOUNT_LIMITS, account_limits_set, api_key_limits_set, api_key_revoke
 
 
 def accounts_matching(term: str) -> QuerySet[Account]:

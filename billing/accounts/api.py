@@ -21,6 +21,7 @@ from .models import Account, ApiKey, Membership, User
 from .permissions import IsUserSession
 from .serializers import (
     AcceptedSerializer,
+    ApiKeyChangeSerializer,
     ApiKeyCreateSerializer,
     ApiKeyQuerySerializer,
     ApiKeyRotateSerializer,
@@ -219,7 +220,7 @@ class KeysView(SessionView, GenericAPIView):
         responses={201: ApiKeyWithSecretSerializer, **errors(400, 401, 403, 404, 409)},
     )
     def post(self, request: Request) -> Response:
-        """Create a key. Its `secret` is in this answer and nowhere else."""
+        """Create a key, with limits and allow lists of its own if wanted. Its `secret` is in this answer and nowhere else."""
         key, secret = services.api_key_create(
             **validated(ApiKeyCreateSerializer, request.data),
             account=request_account(request),
@@ -239,6 +240,25 @@ class KeyView(SessionView):
     def get(self, request: Request, key_id: str) -> Response:
         """One key of the account, without its secret."""
         key = selectors.api_key_of_account(account=request_account(request), key_id=key_id)
+        return Response(ApiKeySerializer(key).data)
+
+    @extend_schema(
+        operation_id="keys_change",
+        tags=["keys"],
+        parameters=[X_ACCOUNT],
+        request=ApiKeyChangeSerializer,
+        responses={200: ApiKeySerializer, **errors(400, 401, 403, 404, 409)},
+    )
+    def patch(self, request: Request, key_id: str) -> Response:
+        """Rename a key, set its limits and allow lists, or end it earlier; in force within a second.
+
+        What is left out stays. null clears a limit and [] a list. An expiry is never put off: a longer life takes a new key.
+        """
+        key = services.api_key_change(
+            **validated(ApiKeyChangeSerializer, request.data),
+            key=_manageable_key(request, key_id),
+            actor=request_actor(request),
+        )
         return Response(ApiKeySerializer(key).data)
 
     @extend_schema(

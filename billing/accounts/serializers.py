@@ -1,5 +1,7 @@
 """The JSON of users, sessions, accounts and keys; and fields that take a type as it is, without guessing."""
 
+import re
+from decimal import Decimal
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
@@ -8,10 +10,13 @@ from rest_framework import serializers
 from iafactory.common import clock
 
 from . import selectors
+from .key_limits import API_KEY_LIMITS, API_KEY_LIST_MAX
 from .models import Account, ApiKey, Membership, User
 from .services import ROTATION_GRACE, ROTATION_GRACE_MAX
 from .tokens import SessionTokens
 
+# A number as Python writes those that JSON had: the smallest ones come with an exponent.
+_CREDITS = re.compile(r"\d{1,9}(\.\d{1,6})?(e-0[56])?", re.ASCII)
 LANGUAGE_CHOICES = [("en", "English"), ("fr", "French"), ("ar", "Arabic")]
 
 
@@ -43,6 +48,22 @@ class StrictIntegerField(serializers.IntegerField):
         if not isinstance(data, int) or isinstance(data, bool):
             self.fail("invalid")
         value: int = super().to_internal_value(data)
+        return value
+
+
+@extend_schema_field({"type": "number", "minimum": 0, "maximum": 999999999, "example": 50})
+class KeyCreditsField(serializers.Field):
+    """Credits a key may spend: a JSON number or its text, at most 9 digits and 6 places."""
+
+    default_error_messages = {"invalid": "A number from 0, of at most 9 digits and 6 decimal places, is needed."}
+
+    def to_internal_value(self, data: Any) -> Decimal:
+        text = "" if isinstance(data, bool) else str(data)
+        if not _CREDITS.fullmatch(text) or round(Decimal(text), 6) != Decimal(text):
+            self.fail("invalid")
+        return Decimal(text)
+
+    def to_representation(self, value: Decimal) -> Decimal:
         return value
 
 
@@ -155,9 +176,11 @@ class VerifiedSerializer(serializers.Serializer):
 
 
 class ApiKeySerializer(serializers.ModelSerializer):
-    """A key without its secret."""
+    """A key without its secret. Limits that are null and lists that are empty leave what the plan gives."""
 
     state = serializers.SerializerMethodField()
+    daily_credits = KeyCreditsField(allow_null=True, read_only=True)
+    monthly_credits = KeyCreditsField(allow_null=True, read_only=True)
     created_by = serializers.UUIDField(source="created_by_id", allow_null=True, read_only=True)
     replaced_by = serializers.UUIDField(source="replaced_by_id", allow_null=True, read_only=True)
 
@@ -176,7 +199,9 @@ class ApiKeySerializer(serializers.ModelSerializer):
             "revoked_at",
             "last_used_at",
             "replaced_by",
+            *API_KEY_LIMITS,
         ]
+        read_only_fields = API_KEY_LIMITS
 
     @extend_schema_field(serializers.ChoiceField(choices=["active", "revoked", "expired"]))
     def get_state(self, key: ApiKey) -> str:
@@ -192,7 +217,49 @@ class ApiKeyWithSecretSerializer(ApiKeySerializer):
         fields = [*ApiKeySerializer.Meta.fields, "secret"]
 
 
-class ApiKeyCreateSerializer(serializers.Serializer):
+def _rate_field(help_text: str) -> StrictIntegerField:
+    return StrictIntegerField(min_value=0, max_value=2**31 - 1, required=False, allow_null=True, help_text=help_text)
+
+
+def _list_field(max_length: int, help_text: str) -> serializers.ListField:
+    return serializers.ListField(
+        child=StrictCharField(max_length=max_length), max_length=API_KEY_LIST_MAX, required=False, help_text=help_text
+    )
+
+
+class _ApiKeyLimitsSerializer(serializers.Serializer):
+    """What an owner may narrow on a key. A field that is not known is refused: a misspelt limit would limit nothing."""
+
+    requests_per_minute = _rate_field("Calls a minute; null: the plan's.")
+    tokens_per_minute = _rate_field("Tokens a minute; null: the plan's.")
+    concurrent_calls = _rate_field("Calls at the same time; null: the plan's.")
+    daily_credits = KeyCreditsField(
+        required=False, allow_null=True, help_text="Credits a day in the account's time zone; null: no limit of its own."
+    )
+    monthly_credits = KeyCreditsField(
+        required=False, allow_null=True, help_text="Credits a calendar month; null: no limit of its own."
+    )
+    allowed_networks = _list_field(43, "Addresses or CIDR networks from which the key works; empty: from everywhere.")
+    allowed_models = _list_field(200, "Public names of models; empty: all of the plan's.")
+    allowed_endpoints = _list_field(64, "Paths of the gateway, such as /v1/chat/completions; empty: all.")
+    allowed_origins = _list_field(200, "Origins of browsers, `scheme://host[:port]`; empty: every origin, and none.")
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict) and (unknown := sorted(str(name) for name in data if name not in self.fields)):
+            raise serializers.ValidationError({unknown[0][:100]: ["There is no such field."]})
+        return super().to_internal_value(data)
+
+
+class ApiKeyChangeSerializer(_ApiKeyLimitsSerializer):
+    """What is left out stays as it is."""
+
+    name = StrictCharField(max_length=100, required=False)
+    expires_at = serializers.DateTimeField(
+        required=False, allow_null=True, help_text="Sets an expiry or brings it forward; it is never put off or taken away."
+    )
+
+
+class ApiKeyCreateSerializer(_ApiKeyLimitsSerializer):
     name = StrictCharField(max_length=100)
     scopes = serializers.ListField(
         child=serializers.ChoiceField(choices=ApiKey.Scope.choices),

@@ -4,9 +4,8 @@ Each function writes its event in the transaction of the change. Refusals are `A
 written when one is raised.
 """
 
-import ipaddress
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -32,6 +31,7 @@ from iafactory.common.crypto import secret_hash
 from iafactory.common.errors import ApiError
 
 from . import throttles
+from .key_limits import API_KEY_LIMITS, field_typed, key_value_checked
 from .mail import mail_send, public_link
 from .models import Account, AccountLimits, ApiKey, Membership, User, email_normalise
 from .tokens import (
@@ -315,12 +315,14 @@ def api_key_create(
     expires_at: datetime | None = None,
     actor: Actor,
     secret: str | None = None,
+    **limits: Any,
 ) -> tuple[ApiKey, str]:
     """A new key and its secret, which is shown now and never again. `secret` sets a known one (the demo's).
 
-    Raises ApiError 400 `invalid_request`, 403 `scope_not_allowed` (customers give customer scopes only), 403
-    `account_blocked`, 409 `too_many_keys`.
+    `limits` are any of `API_KEY_LIMITS`. Raises ApiError 400 `invalid_request`, 403 `scope_not_allowed` (customers give
+    customer scopes only), 403 `account_blocked`, 409 `too_many_keys`; TypeError for other limits.
     """
+    _limits_known(limits, API_KEY_LIMITS)
     scopes = list(dict.fromkeys(str(scope) for scope in scopes))
     now = clock.now()
     if not scopes or not set(scopes) <= set(ApiKey.Scope.values):
@@ -332,6 +334,7 @@ def api_key_create(
     if secret is not None and not (secret.startswith(API_KEY_PREFIX) and len(secret) >= 20):
         raise ApiError(400, "invalid_request", f"A secret starts with {API_KEY_PREFIX} and is long.", param="secret")
     secret = secret or api_key_secret()
+    limits = {limit: key_value_checked(ApiKey(), limit, value) for limit, value in limits.items()}
     with transaction.atomic():
         account = _account_lock(account)
         if account.status != Account.Status.ACTIVE:
@@ -343,6 +346,7 @@ def api_key_create(
             name=name,
             scopes=scopes,
             expires_at=expires_at,
+            limits=limits,
             actor=actor,
             secret=secret,
         )
@@ -361,7 +365,7 @@ def api_key_revoke(*, key: ApiKey, actor: Actor, reason: str = "") -> ApiKey:
 
 
 def api_key_rotate(*, key: ApiKey, actor: Actor, grace: timedelta = ROTATION_GRACE) -> tuple[ApiKey, str]:
-    """Replace a key by one of the same name, scopes and expiry; the old one works for `grace` more (0: not at all).
+    """Replace a key by one of the same name, scopes, expiry, limits and allow lists; the old one works for `grace` more.
 
     A key rotates once. Raises ApiError 409 `api_key_revoked`, `api_key_expired`, `api_key_already_rotated`,
     `too_many_keys`, 400 `invalid_request` for a grace outside 0 to 7 days, 403 `account_blocked`.
@@ -389,6 +393,7 @@ def api_key_rotate(*, key: ApiKey, actor: Actor, grace: timedelta = ROTATION_GRA
             name=key.name,
             scopes=key.scopes,
             expires_at=key.expires_at,
+            limits={name: getattr(key, name) for name in API_KEY_LIMITS},
             actor=actor,
             secret=secret,
         )
@@ -401,55 +406,36 @@ def api_key_rotate(*, key: ApiKey, actor: Actor, grace: timedelta = ROTATION_GRA
     return successor, secret
 
 
-# What an operator may narrow on one key; empty gives the plan's limits, or everywhere and everything, back.
-API_KEY_LIMITS = (
-    "requests_per_minute",
-    "tokens_per_minute",
-    "concurrent_calls",
-    "daily_credits",
-    "monthly_credits",
-    "allowed_networks",
-    "allowed_models",
-    "allowed_endpoints",
-    "allowed_origins",
-)
-
-
 def api_key_limits_set(*, key: ApiKey, actor: Actor, reason: str = "", **limits: Any) -> ApiKey:
     """Set those of `API_KEY_LIMITS` that are named, effective within a second; setting what is there writes nothing.
 
-    Raises TypeError for another name, ApiError 400 `invalid_request` (param) for a value that the field does not take.
+    For operators, on any key. Raises TypeError for another name, ApiError 400 `invalid_request` (param) for a value that the
+    field does not take.
     """
-    if unknown := limits.keys() - set(API_KEY_LIMITS):
-        raise TypeError(f"not limits of a key: {sorted(unknown)}")
-    for text in limits.get("allowed_networks", ()):
-        try:
-            ipaddress.ip_network(text)
-        except ValueError:
-            raise ApiError(400, "invalid_request", f"{text} is not a network.", param="allowed_networks") from None
+    _limits_known(limits, API_KEY_LIMITS)
     with transaction.atomic():
         key = _api_key_lock(key)
-        before = {name: _plain(getattr(key, name)) for name in limits}
-        for name, value in limits.items():
-            setattr(key, name, _typed(key, name, value))
-        after = {name: _plain(getattr(key, name)) for name in limits}
-        changed = [name for name in limits if before[name] != after[name]]
-        if not changed:
-            return key
-        try:
-            key.clean_fields(exclude={field.name for field in ApiKey._meta.fields} - set(changed))
-        except ValidationError as error:
-            name, messages = next(iter(error.message_dict.items()))
-            raise ApiError(400, "invalid_request", messages[0], param=name) from None
-        key.save(update_fields=changed)
-        _api_key_event(
-            "api_key.limits_changed",
-            key,
-            actor,
-            reason=reason,
-            before={name: before[name] for name in changed},
-            after={name: after[name] for name in changed},
-        )
+        _api_key_write("api_key.limits_changed", key, limits, actor, reason)
+    return key
+
+
+def api_key_change(*, key: ApiKey, actor: Actor, **changes: Any) -> ApiKey:
+    """Set `name`, `expires_at` and those of `API_KEY_LIMITS` that are named; setting what is there writes nothing.
+
+    An expiry may be set or brought forward, never put off or taken away: a longer life takes a new key. Raises TypeError for
+    another name, ApiError 400 `invalid_request` (param), 409 `api_key_revoked`, `api_key_expired`.
+    """
+    _limits_known(changes, ("name", "expires_at", *API_KEY_LIMITS))
+    now = clock.now()
+    with transaction.atomic():
+        key = _api_key_lock(key)
+        if key.revoked_at is not None:
+            raise ApiError(409, "api_key_revoked", "The key is revoked; create a new one.")
+        if not key.usable_at(now):
+            raise ApiError(409, "api_key_expired", "The key has expired; create a new one.")
+        if "expires_at" in changes:
+            _expiry_check(key, changes["expires_at"], now)
+        _api_key_write("api_key.changed", key, changes, actor)
     return key
 
 
@@ -638,7 +624,7 @@ def account_limits_set(
         else:
             row = row or AccountLimits(account=account)
             for name, value in wanted.items():
-                setattr(row, name, _typed(row, name, value))
+                setattr(row, name, field_typed(row, name, value))
             row.until, row.reason = until, reason[:200]
             if _limits_told(row) != before:
                 row.save()
@@ -689,10 +675,11 @@ def _api_key_insert(
     name: str,
     scopes: Sequence[str],
     expires_at: datetime | None,
+    limits: Mapping[str, Any],
     actor: Actor,
     secret: str,
 ) -> ApiKey:
-    key = ApiKey.objects.create(
+    key = ApiKey(
         account=account,
         created_by=created_by,
         name=name,
@@ -701,10 +688,51 @@ def _api_key_insert(
         key_hash=secret_hash(secret),
         scopes=list(scopes),
         expires_at=expires_at,
+        **limits,
     )
+    key.save(force_insert=True)
     after = {"name": name, "scopes": list(scopes), "prefix": key.prefix, "expires_at": _text(expires_at)}
-    _api_key_event("api_key.created", key, actor, after=after)
+    told = {limit: _plain(value) for limit, value in limits.items() if value not in (None, [])}
+    _api_key_event("api_key.created", key, actor, after=after | told)
     return key
+
+
+def _limits_known(named: Mapping[str, Any], known: Sequence[str]) -> None:
+    if unknown := named.keys() - set(known):
+        raise TypeError(f"not limits of a key: {sorted(unknown)}")
+
+
+def _expiry_check(key: ApiKey, wanted: datetime | None, now: datetime) -> None:
+    if wanted == key.expires_at:
+        return
+    if wanted is None or (key.expires_at is not None and wanted > key.expires_at):
+        raise ApiError(400, "invalid_request", "An expiry may be brought forward, not put off.", param="expires_at")
+    if wanted <= now:
+        raise ApiError(400, "invalid_request", "The expiry must lie in the future.", param="expires_at")
+
+
+def _api_key_write(kind: str, key: ApiKey, changes: Mapping[str, Any], actor: Actor, reason: str = "") -> None:
+    """Save what `changes` changes on a locked key, with one event; nothing when it changes nothing."""
+    before = {name: _plain(getattr(key, name)) for name in changes}
+    wanted = {
+        name: getattr(key, name) if value == getattr(key, name) else key_value_checked(key, name, value)
+        for name, value in changes.items()
+    }
+    after = {name: _plain(value) for name, value in wanted.items()}
+    changed = [name for name in changes if before[name] != after[name]]
+    if not changed:
+        return
+    for name in changed:
+        setattr(key, name, wanted[name])
+    key.save(update_fields=changed)
+    _api_key_event(
+        kind,
+        key,
+        actor,
+        reason=reason,
+        before={name: before[name] for name in changed},
+        after={name: after[name] for name in changed},
+    )
 
 
 def _api_key_event(
@@ -731,14 +759,6 @@ def _api_key_event(
 def _user_event(kind: str, user: User, *, after: dict[str, Any] | None = None) -> None:
     account_id = Account.objects.filter(personal_of=user).values_list("pk", flat=True).first()
     event_record(kind=kind, object_type="user", object_id=user.pk, account_id=account_id, actor=user_actor(user), after=after)
-
-
-def _typed(row: ApiKey | AccountLimits, name: str, value: Any) -> Any:
-    """`value` as the field has it after a read, so that 10 and Decimal("10.000000") compare as equal."""
-    try:
-        return row._meta.get_field(name).to_python(value)  # type: ignore[union-attr]
-    except ValidationError as error:
-        raise ApiError(400, "invalid_request", error.messages[0], param=name) from None
 
 
 def _plain(value: Any) -> Any:

@@ -237,6 +237,15 @@ def test_list_shows_this_account_only_newest_first(amina: User, boris: User) -> 
         "revoked_at",
         "last_used_at",
         "replaced_by",
+        "requests_per_minute",
+        "tokens_per_minute",
+        "concurrent_calls",
+        "daily_credits",
+        "monthly_credits",
+        "allowed_networks",
+        "allowed_models",
+        "allowed_endpoints",
+        "allowed_origins",
     }
 
 
