@@ -384,10 +384,29 @@ def test_sampling_goes_to_models_that_take_it(
         ),
         ("claude-haiku-4-5", {"reasoning_effort": "high", "max_tokens": 2047}, {"max_tokens": 2047}),
         ("claude-haiku-4-5", {"reasoning_effort": "none", "max_tokens": 4096}, {"max_tokens": 4096}),
+        (
+            "claude-haiku-4-5",
+            {"reasoning_effort": "high", "max_tokens": 2048},
+            {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 2048},
+        ),
+        (
+            "claude-haiku-4-5",
+            {"reasoning_effort": "low", "max_tokens": 8192, "tools": [CLOCK], "tool_choice": CLOCK},
+            {"max_tokens": 8192, "tools": [SAID_CLOCK], "tool_choice": {"type": "tool", "name": "clock"}},
+        ),
     ],
 )
 def test_effort_becomes_thinking(model: str, fields: dict[str, Any], expected: dict[str, Any]):
     assert sent(fields, model) == {"max_tokens": 64, "messages": [ASK], **expected}
+
+
+@pytest.mark.parametrize(
+    ("effort", "budget"), [("minimal", 1024), ("low", 2048), ("medium", 8192), ("high", 24_576), ("xhigh", 32_768)]
+)
+def test_effort_has_a_budget_in_older_models(effort: str, budget: int):
+    body = sent({"reasoning_effort": effort, "max_tokens": 100_000}, "claude-haiku-4-5")
+
+    assert body["thinking"] == {"type": "enabled", "budget_tokens": budget}
 
 
 def test_older_models_do_not_think_within_a_tool_loop():
@@ -422,13 +441,22 @@ def test_every_object_of_a_schema_is_closed_unless_it_says_otherwise():
         "type": "object",
         "properties": {"a": {"type": "array", "items": {"$ref": "#/$defs/b"}}, "type": {"type": "string"}},
         "anyOf": [{"properties": {}}],
+        "oneOf": [{"type": "object"}],
+        "allOf": [{"type": "object"}],
+        "prefixItems": [{"type": "object"}, True],
         "$defs": {"b": {"type": "object", "additionalProperties": {"type": "string"}}},
+        "definitions": {"c": {"type": "object"}},
     }
+    closed = {"type": "object", "additionalProperties": False}
 
     assert closed_schema(schema) == {
         "type": "object",
         "properties": {"a": {"type": "array", "items": {"$ref": "#/$defs/b"}}, "type": {"type": "string"}},
         "anyOf": [{"properties": {}, "additionalProperties": False}],
+        "oneOf": [closed],
+        "allOf": [closed],
+        "prefixItems": [closed, True],
+        "definitions": {"c": closed},
         "$defs": {"b": {"type": "object", "additionalProperties": {"type": "string"}}},
         "additionalProperties": False,
     }
