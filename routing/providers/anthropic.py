@@ -235,7 +235,7 @@ class AnthropicChatStream(EventStream):
 def parse_answer(raw: bytes, headers: Mapping[str, str], target: Target) -> ChatAnswer:
     """A 200 body as a `ChatAnswer`. Raises `ProviderError` for an error body or one that is no message."""
     message = parse_json(raw)
-    if not isinstance(message, dict) or message.get("type") == "error" or not isinstance(message.get("content"), list):
+    if not isinstance(message, dict) or not isinstance(message.get("content"), list):
         raise document_failure(200, headers, raw, target)
     texts: list[str] = []
     thoughts: list[str] = []

@@ -941,6 +941,8 @@ async def test_failures(answer: Answer, failure: str, code: str, retry_after_sec
     assert caught.value.failure == failure
     assert caught.value.code == code
     assert caught.value.retry_after_seconds == retry_after_seconds
+    assert caught.value.status == (None if code == "bad_answer" else answer.status)
+    assert caught.value.may_have_billed is (answer.status in (200, 504))
     assert len(replay.received) == 1
 
 

@@ -153,6 +153,19 @@ def test_request_is_spelled_as_the_company_wants_it(provider: str, request_field
     assert sent == {"model": "upstream-model", "messages": REQUEST["messages"], **sent_fields}
 
 
+@pytest.mark.parametrize(
+    ("provider", "request_fields", "missing"),
+    [
+        ("openai", {"n": 2, "logprobs": True, "top_logprobs": 2, "logit_bias": {"1": 1}, "functions": [{"name": "x"}]}, []),
+        ("groq", {"n": 2, "logprobs": True, "top_logprobs": 2, "seed": 1}, ["n", "logprobs", "top_logprobs"]),
+        ("groq", {"logit_bias": {"1": 1}, "response_format": {"type": "json_object"}}, ["logit_bias"]),
+        ("groq", {"n": 1, "logprobs": False, "top_logprobs": 0, "logit_bias": {}}, []),
+    ],
+)
+def test_what_a_company_cannot_take(provider: str, request_fields: dict, missing: list[str]):
+    assert ADAPTER.inexpressible({**REQUEST, **request_fields}, PRESETS[provider].quirks) == missing
+
+
 async def test_stream_asks_for_usage_and_keeps_other_stream_options(replay, session, target_at):
     target = target_at(replay.base_url("openai_stream") + "/v1/", extra_headers={"X-Title": "Example"})
     request = {**REQUEST, "stream_options": {"include_obfuscation": False, "include_usage": False}, "unknown": {"a": 1}}
