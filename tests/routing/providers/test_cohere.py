@@ -166,6 +166,7 @@ def test_further_fields(model: str, fields: dict, theirs: dict):
         ({"response_format": {"type": "json_object"}}, []),
         ({"response_format": {"type": "json_object"}, "tools": [WEATHER]}, ["response_format"]),
         ({"tools": [WEATHER], "parallel_tool_calls": False}, ["parallel_tool_calls"]),
+        ({"parallel_tool_calls": False}, []),
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, ["tools"]),
         ({"tools": [WEATHER], "tool_choice": {"type": "custom", "custom": {"name": "x"}}}, ["tool_choice"]),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}, ["messages"]),
@@ -235,8 +236,8 @@ async def test_finish_reasons(theirs: str, ours: str, replay, session, target_at
 @pytest.mark.parametrize(("reason", "failure"), [("ERROR", "internal"), ("TIMEOUT", "overloaded"), ("NEW", "internal")])
 async def test_generation_that_failed(reason: str, failure: str, replay, session, target_at):
     whole = replay.serve(json_of({"id": "m1", "finish_reason": reason, "message": {"role": "assistant"}}))
-    streamed = replay.serve(stream_of(START, event("message-end", finish_reason=reason, error=f"no {SECRET}", usage=USAGE)))
-    stream = ADAPTER.open_chat_stream(session, target_at(streamed, "cohere"), REQUEST)
+    streamed = replay.serve(stream_of(START, event("message-end", finish_reason=reason, error="no plainkey", usage=USAGE)))
+    stream = ADAPTER.open_chat_stream(session, target_at(streamed, "cohere", secret="plainkey"), REQUEST)
 
     with pytest.raises(ProviderError) as first:
         await ADAPTER.chat(session, target_at(whole, "cohere"), REQUEST)
@@ -346,16 +347,16 @@ async def test_end_without_message_end_is_a_truncation(replay, session, target_a
     ],
 )
 async def test_failure_classes(status: int, failure: str, retryable: bool, replay, session, target_at):
-    body = {"id": "e1", "message": f"about {SECRET}"}
+    target = target_at(replay.serve(json_of({"id": "e1", "message": "about plainkey"}, status)), "cohere", secret="plainkey")
 
     with pytest.raises(ProviderError) as caught:
-        await ADAPTER.chat(session, target_at(replay.serve(json_of(body, status)), "cohere"), REQUEST)
+        await ADAPTER.chat(session, target, REQUEST)
 
     assert caught.value.failure == failure
     assert caught.value.retryable is retryable
     assert caught.value.status == status
     assert caught.value.detail == "about ***"
-    assert SECRET not in caught.value.message
+    assert "plainkey" not in caught.value.message
 
 
 # -- against the simulator -----------------------------------------------------------------------------------------------
