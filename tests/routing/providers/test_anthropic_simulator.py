@@ -119,8 +119,11 @@ async def test_failures(settings: dict[str, Any], failure: FailureClass, status:
     assert (caught.value.failure, caught.value.status) == (failure, status)
 
 
-@pytest.mark.parametrize("settings", [{"drop_after_chunks": 2}, {"error_after_chunks": 2}])
-async def test_stream_breaks_as_told(settings: dict[str, Any], simulator, session, where):
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [({"drop_after_chunks": 2}, "connection_error"), ({"error_after_chunks": 2}, "overloaded_error")],
+)
+async def test_stream_breaks_as_told(settings: dict[str, Any], code: str, simulator, session, where):
     simulator.controls.change("anthropic", settings)
 
     stream = ADAPTER.open_chat_stream(session, where, REQUEST)
@@ -128,7 +131,7 @@ async def test_stream_breaks_as_told(settings: dict[str, Any], simulator, sessio
         async with stream:
             assert [chunk async for chunk in stream]
 
-    assert caught.value.failure == FailureClass.TRUNCATED
+    assert (caught.value.failure, caught.value.code) == (FailureClass.TRUNCATED, code)
     assert stream.output_bytes == 32
     assert simulator.controls.provider("anthropic").counters.dropped == 1
 
