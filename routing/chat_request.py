@@ -19,7 +19,6 @@ TOOL_OVERHEAD_TOKENS = 50
 TOOLS_OVERHEAD_TOKENS = 700
 IMAGE_TOKENS = 4000
 FILE_TOKENS = 100_000
-AUDIO_BYTES_PER_TOKEN = 100
 
 # What providers bill beside the tokens, at prices no route has.
 _UNPRICED = ("web_search_options", "audio")
@@ -109,9 +108,8 @@ class _Input:
             case "image_url":
                 self.overhead_tokens += IMAGE_TOKENS
             case "input_audio":
-                audio = part.get("input_audio")
-                data = audio.get("data") if isinstance(audio, dict) else None
-                self.overhead_tokens += len(data) // AUDIO_BYTES_PER_TOKEN if isinstance(data, str) else 0
+                # Billed by its own price, which no route has.
+                raise _wrong(where, "Audio input is not offered here.", "unsupported_parameter")
             case "file":
                 self.overhead_tokens += FILE_TOKENS
             case _:

@@ -10,6 +10,7 @@ from iafactory.common.money import credits_quantise, usd_ceil
 
 from .chat_request import ChatRequest
 from .pricing import PriceUnknown, Tariff, worst_list_cost
+from .providers.registry import adapter_for
 from .snapshot import AUTO, Model, Policy, Price, Route, Snapshot
 
 _CHAT = "chat"
@@ -79,6 +80,22 @@ def _score(candidate: Candidate, policy: Policy, priority: int) -> Decimal:
     )
 
 
+def _expressible(routes: list[Route], request: ChatRequest) -> list[Route]:
+    """The routes whose protocol can say what the request means. Raises `ApiError` 400 naming the fields when none can."""
+    able: list[Route] = []
+    lost: dict[str, None] = {}
+    for route in routes:
+        fields = adapter_for(route.protocol).inexpressible(request.body, route.quirks)
+        if fields:
+            lost |= dict.fromkeys(fields)
+        else:
+            able.append(route)
+    if lost and not able:
+        names = ", ".join(f"`{name}`" for name in lost)
+        raise ApiError(400, "unsupported_parameter", f"No provider of this model takes {names}.", param=next(iter(lost)))
+    return able
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The candidates of a call, best first for those who draw no split position.
@@ -145,10 +162,11 @@ def choose(
     """The candidates for `request` under `policy`.
 
     On `/v1/*` the model asked for is the model served; with `wish_only` (own endpoints) it is a wish and the policy decides.
-    Raises `ApiError`: 404 unknown model, 403 not in the plan, 400 input too long, 503 when nothing can serve it.
+    Raises `ApiError`: 404 unknown model, 403 not in the plan, 400 input too long or fields nobody takes, 503 when nothing can
+    serve it.
     """
     wanted = _wished_models(snapshot, policy, request, wish_only=wish_only)
-    routes = _routes(wanted)
+    routes = _expressible(_routes(wanted), request)
     if policy.free_only:
         routes = [route for route in routes if not route.cost_factor]
     fitting = [route for route in routes if _fits(route, request, policy)]

@@ -15,18 +15,31 @@ class BearerAuthentication(BaseAuthentication):
 
     `X-Account` picks one of a user's accounts; a key has only its own. `request.account` is None for a user without.
     Raises ApiError 401 `invalid_api_key`, `api_key_revoked`, `api_key_expired`, `invalid_token`, `token_expired`,
-    `token_revoked`; 403 `account_blocked`, `account_closed`; 404 for a foreign `X-Account`.
+    `token_revoked`; 403 `account_blocked`, `account_closed`, or what the key's allow lists say; 404 for a foreign `X-Account`.
     """
 
     def authenticate(self, request: Request) -> "tuple[User | KeyUser, Any] | None":
         """None without a bearer header: then the view's permissions decide."""
         # DRF's view module imports this class while it is itself being imported; what is below needs that module.
+        from iafactory.common.client_address import request_client_address
+
+        from .allow_lists import allow_lists
         from .credentials import bearer_authenticate
+        from .models import ApiKey
 
         scheme, _, credential = request.META.get("HTTP_AUTHORIZATION", "").strip().partition(" ")
         if scheme.lower() != "bearer":
             return None
         credentials = bearer_authenticate(credential.strip(), request.META.get("HTTP_X_ACCOUNT", "").strip() or None)
+        if isinstance(credentials.auth, ApiKey):
+            key = credentials.auth
+            refusal = allow_lists(key.allowed_networks, key.allowed_endpoints, key.allowed_origins).refusal(
+                address=request_client_address(request.META),
+                endpoint=request.path.rstrip("/"),
+                origin=request.META.get("HTTP_ORIGIN", ""),
+            )
+            if refusal is not None:
+                raise refusal
         request.account = credentials.account
         return credentials.user, credentials.auth
 

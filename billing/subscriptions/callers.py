@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -15,6 +14,7 @@ from django.conf import settings
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
+from billing.accounts.allow_lists import AllowLists, allow_lists
 from billing.accounts.models import Account, ApiKey
 from iafactory.common import clock
 from iafactory.common.crypto import secret_hash
@@ -59,27 +59,8 @@ class KeyTerms:
     concurrent_calls: int | None
     daily_credits: Decimal | None
     monthly_credits: Decimal | None
-    networks: tuple[IPv4Network | IPv6Network, ...]
     models: frozenset[str]
-    endpoints: frozenset[str]
-    origins: frozenset[str]
-
-    def refusal(self, *, address: str, endpoint: str, origin: str) -> ApiError | None:
-        """Why the key may not be used from there for that; None when it may."""
-        if self.endpoints and endpoint not in self.endpoints:
-            return ApiError(403, "endpoint_not_allowed", "This API key may not be used for this address.")
-        if self.networks and not self._address_allowed(address):
-            return ApiError(403, "network_not_allowed", "This API key may not be used from your network.")
-        if self.origins and origin not in self.origins:
-            return ApiError(403, "origin_not_allowed", "This API key may not be used from this origin.")
-        return None
-
-    def _address_allowed(self, address: str) -> bool:
-        try:
-            parsed = ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self.networks)
+    allowed: AllowLists
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,17 +163,6 @@ def _plan_terms(row: _Row) -> PlanTerms | None:
     )
 
 
-def _networks(texts: list[str]) -> tuple[IPv4Network | IPv6Network, ...]:
-    """The parsed networks of an allow list; what does not parse allows nobody."""
-    networks: list[IPv4Network | IPv6Network] = []
-    for text in texts:
-        try:
-            networks.append(ip_network(text, strict=False))
-        except ValueError:
-            networks.append(IPv4Network("0.0.0.0/32"))
-    return tuple(networks)
-
-
 def _key_terms(row: _Row) -> KeyTerms:
     return KeyTerms(
         requests_per_minute=row["key_requests_per_minute"],
@@ -200,10 +170,8 @@ def _key_terms(row: _Row) -> KeyTerms:
         concurrent_calls=row["key_concurrent_calls"],
         daily_credits=row["daily_credits"],
         monthly_credits=row["monthly_credits"],
-        networks=_networks(row["allowed_networks"]),
         models=frozenset(row["allowed_models"]),
-        endpoints=frozenset(row["allowed_endpoints"]),
-        origins=frozenset(row["allowed_origins"]),
+        allowed=allow_lists(row["allowed_networks"], row["allowed_endpoints"], row["allowed_origins"]),
     )
 
 

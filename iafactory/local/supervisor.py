@@ -74,7 +74,7 @@ class Supervisor:
     """Owns the children of one VAR: `install_signals`, `stop_leftovers`, `start_servers`, `run_step`, `keep_running`,
     and always `stop`.
 
-    `health_url` must answer 200 for the run to count as answering; `answering(True)` is called when it begins to and
+    `health_urls` must all answer 200 for the run to count as answering; `answering(True)` is called when it begins to and
     `answering(False)` when the program `web` is gone or everything stops. Everything happens in the main thread.
     """
 
@@ -84,7 +84,7 @@ class Supervisor:
         var: Path,
         servers: LocalServers,
         folder: Path,
-        health_url: str,
+        health_urls: Sequence[str],
         answering: Callable[[bool], None],
         web: str = "web",
     ) -> None:
@@ -93,7 +93,7 @@ class Supervisor:
         self.environment: dict[str, str] = {}
         self._servers = servers
         self._folder = folder
-        self._health_url = health_url
+        self.health_urls = list(health_urls)
         self._answering = answering
         self._web = web
         self._children: list[_Child] = []
@@ -169,7 +169,7 @@ class Supervisor:
                 self._answering(True)
             elif not answering and time.monotonic() > slow_at:
                 slow_at = float("inf")
-                say(f"still waiting for {self._health_url}; see {self.log_folder / self._web}.log")
+                say(f"still waiting for {', '.join(self.health_urls)}; see {self.log_folder / self._web}.log")
             time.sleep(0.1)
 
     def stop(self) -> None:
@@ -240,10 +240,13 @@ class Supervisor:
         # A proxy of the environment must not be asked for our own address.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(self._health_url, timeout=0.5) as response:
-                return bool(response.status == 200)
+            for url in self.health_urls:
+                with opener.open(url, timeout=0.5) as response:
+                    if response.status != 200:
+                        return False
         except (OSError, urllib.error.URLError, ValueError):
             return False
+        return True
 
     def _save_record(self) -> None:
         rows: Mapping[str, tuple[int, float]] = {

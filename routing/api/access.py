@@ -15,7 +15,9 @@ async def caller_with(gateway: Gateway, exchange: Exchange, *scopes: ApiKey.Scop
         wanted = " or ".join(f"`{scope.value}`" for scope in scopes)
         raise ApiError(403, "insufficient_scope", f"This API key lacks the scope {wanted}.")
     if caller.key is not None:
-        refusal = caller.key.refusal(address=exchange.client_address, endpoint=exchange.path, origin=exchange.header(b"origin"))
+        refusal = caller.key.allowed.refusal(
+            address=exchange.client_address, endpoint=exchange.path, origin=exchange.header(b"origin")
+        )
         if refusal is not None:
             raise refusal
     return caller

@@ -1,8 +1,6 @@
 """The running product, for the examples."""
 
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -10,8 +8,7 @@ from django.db import connection
 from pytest_django.plugin import DjangoDbBlocker
 
 from routing.catalog import catalog_load
-from tests.docs.reading import PROJECT
-from tests.live.conftest import Live, free_port, live_database, start_web
+from tests.live.conftest import Live, free_port, live_database, start_simulator, start_web
 
 __all__ = ["live_database", "product"]
 
@@ -24,11 +21,9 @@ def product(
     logs = tmp_path_factory.mktemp("docs")
     simulator_port, port = free_port(), free_port()
     simulator_url = f"http://127.0.0.1:{simulator_port}"
-    command = [sys.executable, "manage.py", "simulator", "--port", str(simulator_port)]
     with django_db_blocker.unblock():
         catalog_load()
-        with (logs / "simulator.log").open("wb") as output:
-            processes = [subprocess.Popen(command, cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT)]
+        processes = [start_simulator(simulator_port, logs / "simulator.log")]
         try:
             processes.append(start_web(port, simulator_url, logs / "web.log"))
             yield Live(f"http://127.0.0.1:{port}", simulator_url, processes[-1])

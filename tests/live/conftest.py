@@ -127,6 +127,21 @@ def start_web(port: int, simulator_url: str, log: Path, **extra: str) -> "subpro
     return web
 
 
+def start_simulator(port: int, log: Path) -> "subprocess.Popen[bytes]":
+    """Start a simulator of its own; it answers once this returns."""
+    command = [sys.executable, "manage.py", "simulator", "--port", str(port)]
+    simulator = spawn(command, environment=os.environ, folder=PROJECT, log=log)
+
+    def answers() -> bool:
+        try:
+            return httpx2.get(f"http://127.0.0.1:{port}/_control").status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    wait_until(answers, what="simulator answers")
+    return simulator
+
+
 @pytest.fixture(scope="session")
 def live_database(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """The test database without a test's own transaction: pytest-django makes it only for tests with its mark."""
@@ -147,12 +162,7 @@ def live_servers(
     logs = tmp_path_factory.mktemp("live")
     simulator_port, port = free_port(), free_port()
     simulator_url = f"http://127.0.0.1:{simulator_port}"
-    simulator = spawn(
-        [sys.executable, "manage.py", "simulator", "--port", str(simulator_port)],
-        environment=os.environ,
-        folder=PROJECT,
-        log=logs / "simulator.log",
-    )
+    simulator = start_simulator(simulator_port, logs / "simulator.log")
     with django_db_blocker.unblock():
         catalog_load()
         _test_plans()

@@ -188,6 +188,23 @@ def test_a_key_works_where_and_for_what_it_is_allowed(
     assert UsageRecord.objects.filter(account=customer.account).count() == (expected is None)
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"allowed_networks": ["10.0.0.0/8"]}, "network_not_allowed"),
+        ({"allowed_endpoints": [CHAT]}, "endpoint_not_allowed"),
+        ({"allowed_origins": ["https://app.example"]}, "origin_not_allowed"),
+        ({"allowed_networks": ["127.0.0.1"]}, None),
+    ],
+)
+def test_allow_lists_hold_on_the_billing_api_too(live: Live, fields: dict[str, Any], expected: str | None) -> None:
+    customer = limited_key(live, **fields)
+
+    response = live.get("/api/billing/me", customer)
+
+    assert (None if response.status_code == 200 else code(response)[1]) == expected
+
+
 def test_a_key_for_some_models_sees_only_those(live: Live) -> None:
     customer = limited_key(live, allowed_models=["gpt-6-luna"])
 

@@ -47,6 +47,7 @@ def written(customer: Customer) -> int:
         ({"messages": [{"role": "user"}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": 7}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": [7]}]}, "messages.0.content.0"),
+        ({"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}, "messages.0.content.0"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": []}, "stream_options"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),

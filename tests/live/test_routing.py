@@ -242,3 +242,17 @@ def test_an_access_token_calls_too(live: Live) -> None:
 
     assert response.status_code == 200
     assert UsageRecord.objects.get(account=customer.account).api_key_id is None
+
+
+def test_what_a_provider_cannot_express_is_asked_of_one_that_can(live: Live) -> None:
+    customer = live.customer()
+    body = {"model": "llama-3.3-70b", "messages": HELLO, "logprobs": True}
+
+    served_elsewhere = live.post(CHAT, customer, json=body)
+    nowhere = live.post(CHAT, customer, json=body | {"model": "claude-haiku-5-5"})
+
+    # Groq has no logprobs; OpenRouter serves the same model and has them.
+    assert served_elsewhere.headers["x-iaf-provider"] == "openrouter"
+    assert (nowhere.status_code, nowhere.json()["error"]["code"]) == (400, "unsupported_parameter")
+    assert nowhere.json()["error"]["param"] == "logprobs"
+    assert UsageRecord.objects.filter(account=customer.account).count() == 1

@@ -44,7 +44,7 @@ def main() -> None:
             var=var,
             servers=LocalServers(var, durable=False, outer_environment={}),
             folder=var,
-            health_url=f"http://127.0.0.1:{port}/",
+            health_urls=[f"http://127.0.0.1:{port}/"],
             answering=answering,
         )
         supervisor.install_signals()
