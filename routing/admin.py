@@ -24,7 +24,7 @@ from iafactory.common.admin import (
     presence_filter,
 )
 
-from .models import AiModel, Budget, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
+from .models import AiModel, Budget, GatewayLimits, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
 
 # A shorter secret would be given away by its end.
 SHOW_LAST_FOUR_FROM = 12
@@ -303,3 +303,13 @@ class BudgetAdmin(AuditedModelAdmin):
     @admin.display(description=_("budget"), ordering="provider__name")
     def name(self, budget: Budget) -> SafeString:
         return format_html("{}", budget.provider or _("All providers"))
+
+
+@admin.register(GatewayLimits)
+class GatewayLimitsAdmin(AuditedModelAdmin):
+    """What this installation serves in all; one row, made when it is first needed."""
+
+    list_display = ("__str__", "requests_per_minute", "concurrent_calls")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return super().has_add_permission(request) and not GatewayLimits.objects.exists()

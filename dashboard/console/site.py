@@ -63,6 +63,7 @@ class IAFactoryAdminSite(admin.AdminSite):
                 "routing.modelprofile",
                 "routing.modelprice",
                 "routing.budget",
+                "routing.gatewaylimits",
             ),
         ),
     )

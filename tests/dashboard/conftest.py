@@ -22,7 +22,7 @@ from iafactory.common.crypto import encrypt
 from iafactory.common.ids import uuid7
 from ratelimit.blocks import network_block
 from ratelimit.signals import signal_raise
-from routing.models import AiModel, Budget, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
+from routing.models import AiModel, Budget, GatewayLimits, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
 
 SECRET = "sk-live-0123456789-never-shown-abcd"
 PASSWORD = "correct horse battery"
@@ -187,6 +187,7 @@ def catalogue_object(number: int) -> None:
     ModelPrice.objects.create(profile=profile, effective_from=now, input_per_mtok=Decimal("2.5"))
     PlanRouting.objects.create(plan=plan, strategy="split", split={"groq": 100})
     Budget.objects.create(provider=provider, daily_limit_usd=50)
+    GatewayLimits.objects.get_or_create(id=1, defaults={"requests_per_minute": 1000})
     Group.objects.create(name=f"Group {number}")
     DaySeal.objects.create(
         day=now.date() - timedelta(days=number), transactions=1, entries=2, content_hash="c" * 64, seal="5" * 64, sealed_at=now

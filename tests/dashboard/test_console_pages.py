@@ -62,6 +62,7 @@ ADDABLE = [
         "ratelimit.networkblock",
         "routing.aimodel",
         "routing.budget",
+        "routing.gatewaylimits",
         "routing.modelprice",
         "routing.modelprofile",
         "routing.planrouting",
