@@ -1,7 +1,6 @@
 """Secrets at rest and secrets that are only ever compared."""
 
 import hashlib
-import hmac
 from functools import cache
 from typing import Any
 
@@ -37,11 +36,6 @@ def decrypt(token: str) -> str:
 def secret_hash(secret: str) -> str:
     """SHA-256 of a high-entropy secret, hexadecimal: for API keys, which need no slow hash."""
     return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def same_secret(left: str, right: str) -> bool:
-    """Constant-time comparison."""
-    return hmac.compare_digest(left.encode(), right.encode())
 
 
 class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
