@@ -490,6 +490,8 @@ class ChatCall:
             except LimiterUnavailable:
                 return False
             if not decision.allowed or decision.soft_exhausted:
+                # Whoever serves the call now does so because a budget is spent.
+                self.budget_fallback = True
                 return False
             self.reserved_cost_usd = candidate.worst_cost_usd
         if candidate.worst_credits > self.held:
@@ -684,7 +686,17 @@ class ChatCall:
         """Book the call; the client has not seen the end of its answer yet. None: not known in time, it will be booked."""
         outcome = self.outcome
         self._price()
-        self.body = self._last_bytes()
+        try:
+            self.body = self._last_bytes()
+        except Exception:
+            # What cannot be said was not delivered; the call is settled all the same.
+            logger.exception("call %s: its answer could not be written", self.id)
+            outcome.answer = None
+            outcome.usage_chunks.clear()
+            self._call_broke()
+            if not self.exchange.started:
+                outcome.delivered_bytes, outcome.charged = 0, ZERO
+            self.body = self._last_bytes()
         try:
             verdict = await self.gateway.ledger.call_settle(self._call_item(), timeout_seconds=settings.SETTLE_TIMEOUT_SECONDS)
         except (TimeoutError, LedgerUnavailable, LedgerRejected) as error:

@@ -256,3 +256,22 @@ def test_what_a_provider_cannot_express_is_asked_of_one_that_can(live: Live) -> 
     assert (nowhere.status_code, nowhere.json()["error"]["code"]) == (400, "unsupported_parameter")
     assert nowhere.json()["error"]["param"] == "logprobs"
     assert UsageRecord.objects.filter(account=customer.account).count() == 1
+
+
+def test_a_split_that_draws_what_the_budget_cannot_pay_says_so(live: Live) -> None:
+    customer = live.customer(plan="pro", credits=0)
+    budget = Budget.objects.get(provider=None)
+    limit = budget.daily_limit_usd
+    budget.daily_limit_usd = 0
+    budget.save()
+    paid = {"model": "gpt-6-luna", "messages": HELLO}
+    wait_until(lambda: live.post(CHAT, customer, json=paid).status_code == 503, seconds=2, what="budget in force")
+
+    answers = [live.post(OWN, customer, json={"prompt": "hi"}).json() for _ in range(10)]
+    budget.daily_limit_usd = limit
+    budget.save()
+    wait_until(lambda: live.post(CHAT, customer, json=paid).status_code == 200, seconds=2, what="budget raised")
+
+    assert {(answer["provider"], answer["cost"]) for answer in answers} == {("groq", 0)}
+    # Three of ten are OpenRouter's turn.
+    assert sum(answer["budget_fallback"] for answer in answers) == 3
