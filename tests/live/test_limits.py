@@ -14,7 +14,10 @@ import pytest
 from billing.accounts.models import AccountLimits
 from billing.accounts.services import account_block, api_key_revoke
 from billing.events.services import SYSTEM
+from billing.ledger.credits import credits_consume
 from billing.ledger.models import Hold, UsageRecord
+from billing.plans.models import ServicePrice
+from billing.subscriptions.selectors import subscription_live
 from iafactory.common import clock
 from routing.models import GatewayLimits
 from tests.live.conftest import Customer, Live, wait_until
@@ -305,3 +308,24 @@ def test_a_block_that_has_run_out_blocks_nobody(live: Live) -> None:
     time.sleep(2)
 
     assert live.post(CHAT, customer, json=BODY).status_code == 200
+
+
+def test_what_services_spend_counts_in_the_same_day(live: Live) -> None:
+    customer = live.customer(plan="credits-free", credits=0)
+    chat = BODY | {"model": "auto"}
+    before = live.post(CHAT, customer, json=chat).status_code
+
+    credits_consume(
+        account=customer.account,
+        service=ServicePrice.objects.get(code="rag"),
+        units=Decimal(19),
+        request_id="1",
+        api_key_id=None,
+        subscription_of=subscription_live,
+    )
+    after = live.post(CHAT, customer, json=chat)
+
+    # 20 credits a day: one for the first call, 19 for the service.
+    assert before == 200
+    assert code(after) == (429, "quota_exceeded")
+    assert after.json()["error"]["limit"] == "daily_credits"

@@ -258,8 +258,10 @@ def test_what_a_provider_cannot_express_is_asked_of_one_that_can(live: Live) -> 
     assert UsageRecord.objects.filter(account=customer.account).count() == 1
 
 
-def test_a_split_that_draws_what_the_budget_cannot_pay_says_so(live: Live) -> None:
+@pytest.mark.parametrize("chain", [["openrouter", "groq"], ["groq", "openrouter"]])
+def test_a_split_that_draws_what_the_budget_cannot_pay_says_so(live: Live, chain: list[str]) -> None:
     customer = live.customer(plan="pro", credits=0)
+    PlanRouting.objects.filter(plan__code="pro").update(fallback=chain)
     budget = Budget.objects.get(provider=None)
     limit = budget.daily_limit_usd
     budget.daily_limit_usd = 0

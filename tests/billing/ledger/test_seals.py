@@ -89,6 +89,17 @@ def test_what_was_sealed_cannot_change_unseen(statement: str) -> None:
     assert not BooksVerification.objects.get().passed
 
 
+def test_a_broken_chain_shows_without_the_copy(seal_file: Path) -> None:
+    grants_on(0, 1)
+    days_seal(now=MONDAY + timedelta(days=2))
+    seal_file.unlink()
+
+    tamper("UPDATE billing_dayseal SET seal = repeat('0', 64) WHERE day = '2026-11-16'")
+
+    # The forged seal, and the next day's, which does not follow from it.
+    assert [day for day, _, _ in seal_differences()] == ["2026-11-16", "2026-11-17"]
+
+
 def test_a_chain_rewritten_in_the_database_differs_from_the_copy() -> None:
     grants_on(0)
     days_seal(now=MONDAY + timedelta(days=1))
