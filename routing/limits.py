@@ -1,6 +1,6 @@
 """The limits of a call as scopes of one reservation, and what its answer says of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,7 +14,7 @@ from ratelimit.engine import ScopeState
 from ratelimit.scopes import Budget, Concurrency, Scope, TokenBucket, WindowCounter
 
 from .choice import Candidate
-from .snapshot import PlanOffer, Policy, Snapshot
+from .snapshot import BudgetLimits, PlanOffer, Policy, Snapshot
 
 REQUESTS_PER_MINUTE = "requests_per_minute"
 REQUESTS_PER_HOUR = "requests_per_hour"
@@ -33,10 +33,13 @@ GATEWAY_CONCURRENT_CALLS = "gateway_concurrent_calls"
 RUN_CREDITS = "run_credits"
 ALLOWANCE = "plan_allowance"
 DAILY_BUDGET = "daily_budget"
-PROVIDER_BUDGET = "provider_budget"
+MONTHLY_BUDGET = "monthly_budget"
+# Followed by a provider's slug.
+PROVIDER_DAILY_BUDGET = "provider_daily_budget:"
+PROVIDER_MONTHLY_BUDGET = "provider_monthly_budget:"
 
-# Spent, these leave only what costs the operator nothing.
-BUDGETS = frozenset({ALLOWANCE, DAILY_BUDGET, PROVIDER_BUDGET})
+# What every candidate of a call costs: reserved once, raised for a dearer candidate.
+_SHARED_BUDGETS = frozenset({ALLOWANCE, DAILY_BUDGET, MONTHLY_BUDGET})
 # Counted in credits: micro-credits in Redis.
 CREDIT_SCOPES = frozenset({DAILY_CREDITS, KEY_DAILY_CREDITS, KEY_MONTHLY_CREDITS, RUN_CREDITS})
 TOKEN_SCOPES = frozenset({TOKENS_PER_MINUTE, KEY_TOKENS_PER_MINUTE})
@@ -68,9 +71,19 @@ _WINDOW_SECONDS = {
 _UTC = ZoneInfo("UTC")
 
 
+def is_budget(scope_name: str) -> bool:
+    """Whether a scope is money of the operator: spent, it leaves only what costs the operator nothing."""
+    return scope_name in _SHARED_BUDGETS or scope_name.startswith((PROVIDER_DAILY_BUDGET, PROVIDER_MONTHLY_BUDGET))
+
+
 def budget_day_end_ms(at: datetime) -> int:
     """When the budgets' running day ends: their days are UTC days."""
     return milliseconds(day_end(at, _UTC))
+
+
+def budget_month_end_ms(at: datetime) -> int:
+    """When the budgets' running month ends: their months are UTC months."""
+    return milliseconds(month_end(at, _UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,16 +243,39 @@ def allowance_scope(caller: Caller, policy: Policy, *, at: datetime, amount_nano
     )
 
 
-def daily_budget_scope(snapshot: Snapshot, *, at: datetime, amount_nano: int) -> Budget:
-    """The operator's ceiling over all providers."""
-    return Budget(
-        key="b:all",
-        name=DAILY_BUDGET,
-        limit_nano=snapshot.daily_budget_nano,
-        amount_nano=amount_nano,
-        window_end_ms=budget_day_end_ms(at),
-        soft=True,
-    )
+def _budget_scopes(
+    owner: str, names: tuple[str, str], ceiling: BudgetLimits, *, at: datetime, amount_nano: int
+) -> list[Budget]:
+    return [
+        Budget(key=key, name=name, limit_nano=limit, amount_nano=amount_nano, window_end_ms=end_ms, soft=True)
+        for key, name, limit, end_ms in (
+            (f"b:{owner}", names[0], ceiling.daily_nano, budget_day_end_ms(at)),
+            (f"bm:{owner}", names[1], ceiling.monthly_nano, budget_month_end_ms(at)),
+        )
+    ]
+
+
+def budget_scopes(snapshot: Snapshot, *, at: datetime, amount_nano: int) -> list[Budget]:
+    """The operator's ceilings over all providers; counted without a ceiling too, so that one entered later starts right."""
+    return _budget_scopes("all", (DAILY_BUDGET, MONTHLY_BUDGET), snapshot.budget, at=at, amount_nano=amount_nano)
+
+
+def provider_budget_scopes(snapshot: Snapshot, provider: str, *, at: datetime, amount_nano: int) -> list[Budget]:
+    """The operator's ceilings on one provider; none where it has none."""
+    ceiling = snapshot.provider_budgets.get(provider)
+    if ceiling is None:
+        return []
+    names = (PROVIDER_DAILY_BUDGET + provider, PROVIDER_MONTHLY_BUDGET + provider)
+    return _budget_scopes(provider, names, ceiling, at=at, amount_nano=amount_nano)
+
+
+def budget_actuals(cost_by_provider: Mapping[str, int]) -> dict[str, int]:
+    """What a call really cost each budget it may have reserved, in nano-USD; `cost_by_provider` names every provider asked."""
+    total = sum(cost_by_provider.values())
+    actuals = dict.fromkeys(_SHARED_BUDGETS, total)
+    for slug, cost in cost_by_provider.items():
+        actuals[PROVIDER_DAILY_BUDGET + slug] = actuals[PROVIDER_MONTHLY_BUDGET + slug] = cost
+    return actuals
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,20 +311,9 @@ def call_limits(
         *gateway_scopes(snapshot, lease_seconds=lease_seconds),
         None if run is None else run_scope(caller, run, at=at, credits=size.credits),
         allowance_scope(caller, policy, at=at, amount_nano=cost_nano),
-        daily_budget_scope(snapshot, at=at, amount_nano=cost_nano),
+        *budget_scopes(snapshot, at=at, amount_nano=cost_nano),
+        *provider_budget_scopes(snapshot, first.route.provider, at=at, amount_nano=cost_nano),
     ]
-    provider_budget = snapshot.provider_budgets_nano.get(first.route.provider)
-    if provider_budget is not None:
-        scopes.append(
-            Budget(
-                key=f"b:{first.route.provider}",
-                name=PROVIDER_BUDGET,
-                limit_nano=provider_budget,
-                amount_nano=cost_nano,
-                window_end_ms=budget_day_end_ms(at),
-                soft=True,
-            )
-        )
     present = tuple(scope for scope in scopes if scope is not None)
     return CallLimits(present, DAILY_REQUESTS if may_overflow else None)
 
@@ -353,7 +378,7 @@ def limit_headers(states: Sequence[ScopeState], *, at: datetime) -> list[tuple[b
                 headers.append((f"x-ratelimit-{name}-{kind}".encode(), str(value).encode()))
     policies, left = [], []
     for state in states:
-        if state.limit is None or state.name in BUDGETS or state.name in GATEWAY_SCOPES:
+        if state.limit is None or is_budget(state.name) or state.name in GATEWAY_SCOPES:
             continue
         unit = 1_000_000 if state.name in CREDIT_SCOPES else 1
         window = _WINDOW_SECONDS.get(state.name)

@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from billing.accounts.models import Account
 from billing.plans.models import Plan
 from iafactory.common import clock
 from iafactory.common.crypto import EncryptedTextField
@@ -28,8 +29,13 @@ class Provider(models.Model):
     quirks = ArrayField(
         models.CharField(max_length=64), default=list, blank=True, help_text=_("Named differences from the protocol.")
     )
-    enabled = models.BooleanField(default=True)
+    enabled = models.BooleanField(default=True, help_text=_("Switched off, its models disappear from the lists."))
+    draining = models.BooleanField(
+        default=False, help_text=_("Takes no new calls; those under way end by themselves and health checks go on.")
+    )
     priority = models.PositiveSmallIntegerField(default=100, help_text=_("Order among equals; lower first."))
+    requests_per_minute = models.PositiveIntegerField(null=True, blank=True, help_text=_("The provider's cap for us."))
+    concurrent_calls = models.PositiveIntegerField(null=True, blank=True, help_text=_("Calls under way at once, at most."))
     connect_timeout_seconds = models.PositiveSmallIntegerField(default=5)
     first_byte_timeout_seconds = models.PositiveSmallIntegerField(default=120)
     read_timeout_seconds = models.PositiveSmallIntegerField(default=120, help_text=_("Longest silence inside an answer."))
@@ -52,11 +58,15 @@ class ProviderCredential(models.Model):
     secret = EncryptedTextField(help_text=_("Stored encrypted, never shown after saving."))
     last_four = models.CharField(max_length=4, blank=True, editable=False)
     enabled = models.BooleanField(default=True)
+    priority = models.PositiveSmallIntegerField(default=100, help_text=_("Order of use; lower first."))
     disabled_reason = models.CharField(max_length=200, blank=True)
+    disabled_at = models.DateTimeField(null=True, blank=True, editable=False)
+    tested_at = models.DateTimeField(null=True, blank=True, editable=False)
+    test_result = models.CharField(max_length=200, blank=True, editable=False, help_text=_("Empty: the last test passed."))
     created_at = models.DateTimeField(default=clock.now, editable=False)
 
     class Meta:
-        ordering = ["provider", "created_at"]
+        ordering = ["provider", "priority", "created_at"]
         constraints = [models.UniqueConstraint(fields=["provider", "label"], name="credential_label_unique")]
 
     def __str__(self) -> str:
@@ -82,12 +92,25 @@ class AiModel(models.Model):
         default=False,
         help_text=_("Spends output tokens on thinking: its token limit is never lowered to fit a balance."),
     )
+    margin_multiplier = models.DecimalField(
+        max_digits=8,
+        decimal_places=4,
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(Decimal("0.0001"))],
+        help_text=_("Instead of the plan's own. Empty: the plan's."),
+    )
     public = models.BooleanField(default=True)
     created_at = models.DateTimeField(default=clock.now, editable=False)
 
     class Meta:
         verbose_name = _("model")
         ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(margin_multiplier__isnull=True) | Q(margin_multiplier__gt=0), name="model_margin_positive"
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -101,6 +124,10 @@ class ModelProfile(models.Model):
     model = models.ForeignKey(AiModel, on_delete=models.PROTECT, related_name="profiles")
     upstream_model = models.CharField(max_length=200, help_text=_("The provider's own name of the model."))
     enabled = models.BooleanField(default=True)
+    draining = models.BooleanField(default=False, help_text=_("Takes no new calls; those under way end by themselves."))
+    reserved_for = models.ManyToManyField(
+        Account, blank=True, related_name="+", help_text=_("Only these accounts can call it. Empty: everybody.")
+    )
     weight = models.PositiveSmallIntegerField(default=100, help_text=_("Share among profiles of equal standing."))
     cost_factor = models.DecimalField(
         max_digits=8,
@@ -116,6 +143,7 @@ class ModelProfile(models.Model):
     )
     requests_per_minute = models.PositiveIntegerField(null=True, blank=True, help_text=_("The provider's cap for us."))
     requests_per_day = models.PositiveIntegerField(null=True, blank=True, help_text=_("The provider's cap for us."))
+    concurrent_calls = models.PositiveIntegerField(null=True, blank=True, help_text=_("Calls under way at once, at most."))
     typical_latency_ms = models.PositiveIntegerField(default=1000, help_text=_("Until measurements replace it."))
     retires_on = models.DateField(null=True, blank=True)
     created_at = models.DateTimeField(default=clock.now, editable=False)
@@ -200,12 +228,28 @@ class PlanRouting(models.Model):
     )
     margin_multiplier = models.DecimalField(max_digits=8, decimal_places=4, default=Decimal("1.8"))
     usd_per_credit = models.DecimalField(max_digits=12, decimal_places=9, default=Decimal("0.01"))
+    provider_pin_allowed = models.BooleanField(
+        default=False, help_text=_("Whether a call may name the provider that has to serve it.")
+    )
+    most_attempts = models.PositiveSmallIntegerField(
+        default=4, validators=[MinValueValidator(1)], help_text=_("Providers asked for one call, at most.")
+    )
+    deadline_seconds = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text=_("Longest time for one call. Empty: the installation's.")
+    )
+    expected_messages = models.PositiveIntegerField(
+        null=True, blank=True, help_text=_("Messages a month of one user: an assumption of the plan's economics.")
+    )
+    expected_cost_usd = models.JSONField(
+        default=dict, blank=True, help_text=_("Provider slug to the cost of a message in USD: an assumption of the economics.")
+    )
 
     class Meta:
         verbose_name = _("plan routing")
         constraints = [
             models.CheckConstraint(condition=Q(margin_multiplier__gt=0), name="planrouting_margin_positive"),
             models.CheckConstraint(condition=Q(usd_per_credit__gt=0), name="planrouting_credit_value_positive"),
+            models.CheckConstraint(condition=Q(most_attempts__gte=1), name="planrouting_attempts_positive"),
         ]
 
     def __str__(self) -> str:
@@ -213,22 +257,30 @@ class PlanRouting(models.Model):
 
 
 class Budget(models.Model):
-    """The operator's ceiling on provider cost per day: over all providers, or for one."""
+    """The operator's ceiling on provider cost per UTC day and UTC month: over all providers, or for one."""
 
     provider = models.OneToOneField(
         Provider, on_delete=models.CASCADE, null=True, blank=True, related_name="budget", help_text=_("Empty: all.")
     )
-    daily_limit_usd = models.DecimalField(max_digits=20, decimal_places=9, validators=[MinValueValidator(Decimal(0))])
+    daily_limit_usd = models.DecimalField(
+        **PRICE_DIGITS, null=True, blank=True, validators=[MinValueValidator(Decimal(0))], help_text=_("Empty: no limit.")
+    )
+    monthly_limit_usd = models.DecimalField(
+        **PRICE_DIGITS, null=True, blank=True, validators=[MinValueValidator(Decimal(0))], help_text=_("Empty: no limit.")
+    )
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["provider"], nulls_distinct=False, name="budget_unique"),
             models.CheckConstraint(condition=Q(daily_limit_usd__gte=0), name="budget_not_negative"),
+            models.CheckConstraint(condition=Q(monthly_limit_usd__gte=0), name="budget_month_not_negative"),
         ]
 
     def __str__(self) -> str:
-        return f"{self.provider or 'All providers'}: {self.daily_limit_usd.normalize():f} USD a day"
+        limits = ((self.daily_limit_usd, "a day"), (self.monthly_limit_usd, "a month"))
+        said = " and ".join(f"{limit.normalize():f} USD {period}" for limit, period in limits if limit is not None)
+        return f"{self.provider or 'All providers'}: {said or 'no limit'}"
 
 
 class GatewayLimits(models.Model):
@@ -237,6 +289,9 @@ class GatewayLimits(models.Model):
     id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
     requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
     concurrent_calls = models.PositiveIntegerField(null=True, blank=True)
+    queue_seconds = models.PositiveSmallIntegerField(
+        default=5, help_text=_("How long a call waits for a provider's capacity before it is refused; 0: not at all.")
+    )
 
     class Meta:
         verbose_name = _("gateway limits")
@@ -245,6 +300,25 @@ class GatewayLimits(models.Model):
 
     def __str__(self) -> str:
         return "Gateway limits"
+
+
+class HealthCheck(models.Model):
+    """How one check of a profile went: what the console shows of its health over time."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    profile = models.ForeignKey(ModelProfile, on_delete=models.CASCADE, related_name="checks")
+    checked_at = models.DateTimeField(default=clock.now)
+    ok = models.BooleanField()
+    latency_ms = models.PositiveIntegerField(null=True, blank=True)
+    failure = models.CharField(max_length=32, blank=True, help_text=_("Failure class, empty when it answered."))
+    detail = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        ordering = ["-checked_at"]
+        indexes = [models.Index(fields=["profile", "-checked_at"], name="healthcheck_profile_at")]
+
+    def __str__(self) -> str:
+        return f"{self.profile} {'answered' if self.ok else self.failure}"
 
 
 def model_price_at(profile: ModelProfile, at: datetime) -> ModelPrice | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
+from uuid import UUID
 
 from cryptography.fernet import InvalidToken
 from django.conf import settings
@@ -45,6 +46,8 @@ class Price:
     effective_from: datetime
     base: TierPrice
     tiers: tuple[tuple[int, TierPrice], ...]
+    # Prices beside tokens: per_image, per_1k_chars, per_audio_hour, per_clip… in USD.
+    units: Mapping[str, Decimal] = field(default_factory=dict)
 
     def for_input(self, input_tokens: int) -> TierPrice:
         """The prices of a call with that many input tokens, for the whole of it."""
@@ -69,6 +72,15 @@ class Route:
     first_byte_timeout_seconds: int
     read_timeout_seconds: int
     provider_priority: int
+    draining: bool
+    # What the provider takes of us, together and of this model; None is unknown.
+    provider_requests_per_minute: int | None
+    provider_concurrent_calls: int | None
+    requests_per_minute: int | None
+    requests_per_day: int | None
+    concurrent_calls: int | None
+    # Empty: everybody may call it.
+    reserved_for: frozenset[UUID]
     model: str
     upstream_model: str
     reasoning: bool
@@ -95,6 +107,8 @@ class Model:
     owner: str
     created: int
     routes: tuple[Route, ...]
+    # Instead of the plan's margin, if any.
+    margin_multiplier: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +126,9 @@ class Policy:
     cost_allowance_nano: int | None
     margin_multiplier: Decimal
     usd_per_credit: Decimal
+    provider_pin_allowed: bool
+    most_attempts: int
+    deadline_seconds: int | None
 
     def narrowed(self, models: frozenset[str]) -> "Policy":
         """The same policy for an API key that may only call `models`; empty means all."""
@@ -135,6 +152,14 @@ class PlanOffer:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetLimits:
+    """A ceiling on provider cost in nano-USD per UTC day and UTC month; None is no limit."""
+
+    daily_nano: int | None = None
+    monthly_nano: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All of it. `names` maps every public name and alias to its model."""
 
@@ -142,10 +167,11 @@ class Snapshot:
     names: Mapping[str, str]
     policies: Mapping[int, Policy]
     overflow: Policy | None
-    daily_budget_nano: int | None
-    provider_budgets_nano: Mapping[str, int]
+    budget: BudgetLimits
+    provider_budgets: Mapping[str, BudgetLimits]
     gateway_requests_per_minute: int | None
     gateway_concurrent_calls: int | None
+    queue_seconds: int
     offers: tuple[PlanOffer, ...]
 
     def model(self, name: str) -> Model | None:
@@ -175,7 +201,12 @@ def _tier(values: Mapping[str, object]) -> TierPrice:
 def _price(row: ModelPrice) -> Price:
     base = {name: getattr(row, name) for name in (f.name for f in ModelPrice._meta.fields) if name.endswith("_per_mtok")}
     tiers = sorted(((int(t["threshold"]), _tier(base | t)) for t in row.tiers), key=lambda tier: -tier[0])
-    return Price(id=str(row.pk), effective_from=row.effective_from, base=_tier(base), tiers=tuple(tiers))
+    units = {str(name): Decimal(str(value)) for name, value in row.units.items() if value is not None}
+    return Price(id=str(row.pk), effective_from=row.effective_from, base=_tier(base), tiers=tuple(tiers), units=units)
+
+
+def _nano(usd: Decimal | None) -> int | None:
+    return None if usd is None else usd_to_nano(usd)
 
 
 def _address(provider: Provider, secrets: Mapping[int, str]) -> tuple[str, str, bool] | None:
@@ -193,7 +224,7 @@ def _address(provider: Provider, secrets: Mapping[int, str]) -> tuple[str, str, 
 def _secrets() -> dict[int, str]:
     """The first usable secret of each provider. One that no key decrypts is left out and must not stop the others."""
     secrets: dict[int, str] = {}
-    for credential in ProviderCredential.objects.filter(enabled=True).order_by("created_at").defer("secret"):
+    for credential in ProviderCredential.objects.filter(enabled=True).order_by("priority", "created_at").defer("secret"):
         try:
             secrets.setdefault(credential.provider_id, credential.secret)
         except InvalidToken:
@@ -204,6 +235,9 @@ def _secrets() -> dict[int, str]:
 def snapshot_load() -> Snapshot:
     """Read the catalogue with the ORM; a few queries."""
     secrets = _secrets()
+    reserved: dict[int, set[UUID]] = defaultdict(set)
+    for profile_id, account_id in ModelProfile.reserved_for.through.objects.values_list("modelprofile_id", "account_id"):
+        reserved[profile_id].add(account_id)
     prices: dict[int, list[Price]] = defaultdict(list)
     for row in ModelPrice.objects.order_by("effective_from"):
         prices[row.profile_id].append(_price(row))
@@ -230,6 +264,13 @@ def snapshot_load() -> Snapshot:
                 first_byte_timeout_seconds=provider.first_byte_timeout_seconds,
                 read_timeout_seconds=provider.read_timeout_seconds,
                 provider_priority=provider.priority,
+                draining=provider.draining or profile.draining,
+                provider_requests_per_minute=provider.requests_per_minute,
+                provider_concurrent_calls=provider.concurrent_calls,
+                requests_per_minute=profile.requests_per_minute,
+                requests_per_day=profile.requests_per_day,
+                concurrent_calls=profile.concurrent_calls,
+                reserved_for=frozenset(reserved[profile.pk]),
                 model=profile.model.name,
                 upstream_model=profile.upstream_model,
                 reasoning=profile.model.reasoning,
@@ -252,6 +293,7 @@ def snapshot_load() -> Snapshot:
             owner=model.owner,
             created=int(model.created_at.timestamp()),
             routes=tuple(routes[model.pk]),
+            margin_multiplier=model.margin_multiplier,
         )
         for alias in model.aliases:
             names.setdefault(alias, model.name)
@@ -261,7 +303,6 @@ def snapshot_load() -> Snapshot:
     policies: dict[int, Policy] = {}
     overflow = None
     for routing in PlanRouting.objects.select_related("plan"):
-        allowance = routing.cost_allowance_usd
         policy = Policy(
             strategy=routing.strategy,
             split=tuple(sorted((slug, int(weight)) for slug, weight in routing.split.items())),
@@ -271,21 +312,25 @@ def snapshot_load() -> Snapshot:
             models_allowed=frozenset(routing.models_allowed),
             free_only=routing.free_only,
             context_cap=routing.context_cap,
-            cost_allowance_nano=None if allowance is None else usd_to_nano(allowance),
+            cost_allowance_nano=_nano(routing.cost_allowance_usd),
             margin_multiplier=routing.margin_multiplier,
             usd_per_credit=routing.usd_per_credit,
+            provider_pin_allowed=routing.provider_pin_allowed,
+            most_attempts=routing.most_attempts,
+            deadline_seconds=routing.deadline_seconds,
         )
         policies[routing.plan_id] = policy
         if routing.plan.code == OVERFLOW_PLAN:
             overflow = policy
 
-    daily_budget_nano = None
-    provider_budgets_nano: dict[str, int] = {}
-    for budget in Budget.objects.select_related("provider"):
-        if budget.provider is None:
-            daily_budget_nano = usd_to_nano(budget.daily_limit_usd)
+    budget = BudgetLimits()
+    provider_budgets: dict[str, BudgetLimits] = {}
+    for row in Budget.objects.select_related("provider"):
+        ceiling = BudgetLimits(_nano(row.daily_limit_usd), _nano(row.monthly_limit_usd))
+        if row.provider is None:
+            budget = ceiling
         else:
-            provider_budgets_nano[budget.provider.slug] = usd_to_nano(budget.daily_limit_usd)
+            provider_budgets[row.provider.slug] = ceiling
     own = GatewayLimits.objects.first()
     offers = tuple(
         PlanOffer(
@@ -302,9 +347,10 @@ def snapshot_load() -> Snapshot:
         names=names,
         policies=policies,
         overflow=overflow,
-        daily_budget_nano=daily_budget_nano,
-        provider_budgets_nano=provider_budgets_nano,
+        budget=budget,
+        provider_budgets=provider_budgets,
         gateway_requests_per_minute=own.requests_per_minute if own else None,
         gateway_concurrent_calls=own.concurrent_calls if own else None,
+        queue_seconds=own.queue_seconds if own else GatewayLimits._meta.get_field("queue_seconds").default,
         offers=offers,
     )

@@ -66,6 +66,8 @@ class UsageItem(msgspec.Struct, kw_only=True):
     credits_lost: Decimal = ZERO
     quota_units: int = 0
     price: dict[str, Any] = {}
+    units: dict[str, Any] | None = None
+    choice: dict[str, Any] | None = None
     latency_ms: int | None = None
     first_byte_ms: int | None = None
 

@@ -353,6 +353,8 @@ class UsageRecord(models.Model):
     )
     quota_units = models.PositiveSmallIntegerField(default=0, help_text=_("Requests counted against the plan's quota."))
     price = models.JSONField(default=dict, blank=True, help_text=_("Prices, margin and credit value that were used."))
+    units = models.JSONField(null=True, blank=True, help_text=_("What was billed beside tokens: images, characters, seconds…"))
+    choice = models.JSONField(null=True, blank=True, help_text=_("Who could have served the call, and why this one did."))
     latency_ms = models.PositiveIntegerField(null=True, blank=True)
     first_byte_ms = models.PositiveIntegerField(null=True, blank=True)
 
