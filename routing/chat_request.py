@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from iafactory.common.errors import ApiError
 from iafactory.common.rendering import decode_json
+
+from .call_request import WorstCase
+from .pricing import worst_list_cost
+from .providers.registry import adapter_for
+from .snapshot import Price, Route
 
 ROLES = frozenset({"developer", "system", "user", "assistant", "tool", "function"})
 LARGEST_TOKEN_LIMIT = 10_000_000
@@ -26,8 +31,9 @@ _UNPRICED = ("web_search_options", "audio")
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A checked request. `body` is what the client sent; the counts say how large its input can be for any tokenizer."""
+    """A checked `CallRequest` for chat; the counts say how large its input can be for any tokenizer."""
 
+    mode: ClassVar[str] = "chat"
     body: Mapping[str, Any]
     model: str
     stream: bool
@@ -47,6 +53,19 @@ class ChatRequest:
     def input_tokens_estimated(self) -> int:
         """What such input usually counts: for calls whose provider never reported."""
         return max(1, self.text_bytes * 13 // 40)
+
+    def inexpressible(self, route: Route) -> list[str]:
+        return adapter_for(route.protocol).inexpressible(self.body, route.quirks)
+
+    def worst_case(self, route: Route, price: Price, *, max_tokens: int | None = None) -> WorstCase:
+        input_tokens = self.input_tokens_at_most
+        if route.context_window is not None:
+            input_tokens = min(input_tokens, route.context_window)
+        output_tokens = max_tokens or self.max_tokens or route.default_max_output
+        if route.max_output_tokens is not None:
+            output_tokens = min(output_tokens, route.max_output_tokens)
+        cost = worst_list_cost(price, input_tokens=input_tokens, output_tokens=output_tokens * self.n)
+        return WorstCase(input_tokens, output_tokens, cost)
 
 
 def _wrong(param: str, message: str, code: str = "invalid_request") -> ApiError:

@@ -4,16 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from uuid import UUID
 
 from iafactory.common.errors import ApiError
 from iafactory.common.money import credits_quantise, usd_ceil
 
-from .chat_request import ChatRequest
-from .pricing import PriceUnknown, Tariff, worst_list_cost
-from .providers.registry import adapter_for
+from .call_request import CallRequest
+from .pricing import PriceUnknown, Tariff
 from .snapshot import AUTO, Model, Policy, Price, Route, Snapshot
-
-_CHAT = "chat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +20,7 @@ class Candidate:
 
     route: Route
     price: Price
+    tariff: Tariff
     input_tokens: int
     output_tokens: int
     worst_cost_usd: Decimal
@@ -34,33 +33,29 @@ class Candidate:
 
 
 def candidate_make(
-    route: Route, request: ChatRequest, *, at: datetime, tariff: Tariff, max_tokens: int | None = None
+    route: Route, request: CallRequest, *, at: datetime, tariff: Tariff, max_tokens: int | None = None
 ) -> Candidate | None:
     """The worst case of `request` on `route`; None when its price is unknown. `max_tokens` lowers the client's limit."""
     price = route.price_at(at)
     if price is None:
         return None
-    input_tokens = request.input_tokens_at_most
-    if route.context_window is not None:
-        input_tokens = min(input_tokens, route.context_window)
-    output_tokens = max_tokens or request.max_tokens or route.default_max_output
-    if route.max_output_tokens is not None:
-        output_tokens = min(output_tokens, route.max_output_tokens)
     try:
-        worst = worst_list_cost(price, input_tokens=input_tokens, output_tokens=output_tokens * request.n)
+        worst = request.worst_case(route, price, max_tokens=max_tokens)
     except PriceUnknown:
         return None
+    tariff = tariff.on(route)
     return Candidate(
         route=route,
         price=price,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        worst_cost_usd=usd_ceil(worst * route.cost_factor),
-        worst_credits=credits_quantise(tariff.credits(worst)),
+        tariff=tariff,
+        input_tokens=worst.input_tokens,
+        output_tokens=worst.output_tokens,
+        worst_cost_usd=usd_ceil(worst.list_cost_usd * route.cost_factor),
+        worst_credits=credits_quantise(tariff.credits(worst.list_cost_usd)),
     )
 
 
-def _fits(route: Route, request: ChatRequest, policy: Policy) -> bool:
+def _fits(route: Route, request: CallRequest, policy: Policy) -> bool:
     """Whether the input can fit at all; the estimate decides, the bound would refuse texts that do fit."""
     estimated = request.input_tokens_estimated
     return (policy.context_cap is None or estimated <= policy.context_cap) and (
@@ -80,12 +75,12 @@ def _score(candidate: Candidate, policy: Policy, priority: int) -> Decimal:
     )
 
 
-def _expressible(routes: list[Route], request: ChatRequest) -> list[Route]:
+def _expressible(routes: list[Route], request: CallRequest) -> list[Route]:
     """The routes whose protocol can say what the request means. Raises `ApiError` 400 naming the fields when none can."""
     able: list[Route] = []
     lost: dict[str, None] = {}
     for route in routes:
-        fields = adapter_for(route.protocol).inexpressible(request.body, route.quirks)
+        fields = request.inexpressible(route)
         if fields:
             lost |= dict.fromkeys(fields)
         else:
@@ -114,16 +109,16 @@ class Choice:
 
 
 def _wished_models(
-    snapshot: Snapshot, policy: Policy, request: ChatRequest, *, wish_only: bool
+    snapshot: Snapshot, policy: Policy, request: CallRequest, *, wish_only: bool, provider: str | None
 ) -> list[tuple[str | None, Model]]:
     """(provider or None for any, model) pairs to look for routes in, most wanted first. Raises `ApiError` on `/v1/*`."""
     wanted: list[tuple[str | None, Model]] = []
     if request.model != AUTO:
         model = snapshot.model(request.model)
-        if model is not None and model.mode == _CHAT and policy.allows(model.name):
-            wanted.append((None, model))
+        if model is not None and model.mode == request.mode and policy.allows(model.name):
+            wanted.append((provider, model))
         elif not wish_only:
-            if model is None or model.mode != _CHAT:
+            if model is None or model.mode != request.mode:
                 raise ApiError(404, "model_not_found", f"The model `{request.model}` does not exist.", param="model")
             raise ApiError(
                 403, "model_not_allowed", f"Your plan or API key does not include the model `{model.name}`.", param="model"
@@ -132,11 +127,19 @@ def _wished_models(
         providers = dict.fromkeys(slug for slug, _ in policy.split) | dict.fromkeys(policy.fallback)
         if policy.strategy == "score":
             providers |= dict.fromkeys(policy.default_models)
-        for provider in providers:
-            model = snapshot.model(policy.default_models.get(provider, ""))
-            if model is not None and policy.allows(model.name):
-                wanted.append((provider, model))
+        for slug in providers if provider is None else (provider,):
+            model = snapshot.model(policy.default_models.get(slug, ""))
+            if model is not None and model.mode == request.mode and policy.allows(model.name):
+                wanted.append((slug, model))
     return wanted
+
+
+def _pin_check(snapshot: Snapshot, policy: Policy, provider: str) -> None:
+    """Raises `ApiError` 403 where the plan does not let a call name its provider, 404 for one that serves nothing."""
+    if not policy.provider_pin_allowed:
+        raise ApiError(403, "provider_pin_not_allowed", "Your plan does not let a call name its provider.", param="provider")
+    if not any(route.provider == provider for model in snapshot.models.values() for route in model.routes):
+        raise ApiError(404, "provider_not_found", f"There is no provider `{provider}`.", param="provider")
 
 
 def _routes(wanted: Iterable[tuple[str | None, Model]]) -> list[Route]:
@@ -152,21 +155,26 @@ def _routes(wanted: Iterable[tuple[str | None, Model]]) -> list[Route]:
 def choose(
     snapshot: Snapshot,
     policy: Policy,
-    request: ChatRequest,
+    request: CallRequest,
     *,
     at: datetime,
     tariff: Tariff,
     priority: int,
+    account_id: UUID,
     wish_only: bool = False,
+    provider: str | None = None,
 ) -> Choice:
     """The candidates for `request` under `policy`.
 
     On `/v1/*` the model asked for is the model served; with `wish_only` (own endpoints) it is a wish and the policy decides.
-    Raises `ApiError`: 404 unknown model, 403 not in the plan, 400 input too long or fields nobody takes, 503 when nothing can
-    serve it.
+    `provider` pins the call to one provider. Raises `ApiError`: 404 unknown model or provider, 403 not in the plan, 400 input
+    too long or fields nobody takes, 503 when nothing can serve it.
     """
-    wanted = _wished_models(snapshot, policy, request, wish_only=wish_only)
-    routes = _expressible(_routes(wanted), request)
+    if provider is not None:
+        _pin_check(snapshot, policy, provider)
+    wanted = _wished_models(snapshot, policy, request, wish_only=wish_only, provider=provider)
+    routes = [route for route in _routes(wanted) if not route.reserved_for or account_id in route.reserved_for]
+    routes = _expressible(routes, request)
     if policy.free_only:
         routes = [route for route in routes if not route.cost_factor]
     fitting = [route for route in routes if _fits(route, request, policy)]
@@ -175,7 +183,9 @@ def choose(
             400, "context_length_exceeded", "The input is longer than the model, or your plan, allows.", param="messages"
         )
     candidates = [
-        candidate for route in fitting if (candidate := candidate_make(route, request, at=at, tariff=tariff)) is not None
+        candidate
+        for route in fitting
+        if not route.draining and (candidate := candidate_make(route, request, at=at, tariff=tariff)) is not None
     ]
     if not candidates:
         raise ApiError(

@@ -73,7 +73,19 @@ _UTC = ZoneInfo("UTC")
 
 def is_budget(scope_name: str) -> bool:
     """Whether a scope is money of the operator: spent, it leaves only what costs the operator nothing."""
-    return scope_name in _SHARED_BUDGETS or scope_name.startswith((PROVIDER_DAILY_BUDGET, PROVIDER_MONTHLY_BUDGET))
+    return scope_name in _SHARED_BUDGETS or is_provider_budget(scope_name)
+
+
+def is_provider_budget(scope_name: str) -> bool:
+    """Whether a scope is one provider's own budget; its slug stands behind the colon."""
+    return scope_name.startswith((PROVIDER_DAILY_BUDGET, PROVIDER_MONTHLY_BUDGET))
+
+
+def must_be_counted(scope: Scope) -> bool:
+    """Whether a call may not pass while the scope cannot be asked: quotas and budgets; speeds are another matter."""
+    if isinstance(scope, TokenBucket | Concurrency):
+        return False
+    return scope.limit is not None and scope.amount > 0
 
 
 def budget_day_end_ms(at: datetime) -> int:
@@ -260,6 +272,15 @@ def budget_scopes(snapshot: Snapshot, *, at: datetime, amount_nano: int) -> list
     return _budget_scopes("all", (DAILY_BUDGET, MONTHLY_BUDGET), snapshot.budget, at=at, amount_nano=amount_nano)
 
 
+def shared_budget_scopes(caller: Caller, policy: Policy, snapshot: Snapshot, *, at: datetime, amount_nano: int) -> list[Budget]:
+    """The budgets that every candidate of a call counts against: the installation's and the plan's allowance."""
+    allowance = allowance_scope(caller, policy, at=at, amount_nano=amount_nano)
+    return [
+        *([] if allowance is None else [allowance]),
+        *budget_scopes(snapshot, at=at, amount_nano=amount_nano),
+    ]
+
+
 def provider_budget_scopes(snapshot: Snapshot, provider: str, *, at: datetime, amount_nano: int) -> list[Budget]:
     """The operator's ceilings on one provider; none where it has none."""
     ceiling = snapshot.provider_budgets.get(provider)
@@ -310,8 +331,7 @@ def call_limits(
         *key_scopes(caller, at=at, size=size, lease_seconds=lease_seconds),
         *gateway_scopes(snapshot, lease_seconds=lease_seconds),
         None if run is None else run_scope(caller, run, at=at, credits=size.credits),
-        allowance_scope(caller, policy, at=at, amount_nano=cost_nano),
-        *budget_scopes(snapshot, at=at, amount_nano=cost_nano),
+        *shared_budget_scopes(caller, policy, snapshot, at=at, amount_nano=cost_nano),
         *provider_budget_scopes(snapshot, first.route.provider, at=at, amount_nano=cost_nano),
     ]
     present = tuple(scope for scope in scopes if scope is not None)

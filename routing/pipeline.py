@@ -1,58 +1,46 @@
-"""The life of a chat call, top to bottom. Reading `ChatCall.run` explains the product.
+"""The life of a call, top to bottom. Reading `ModelCall.run` explains the product.
 
 Authenticate (by the view), choose, reserve, hold, call, settle, release. From the moment a hold is open the call is settled
-whatever happens: the ASGI handler runs this in a task of its own that neither the client nor the server cancels.
+whatever happens: the ASGI handler runs this in a task of its own that neither the client nor the server cancels. What is asked
+of a provider, and how its answer is said, is up to the kind of call: `chat_call` and `media_call`.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
 
 from django.conf import settings
 
 from billing.ledger.idempotency import LARGEST_KEPT_BYTES, REPLAYED_HEADER, IdempotencyKey, answer_find, answer_item, in_flight
-from billing.ledger.items import AnswerItem, CallItem, CallVerdict, HoldItem, UsageItem
+from billing.ledger.items import AnswerItem, CallItem, CallVerdict, HoldItem, HoldVerdict, UsageItem
 from billing.ledger.writer import LedgerRejected, LedgerUnavailable
 from billing.subscriptions.callers import Caller, PlanTerms
 from iafactory.common import clock
-from iafactory.common.errors import ApiError, openai_body
-from iafactory.common.hot import JSON_TYPE, Answer, Exchange
+from iafactory.common.errors import ApiError
+from iafactory.common.hot import Answer, Exchange
 from iafactory.common.money import MICRO_PER_CREDIT, ZERO, credits_to_micro, plain, usd_to_nano
-from iafactory.common.rendering import encode_json
 from ratelimit.engine import Decision, LimiterUnavailable, ScopeState
-from ratelimit.scopes import Budget, SplitPosition, split_pick
+from ratelimit.scopes import Scope, SplitPosition, split_pick
 
 from . import limits
-from .chat_request import ChatRequest
+from .call_request import CallRequest
 from .choice import Candidate, Choice, candidate_make, choose
 from .gateway import Gateway
 from .limits import Run
-from .pricing import Tariff, affordable_output_tokens, list_cost, price_facts, provider_cost, tariff_of
+from .pricing import Tariff, list_cost, price_facts, provider_cost, tariff_of
 from .providers.base import ChatAnswer, FailureClass, ProviderError, Target, Usage
-from .providers.registry import adapter_for
 from .snapshot import Policy
 
 logger = logging.getLogger(__name__)
 
 HOLD_TIMEOUT_SECONDS = 5
-# Below this many output tokens an answer is not worth having: the call is refused instead of shortened.
-FEWEST_FITTED_TOKENS = 256
-# Output of a stream that ended without figures: tokens per UTF-8 byte, on the generous side.
-TOKENS_PER_DELIVERED_BYTE = Decimal("0.35")
 
-# Fields with which a client would choose another upstream, or another price, than the one held: ours to decide.
-NOT_PASSED_ON = frozenset({"models", "route", "provider", "plugins", "transforms", "service_tier", "usage"})
-
-STREAM_HEADERS = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-)
+Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(slots=True)
@@ -68,21 +56,26 @@ class Outcome:
     estimated: bool = False
     attempts: int = 0
     first_byte_ms: int | None = None
-    # Provider cost of attempts that failed after the provider may have billed them.
-    lost_usd: Decimal = ZERO
+    # Provider cost of attempts that failed after the provider may have billed them, by provider.
+    lost_usd_by_provider: dict[str, Decimal] = field(default_factory=dict)
     cost_usd: Decimal = ZERO
     list_cost_usd: Decimal = ZERO
     charged: Decimal = ZERO
     balance_after: Decimal | None = None
     usage_chunks: list[bytes] = field(default_factory=list)
 
+    @property
+    def lost_usd(self) -> Decimal:
+        """Provider cost of all failed attempts together."""
+        return sum(self.lost_usd_by_provider.values(), ZERO)
 
-class ChatCall:
-    """One chat call of one caller.
 
-    `render` makes the body of a whole answer, once it is priced. With `idempotency` the answer is kept for repetitions, and the
-    provider is read to its end even when the client hangs up. `run` is the caller's own budget over several calls. `wish_only`
-    makes the model asked for a wish (own endpoints).
+class ModelCall(ABC):
+    """One call of one caller, whatever kind of model it asks for.
+
+    With `idempotency` the answer is kept for repetitions, and the provider is read to its end even when the client hangs up.
+    `run` is the caller's own budget over several calls. `wish_only` makes the model asked for a wish (own endpoints),
+    `provider` pins the call to one provider.
     """
 
     def __init__(
@@ -90,13 +83,13 @@ class ChatCall:
         gateway: Gateway,
         exchange: Exchange,
         caller: Caller,
-        request: ChatRequest,
+        request: CallRequest,
         *,
         endpoint: str,
-        render: Callable[["ChatCall"], bytes],
         idempotency: IdempotencyKey | None = None,
         run: Run | None = None,
         wish_only: bool = False,
+        provider: str | None = None,
     ) -> None:
         if caller.plan is None:
             raise ApiError(403, "no_active_plan", "This account has no active plan.")
@@ -105,10 +98,10 @@ class ChatCall:
         self.caller = caller
         self.request = request
         self.endpoint = endpoint
-        self.render = render
         self.idempotency = idempotency
         self.run_budget = run
         self.wish_only = wish_only
+        self.provider = provider
         self.id = exchange.id
         self.started_at = clock.now()
         self.plan: PlanTerms = caller.plan
@@ -123,17 +116,42 @@ class ChatCall:
         self.candidates: tuple[Candidate, ...] = ()
         self.on_quota = caller.plan.billing_mode == "quota"
         self.budget_fallback = False
-        self.fitted_max_tokens: int | None = None
         self.held = ZERO
-        self.reserved_cost_usd = ZERO
+        # What the budgets hold for this call: all together, and of each provider's own.
+        self.reserved_usd = ZERO
+        self.reserved_usd_by_provider: dict[str, Decimal] = {}
         # What a stream has sent so far, kept for repetitions while it is small enough.
         self.sent = bytearray()
         self.sent_is_whole = idempotency is not None
         self.body = b""
         self.limit_states: tuple[ScopeState, ...] = ()
-        # Why the call was stopped from outside, and how to stop the stream that is open now.
+        # Why the call was stopped from outside, and how to stop what is under way.
         self.cut_error: ApiError | None = None
         self._abort: Callable[[], None] | None = None
+
+    # -- what a kind of call does its own way ------------------------------------------------------------------------
+
+    @abstractmethod
+    async def _serve(self) -> None:
+        """Ask `_candidates_in_reach()` until one serves, and fill the outcome."""
+
+    @abstractmethod
+    def _last_bytes(self) -> bytes:
+        """What the client gets once the call is booked: a whole body, or a stream's usage and end."""
+
+    @abstractmethod
+    def _head(self, served: Candidate) -> Headers:
+        """The headers of the answer of `served`."""
+
+    def _fit_to(self, available: Decimal) -> bool:
+        """Make the call smaller so that `available` credits pay for it; false when it cannot be."""
+        return False
+
+    def _usage_of_a_part(self, served: Candidate) -> Usage:
+        """What was consumed, of an answer without final figures: estimated from what was delivered."""
+        return Usage(input_total=min(self.request.input_tokens_estimated, served.input_tokens))
+
+    # -- the life of a call ------------------------------------------------------------------------------------------
 
     @property
     def fallback(self) -> bool:
@@ -157,11 +175,8 @@ class ChatCall:
             raise
         self.gateway.running.add(self)
         try:
-            async with asyncio.timeout(settings.CALL_TIMEOUT_SECONDS):
-                if self.request.stream:
-                    await self._call_streamed()
-                else:
-                    await self._call_whole()
+            async with asyncio.timeout(self._deadline_seconds):
+                await self._serve()
         except TimeoutError:
             self._call_timed_out()
         except Exception:
@@ -172,6 +187,11 @@ class ChatCall:
         verdict = await self._settle()
         await self._settle_reservation(verdict)
         return await self._finish()
+
+    @property
+    def _deadline_seconds(self) -> int:
+        longest: int = settings.CALL_TIMEOUT_SECONDS
+        return longest if self.policy.deadline_seconds is None else min(longest, self.policy.deadline_seconds)
 
     def cut(self, error: ApiError) -> None:
         """Stop the call's stream because its credential opens nothing any more; what was delivered is billed."""
@@ -199,7 +219,9 @@ class ChatCall:
             at=self.started_at,
             tariff=self.tariff,
             priority=self.plan.priority,
+            account_id=self.caller.account_id,
             wish_only=self.wish_only,
+            provider=self.provider,
         )
 
     # -- reserve -----------------------------------------------------------------------------------------------------
@@ -230,17 +252,19 @@ class ChatCall:
             raise self._refusal(decision)
         provider = None if decision.split_position is None else split_pick(decision.split_position, choice.split)
         self.candidates = choice.ordered(provider)
-        self.reserved_cost_usd = first.worst_cost_usd
+        self.reserved_usd = first.worst_cost_usd
+        self.reserved_usd_by_provider[first.route.provider] = first.worst_cost_usd
+        spent = {name for name in decision.soft_exhausted if limits.is_budget(name)}
         try:
-            if decision.soft_exhausted & limits.BUDGETS:
-                self._keep_free_candidates()
+            if spent:
+                self._keep_affordable_candidates(spent)
             if call_limits.overflow is not None and call_limits.overflow in decision.soft_exhausted:
                 self._pay_beyond_quota()
         except ApiError:
             await self._release_reservation()
             raise
 
-    async def _ask_limiter(self, scopes: Any, split: SplitPosition | None) -> Decision:
+    async def _ask_limiter(self, scopes: Sequence[Scope], split: SplitPosition | None) -> Decision:
         limiter = self.gateway.limiter
         now_ms = clock.now_ms()
         try:
@@ -249,6 +273,8 @@ class ChatCall:
                 await limiter.recover(now_ms=now_ms)
                 decision = await limiter.reserve(str(self.id), scopes, now_ms=now_ms, split=split)
         except LimiterUnavailable:
+            if settings.SPEED_LIMITS_WITHOUT_REDIS == "allow" and not any(limits.must_be_counted(scope) for scope in scopes):
+                return Decision(True)
             decision = Decision(False, stale_epoch=True)
         if decision.stale_epoch:
             raise ApiError(503, "limits_unavailable", "Limits cannot be checked at the moment.", retry_after_seconds=2)
@@ -291,13 +317,19 @@ class ChatCall:
         headers = limits.limit_headers(self.limit_states, at=self.started_at)
         return {name.decode(): value.decode() for name, value in headers}
 
-    def _keep_free_candidates(self) -> None:
-        """A spent budget or allowance leaves what costs the operator nothing."""
-        was_free = self.candidates[0].free
-        self.candidates = tuple(candidate for candidate in self.candidates if candidate.free)
+    def _keep_affordable_candidates(self, spent: set[str]) -> None:
+        """A spent budget leaves what costs the operator nothing, and a provider's own budget the other providers."""
+        first = self.candidates[0]
+        own = {name for name in spent if limits.is_provider_budget(name)}
+        providers = {name.partition(":")[2] for name in own}
+
+        def affordable(candidate: Candidate) -> bool:
+            return candidate.free or (spent == own and candidate.route.provider not in providers)
+
+        self.candidates = tuple(candidate for candidate in self.candidates if affordable(candidate))
         if not self.candidates:
             raise ApiError(503, "budget_exhausted", "This model's budget is used up for now.", retry_after_seconds=60)
-        self.budget_fallback = not was_free
+        self.budget_fallback = self.candidates[0] is not first
 
     def _pay_beyond_quota(self) -> None:
         """The plan's quota is used up: bought credits pay, at pay-as-you-go prices."""
@@ -341,7 +373,7 @@ class ChatCall:
             headers=self._limit_headers(),
         )
 
-    async def _open_hold(self) -> Any:
+    async def _open_hold(self) -> HoldVerdict:
         first = self.candidates[0]
         self.held = first.worst_credits
         item = HoldItem(
@@ -367,107 +399,14 @@ class ChatCall:
         except LedgerRejected as error:
             raise ApiError(500, "internal_error", "Something went wrong on our side.", final=True) from error
 
-    def _fit_to(self, available: Decimal) -> bool:
-        """Lower the output limit to what `available` credits pay; false when the request forbids it or too little is left."""
-        first = self.candidates[0]
-        if self.request.limit_must_stay or first.route.reasoning:
-            return False
-        whole = available.to_integral_value("ROUND_FLOOR") if self.tariff.whole_credits else available
-        list_cost_usd = whole * self.tariff.usd_per_credit / self.tariff.margin_multiplier
-        tokens = affordable_output_tokens(first.price, input_tokens=first.input_tokens, list_cost_usd=list_cost_usd)
-        tokens = tokens // self.request.n
-        if tokens < FEWEST_FITTED_TOKENS or tokens >= first.output_tokens:
-            return False
-        self.fitted_max_tokens = tokens
-        self.candidates = self._candidates_again(self.candidates, max_tokens=tokens)
-        return True
-
     # -- call --------------------------------------------------------------------------------------------------------
-
-    async def _call_whole(self) -> None:
-        """Ask one candidate after the other for a whole answer. It is read to its end even when the client hangs up."""
-        async for candidate in self._candidates_in_reach():
-            adapter = adapter_for(candidate.route.protocol)
-            try:
-                answer = await adapter.chat(self.gateway.session, self._target(candidate), self._body(candidate))
-            except ProviderError as error:
-                if not self._may_go_on(candidate, error):
-                    return
-                continue
-            outcome = self.outcome
-            outcome.served = candidate
-            outcome.error = None
-            outcome.answer = answer
-            outcome.usage = answer.usage
-            outcome.first_byte_ms = self._elapsed_ms()
-            # With a key the answer reaches whoever asks again: it is delivered.
-            gone = self.exchange.gone and self.idempotency is None
-            outcome.end = "client_gone" if gone else "complete"
-            outcome.delivered_bytes = 0 if gone else answer.output_bytes
-            return
-
-    async def _call_streamed(self) -> None:
-        """Forward a stream chunk by chunk. Before the first byte the next candidate may take over, after it never."""
-        exchange, outcome = self.exchange, self.outcome
-        async for candidate in self._candidates_in_reach():
-            adapter = adapter_for(candidate.route.protocol)
-            stream = adapter.open_chat_stream(self.gateway.session, self._target(candidate), self._body(candidate))
-            self._abort = stream.abort
-            if self.cut_error is not None:
-                outcome.end, outcome.error = "cut_off", self.cut_error
-                return
-            if self.idempotency is None:
-                exchange.on_gone = stream.abort
-                if exchange.gone:
-                    outcome.end = "client_gone"
-                    return
-            try:
-                async with stream:
-                    # Until text arrives another candidate may still take over: what says nothing is kept back.
-                    kept_back: list[bytes] = []
-                    async for chunk in stream:
-                        if chunk.usage_only:
-                            outcome.usage_chunks.append(chunk.data)
-                            continue
-                        event = b"data: " + chunk.data + b"\n\n"
-                        if not exchange.started:
-                            if not chunk.output_bytes and not chunk.finish_reason:
-                                kept_back.append(event)
-                                continue
-                            outcome.served = candidate
-                            outcome.first_byte_ms = self._elapsed_ms()
-                            await exchange.start(200, [*STREAM_HEADERS, *self._headers(candidate)])
-                            event = b"".join([*kept_back, event])
-                        await exchange.write(event)
-                        self._keep(event)
-                        if not exchange.gone or self.idempotency is not None:
-                            outcome.delivered_bytes += chunk.output_bytes
-                outcome.usage = stream.usage
-            except ProviderError as error:
-                outcome.usage = stream.usage
-                if exchange.started:
-                    outcome.end = "upstream_dropped"
-                    outcome.error = _answer_to(error)
-                    logger.warning("call %s: stream of %s broke: %s", self.id, candidate.route.slug, error.detail or error)
-                    return
-                if not self._may_go_on(candidate, error):
-                    return
-                continue
-            finally:
-                exchange.on_gone = self._abort = None
-            outcome.served = candidate
-            outcome.error = self.cut_error
-            if self.cut_error is not None and not stream.completed:
-                outcome.end = "cut_off"
-                return
-            outcome.error = None
-            outcome.end = "complete" if stream.completed else "client_gone"
-            return
 
     async def _candidates_in_reach(self) -> AsyncIterator[Candidate]:
         """Candidates in order; one that may cost more than was held and reserved first extends both, or is skipped."""
         refused_for_cost = False
         for candidate in self.candidates:
+            if self.outcome.attempts >= self.policy.most_attempts:
+                break
             if not await self._extend_to(candidate):
                 refused_for_cost = True
                 continue
@@ -477,29 +416,41 @@ class ChatCall:
             self.outcome.error = ApiError(503, "budget_exhausted", "What could serve this call costs too much now.")
 
     async def _extend_to(self, candidate: Candidate) -> bool:
-        more_usd = candidate.worst_cost_usd - self.reserved_cost_usd
-        if more_usd > 0:
-            scopes: list[Budget] = [
-                limits.daily_budget_scope(self.gateway.snapshot, at=self.started_at, amount_nano=usd_to_nano(more_usd))
-            ]
-            allowance = limits.allowance_scope(self.caller, self.policy, at=self.started_at, amount_nano=usd_to_nano(more_usd))
-            if allowance is not None:
-                scopes.append(allowance)
+        """Hold and reserve what `candidate` and the failed attempts before it may cost; false when there is no room."""
+        provider = candidate.route.provider
+        lost = self.outcome.lost_usd_by_provider
+        needed = self.outcome.lost_usd + candidate.worst_cost_usd
+        needed_there = lost.get(provider, ZERO) + candidate.worst_cost_usd
+        more = needed - self.reserved_usd
+        more_there = needed_there - self.reserved_usd_by_provider.get(provider, ZERO)
+        scopes: list[Scope] = []
+        if more > 0:
+            scopes += limits.shared_budget_scopes(
+                self.caller, self.policy, self.gateway.snapshot, at=self.started_at, amount_nano=usd_to_nano(more)
+            )
+        if more_there > 0:
+            scopes += limits.provider_budget_scopes(
+                self.gateway.snapshot, provider, at=self.started_at, amount_nano=usd_to_nano(more_there)
+            )
+        if scopes:
             try:
-                decision = await self.gateway.limiter.extend(str(self.id), scopes, now_ms=clock.now_ms())
+                # All or none: what does not fit must not count against those that do.
+                hard = [replace(scope, soft=False) for scope in scopes]
+                decision = await self.gateway.limiter.extend(str(self.id), hard, now_ms=clock.now_ms())
             except LimiterUnavailable:
                 return False
-            if not decision.allowed or decision.soft_exhausted:
+            if not decision.allowed:
                 # Whoever serves the call now does so because a budget is spent.
                 self.budget_fallback = True
                 return False
-            self.reserved_cost_usd = candidate.worst_cost_usd
+            self.reserved_usd = max(self.reserved_usd, needed)
+            self.reserved_usd_by_provider[provider] = needed_there
         if candidate.worst_credits > self.held:
             try:
                 verdict = await self.gateway.ledger.hold_extend(
                     request_id=self.id,
                     credits=candidate.worst_credits,
-                    worst_cost_usd=candidate.worst_cost_usd,
+                    worst_cost_usd=needed,
                     timeout_seconds=HOLD_TIMEOUT_SECONDS,
                 )
             except LedgerUnavailable as error:
@@ -516,12 +467,13 @@ class ChatCall:
         if error.may_have_billed:
             self._book_unknown(candidate)
         self.outcome.end = "provider_error"
-        self.outcome.error = _answer_to(error)
+        self.outcome.error = provider_failure(error)
         return error.retryable and not self.exchange.gone
 
     def _book_unknown(self, candidate: Candidate) -> None:
         """The provider may bill what nobody received: its worst case counts until somebody knows better."""
-        self.outcome.lost_usd += candidate.worst_cost_usd
+        lost, provider = self.outcome.lost_usd_by_provider, candidate.route.provider
+        lost[provider] = lost.get(provider, ZERO) + candidate.worst_cost_usd
         self.outcome.estimated = True
 
     def _call_timed_out(self) -> None:
@@ -551,15 +503,7 @@ class ChatCall:
             quirks=route.quirks,
         )
 
-    def _body(self, candidate: Candidate) -> dict[str, Any]:
-        """The client's body with the output limit that the hold was made for."""
-        body = {name: value for name, value in self.request.body.items() if name not in NOT_PASSED_ON}
-        name = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
-        body.pop("max_tokens", None)
-        body[name] = candidate.output_tokens
-        return body
-
-    def _headers(self, candidate: Candidate) -> list[tuple[bytes, bytes]]:
+    def _headers(self, candidate: Candidate) -> Headers:
         """What served the call, for clients that want to know."""
         fields = {
             b"x-iaf-provider": candidate.route.provider,
@@ -569,20 +513,12 @@ class ChatCall:
         }
         if self.budget_fallback:
             fields[b"x-iaf-budget-fallback"] = "true"
-        if self.fitted_max_tokens is not None:
-            fields[b"x-iaf-max-tokens-lowered-to"] = str(self.fitted_max_tokens)
         if candidate.route.simulated:
             fields[b"x-iaf-simulated"] = "true"
         if self.plan.billing_mode == "quota" and not self.on_quota:
             fields[b"x-iaf-paid-by"] = "credits"
         headers = [(name, value.encode("latin-1", "replace")) for name, value in fields.items()]
         return headers + limits.limit_headers(self.limit_states, at=self.started_at)
-
-    def answer_headers(self) -> list[tuple[bytes, bytes]]:
-        """Headers of a whole answer, with what it cost."""
-        served = self.outcome.served
-        assert served is not None
-        return [JSON_TYPE, *self._headers(served), (b"x-iaf-credits", str(plain(self.outcome.charged)).encode())]
 
     # -- settle ------------------------------------------------------------------------------------------------------
 
@@ -593,18 +529,13 @@ class ChatCall:
         if served is None:
             return
         usage = outcome.usage
-        if usage is None or (outcome.end == "client_gone" and self.request.stream):
-            # Figures come last: an answer cut short is counted by what went out.
-            usage = usage or Usage(
-                input_total=min(self.request.input_tokens_estimated, served.input_tokens),
-                output_total=int(outcome.delivered_bytes * TOKENS_PER_DELIVERED_BYTE),
-            )
-            outcome.estimated = outcome.estimated or outcome.usage is None
-            outcome.usage = usage
+        if usage is None:
+            outcome.estimated = True
+            outcome.usage = usage = self._usage_of_a_part(served)
         outcome.list_cost_usd = list_cost(served.price, usage)
         outcome.cost_usd = provider_cost(served.route, outcome.list_cost_usd, usage)
         if outcome.end == "complete" or outcome.delivered_bytes:
-            outcome.charged = self.tariff.credits(outcome.list_cost_usd)
+            outcome.charged = served.tariff.credits(outcome.list_cost_usd)
 
     @property
     def _delivered(self) -> bool:
@@ -644,13 +575,14 @@ class ChatCall:
             record.model = served.route.model
             record.provider = served.route.provider
             record.profile = served.route.slug
-            record.price = price_facts(served.route, served.price, usage, self.tariff)
+            record.price = price_facts(served.route, served.price, usage, served.tariff)
         if usage is not None:
             record.input_tokens = usage.input_total
             record.cache_read_tokens = usage.cache_read
             record.cache_write_tokens = usage.cache_write
             record.output_tokens = usage.output_total
             record.reasoning_tokens = usage.reasoning
+            record.units = dict(usage.units) or None
         return CallItem(
             usage=record,
             held=self.held,
@@ -672,7 +604,7 @@ class ChatCall:
     def _answer_to_keep(self, now: datetime) -> AnswerItem:
         assert self.idempotency is not None
         assert self.outcome.served is not None
-        headers = [*STREAM_HEADERS, *self._headers(self.outcome.served)] if self.request.stream else self.answer_headers()
+        headers = self._head(self.outcome.served)
         return answer_item(
             self.idempotency,
             request_id=self.id,
@@ -717,16 +649,6 @@ class ChatCall:
 
     # -- finish ------------------------------------------------------------------------------------------------------
 
-    def _last_bytes(self) -> bytes:
-        """What the client gets once the call is booked: a whole body, or a stream's usage and end."""
-        outcome = self.outcome
-        if not self.request.stream:
-            return self.render(self) if outcome.answer is not None else b""
-        if outcome.error is not None:
-            return b"data: " + encode_json(openai_body(outcome.error)) + b"\n\n"
-        events = (outcome.usage_chunks or [_usage_chunk(self)]) if self.request.include_usage else []
-        return b"".join(b"data: " + event + b"\n\n" for event in [*events, b"[DONE]"])
-
     async def _finish(self) -> Answer | None:
         outcome, exchange = self.outcome, self.exchange
         if exchange.started:
@@ -736,18 +658,18 @@ class ChatCall:
         if outcome.error is not None:
             outcome.error.headers.update(self._limit_headers())
             raise outcome.error
-        if self.request.stream:
-            assert outcome.served is not None
-            return Answer(self.body, 200, [*STREAM_HEADERS, *self._headers(outcome.served)])
-        return Answer(self.body, 200, self.answer_headers())
+        assert outcome.served is not None
+        return Answer(self.body, 200, self._head(outcome.served))
 
     # -- release -----------------------------------------------------------------------------------------------------
 
     async def _settle_reservation(self, verdict: CallVerdict | None) -> None:
         """Tell the limiter the actual figures; what does not get there in time ends with its window."""
         outcome, usage = self.outcome, self.outcome.usage
-        cost_nano = usd_to_nano(outcome.cost_usd + outcome.lost_usd)
-        served_first = outcome.served is not None and outcome.served.route.provider == self.candidates[0].route.provider
+        costs = dict.fromkeys(self.reserved_usd_by_provider, ZERO) | outcome.lost_usd_by_provider
+        if outcome.served is not None:
+            provider = outcome.served.route.provider
+            costs[provider] = costs.get(provider, ZERO) + outcome.cost_usd
         delivered = 1 if self._delivered else 0
         tokens = usage.input_total + usage.output_total if usage and delivered else 0
         charged = credits_to_micro(outcome.charged)
@@ -756,9 +678,7 @@ class ChatCall:
             limits.REQUESTS_PER_DAY: delivered,
             **dict.fromkeys(limits.CREDIT_SCOPES, charged),
             **dict.fromkeys(limits.TOKEN_SCOPES, tokens),
-            limits.ALLOWANCE: cost_nano,
-            limits.DAILY_BUDGET: cost_nano,
-            limits.PROVIDER_BUDGET: cost_nano if served_first else 0,
+            **limits.budget_actuals({slug: usd_to_nano(cost) for slug, cost in costs.items()}),
         }
         try:
             await self.gateway.limiter.settle(str(self.id), actuals, now_ms=clock.now_ms())
@@ -775,7 +695,7 @@ class ChatCall:
         return max(0, round((clock.now() - self.started_at).total_seconds() * 1000))
 
 
-def _answer_to(error: ProviderError) -> ApiError:
+def provider_failure(error: ProviderError) -> ApiError:
     """What the client is told about a provider's failure."""
     match error.failure:
         case FailureClass.BAD_REQUEST:
@@ -800,29 +720,3 @@ def _answer_to(error: ProviderError) -> ApiError:
                 retry_after_seconds=None if error.may_have_billed else 2,
                 final=error.may_have_billed,
             )
-
-
-def usage_body(usage: Usage) -> dict[str, Any]:
-    """`usage` in OpenAI's dialect."""
-    return {
-        "prompt_tokens": usage.input_total,
-        "completion_tokens": usage.output_total,
-        "total_tokens": usage.input_total + usage.output_total,
-        "prompt_tokens_details": {"cached_tokens": usage.cache_read, "cache_write_tokens": usage.cache_write},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
-    }
-
-
-def _usage_chunk(call: ChatCall) -> bytes:
-    """The usage event of a stream whose provider sent none: our own count."""
-    outcome = call.outcome
-    return encode_json(
-        {
-            "id": f"chatcmpl-{call.id}",
-            "object": "chat.completion.chunk",
-            "created": int(call.started_at.timestamp()),
-            "model": outcome.served.route.model if outcome.served else call.request.model,
-            "choices": [],
-            "usage": usage_body(outcome.usage or Usage()),
-        }
-    )

@@ -1,6 +1,6 @@
 """What a call can cost at most, and what it did cost: USD from price rows, credits from USD."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -24,6 +24,12 @@ class Tariff:
     usd_per_credit: Decimal
     whole_credits: bool
     charged: bool
+
+    def on(self, route: Route) -> "Tariff":
+        """The same tariff for a route whose model has a margin of its own."""
+        if route.margin_multiplier is None:
+            return self
+        return replace(self, margin_multiplier=route.margin_multiplier)
 
     def credits(self, list_cost_usd: Decimal) -> Decimal:
         """The price in credits of a call with that list cost."""

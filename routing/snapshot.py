@@ -85,6 +85,8 @@ class Route:
     upstream_model: str
     reasoning: bool
     cost_factor: Decimal
+    # Instead of the plan's, if the model has one.
+    margin_multiplier: Decimal | None
     context_window: int | None
     max_output_tokens: int | None
     default_max_output: int
@@ -107,8 +109,6 @@ class Model:
     owner: str
     created: int
     routes: tuple[Route, ...]
-    # Instead of the plan's margin, if any.
-    margin_multiplier: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +275,7 @@ def snapshot_load() -> Snapshot:
                 upstream_model=profile.upstream_model,
                 reasoning=profile.model.reasoning,
                 cost_factor=profile.cost_factor,
+                margin_multiplier=profile.model.margin_multiplier,
                 context_window=profile.context_window,
                 max_output_tokens=profile.max_output_tokens,
                 default_max_output=profile.default_max_output,
@@ -293,7 +294,6 @@ def snapshot_load() -> Snapshot:
             owner=model.owner,
             created=int(model.created_at.timestamp()),
             routes=tuple(routes[model.pk]),
-            margin_multiplier=model.margin_multiplier,
         )
         for alias in model.aliases:
             names.setdefault(alias, model.name)

@@ -2,7 +2,6 @@
 
 import re
 from decimal import Decimal, InvalidOperation
-from typing import Any
 
 from drf_spectacular.utils import extend_schema
 
@@ -11,28 +10,16 @@ from billing.ledger.idempotency import IdempotencyKey, body_hash, key_check
 from billing.subscriptions.callers import Caller
 from iafactory.common.errors import ApiError
 from iafactory.common.hot import Answer, Exchange, HotView
-from iafactory.common.rendering import encode_json
 
+from ..chat_call import ChatCall
 from ..chat_request import chat_request_parse, decode_object
+from ..dialects.openai import OpenAIChat
 from ..gateway import current_gateway
 from ..limits import Run
-from ..pipeline import ChatCall, usage_body
-from ..providers.base import Usage
 from . import schemas
 from .access import caller_with
 
 LARGEST_RUN_CREDITS = 1_000_000_000
-
-
-def completion(call: ChatCall) -> dict[str, Any]:
-    """The whole answer in OpenAI's dialect; its usage is what was billed."""
-    answer = call.outcome.answer
-    assert answer is not None
-    return answer.body | {"usage": answer.body.get("usage") or usage_body(call.outcome.usage or Usage())}
-
-
-def _render(call: ChatCall) -> bytes:
-    return encode_json(completion(call))
 
 
 def idempotency_of(exchange: Exchange, caller: Caller, body: bytes) -> IdempotencyKey | None:
@@ -85,7 +72,7 @@ class ChatCompletions(HotView):
             caller,
             request,
             endpoint="/v1/chat/completions",
-            render=_render,
+            dialect=OpenAIChat(),
             idempotency=idempotency_of(exchange, caller, body),
             run=run_of(exchange),
         )

@@ -11,17 +11,17 @@ from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.hot import Answer, Exchange, HotView, json_answer
 from iafactory.common.money import plain
-from iafactory.common.rendering import encode_json
 
+from ..chat_call import ChatCall
 from ..chat_request import chat_request_parse, decode_object
+from ..dialects.own import OwnDialect
 from ..gateway import current_gateway
-from ..pipeline import ChatCall
 from ..pricing import tariff_of
 from ..snapshot import AUTO
 from . import schemas
 from .access import caller_with
 from .balance import limit_figures
-from .chat import completion, idempotency_of, run_of
+from .chat import idempotency_of, run_of
 from .models import callable_models, policy_of
 
 
@@ -40,28 +40,6 @@ def _as_chat(body: dict[str, Any]) -> dict[str, Any]:
     # One answer is what this endpoint returns.
     chat.pop("n", None)
     return chat
-
-
-def _render(call: ChatCall) -> bytes:
-    outcome = call.outcome
-    assert outcome.served is not None
-    body = completion(call)
-    choice = body["choices"][0] if body["choices"] else {"message": {}, "finish_reason": None}
-    return encode_json(
-        {
-            "request_id": str(call.id),
-            "response": choice["message"].get("content") or "",
-            "message": choice["message"],
-            "finish_reason": choice.get("finish_reason"),
-            "provider": outcome.served.route.provider,
-            "model": outcome.served.route.model,
-            "cost": plain(outcome.cost_usd),
-            "credits": plain(outcome.charged),
-            "fallback": call.fallback,
-            "budget_fallback": call.budget_fallback,
-            "usage": body["usage"],
-        }
-    )
 
 
 class OwnChat(HotView):
@@ -84,7 +62,7 @@ class OwnChat(HotView):
             caller,
             request,
             endpoint="/api/v2/chat",
-            render=_render,
+            dialect=OwnDialect(),
             idempotency=idempotency_of(exchange, caller, body),
             run=run_of(exchange),
             wish_only=True,

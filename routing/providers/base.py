@@ -18,10 +18,11 @@ import aiohttp
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one call consumed, in tokens; the parts are included in the totals.
+    """What one call consumed: tokens, the parts included in the totals, and other units.
 
     `cache_read`, `cache_write` and `cache_write_1h` (the one-hour share of `cache_write`) are parts of `input_total`,
     `reasoning` is a part of `output_total`. `provider_cost_usd` is the provider's own bill for the call, if it says so.
+    `units` counts what is billed beside tokens: images, characters, seconds, clips.
     """
 
     input_total: int = 0
@@ -31,6 +32,7 @@ class Usage:
     output_total: int = 0
     reasoning: int = 0
     provider_cost_usd: Decimal | None = None
+    units: Mapping[str, Decimal] = field(default_factory=dict, hash=False)
 
 
 class FailureClass(StrEnum):
@@ -134,7 +136,8 @@ class ChatAnswer:
 
     `body` has every field OpenAI's schema requires and `model` is the public name; `body["usage"]` agrees with `usage`
     (neither exists when the provider reported none: the caller estimates and fills both in). `output_bytes` are the
-    UTF-8 bytes of all produced text: content, refusals, reasoning, tool names and arguments, over all choices.
+    UTF-8 bytes of all produced text: content, refusals, reasoning, tool names and arguments, over all choices. `native` is the
+    provider's own body, with the public model, for a client of the same dialect (see `native`).
     """
 
     body: dict[str, Any]
@@ -142,6 +145,7 @@ class ChatAnswer:
     output_bytes: int
     finish_reason: str | None
     upstream_id: str | None
+    native: dict[str, Any] | None = None
 
 
 class ChatChunk:
@@ -149,10 +153,11 @@ class ChatChunk:
 
     `output_bytes` are the UTF-8 bytes of text in this chunk alone. `usage_only` marks the extra chunk with empty
     `choices`, to be dropped unless the client asked for usage; no other chunk shows usage in `data`. `usage` is set on
-    any chunk whose upstream reported figures (cumulative: the latest one counts).
+    any chunk whose upstream reported figures (cumulative: the latest one counts). `native` is the provider's own event, in
+    place of `data`, for a client of the same dialect (see `native`).
     """
 
-    __slots__ = ("data", "finish_reason", "output_bytes", "usage", "usage_only")
+    __slots__ = ("data", "finish_reason", "native", "output_bytes", "usage", "usage_only")
 
     def __init__(
         self,
@@ -161,8 +166,10 @@ class ChatChunk:
         usage: Usage | None = None,
         usage_only: bool = False,
         finish_reason: str | None = None,
+        native: bytes = b"",
     ) -> None:
         self.data = data
+        self.native = native
         self.output_bytes = output_bytes
         self.usage = usage
         self.usage_only = usage_only
@@ -231,6 +238,12 @@ class ChatAdapter(Protocol):
         """The fields of `request` whose loss would change the meaning and that a target with `quirks` cannot take.
 
         Names as OpenAI spells them, `messages` for content it cannot read; empty when the target can serve the request. No I/O.
+        """
+
+    def dropped(self, target: Target, request: Mapping[str, Any]) -> list[str]:
+        """The hints of `request` that are not sent to `target`, or sent as something weaker, because it cannot take them.
+
+        Names as OpenAI spells them. No I/O.
         """
 
     async def chat(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:

@@ -9,9 +9,11 @@ from zoneinfo import ZoneInfo
 from billing.ledger.items import CallItem, CallVerdict
 from billing.subscriptions.callers import Limits, PlanTerms
 from iafactory.common import clock
+from routing.chat_call import ChatCall
 from routing.chat_request import chat_request_parse
 from routing.choice import Candidate
-from routing.pipeline import ChatCall
+from routing.dialects.base import AnswerDialect
+from routing.dialects.openai import OpenAIChat
 from routing.providers.base import ChatAnswer, Usage
 from routing.snapshot import Policy, Price, TierPrice
 
@@ -30,8 +32,8 @@ class Ledger:
         return CallVerdict(item.usage.id, "settled", item.charge, D(0), D(0))
 
 
-def call_with(ledger: Ledger, render: Any) -> ChatCall:
-    policy = Policy("score", (), {}, (), {}, frozenset("*"), False, None, None, D("1.8"), D("0.01"))
+def call_with(ledger: Ledger, dialect: AnswerDialect | None = None) -> ChatCall:
+    policy = Policy("score", (), {}, (), {}, frozenset("*"), False, None, None, D("1.8"), D("0.01"), False, 4, None)
     plan = PlanTerms(1, "payg", "payg", "credits", False, 0, (), Limits())
     caller: Any = SimpleNamespace(
         plan=plan, key=None, account_id=uuid4(), api_key_id=None, subscription_id=None, zone=ZoneInfo("UTC")
@@ -39,10 +41,10 @@ def call_with(ledger: Ledger, render: Any) -> ChatCall:
     gateway: Any = SimpleNamespace(ledger=ledger, snapshot=SimpleNamespace(policies={1: policy}))
     exchange: Any = SimpleNamespace(id=uuid4(), started=False, gone=False)
     request = chat_request_parse({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
-    call = ChatCall(gateway, exchange, caller, request, endpoint="/v1/chat/completions", render=render)
+    call = ChatCall(gateway, exchange, caller, request, endpoint="/v1/chat/completions", dialect=dialect or OpenAIChat())
     price = Price("p", clock.now(), TIER, ())
     route: Any = SimpleNamespace(slug="a/m", provider="a", model="m", cost_factor=D(1))
-    candidate = Candidate(route, price, 100, 100, D("0.0002"), D("0.036"))
+    candidate = Candidate(route, price, call.tariff, 100, 100, D("0.0002"), D("0.036"))
     call.candidates = (candidate,)
     call.held = D("0.036")
     outcome = call.outcome
@@ -55,7 +57,7 @@ def call_with(ledger: Ledger, render: Any) -> ChatCall:
 async def test_a_call_is_charged_what_it_used() -> None:
     ledger = Ledger()
 
-    await call_with(ledger, lambda call: b"{}")._settle()
+    await call_with(ledger)._settle()
 
     [item] = ledger.settled
     # 30 tokens at 1 USD a million, x 1.8 / 0.01
@@ -65,10 +67,11 @@ async def test_a_call_is_charged_what_it_used() -> None:
 async def test_an_answer_that_cannot_be_written_is_settled_and_costs_the_operator() -> None:
     ledger = Ledger()
 
-    def render(call: ChatCall) -> bytes:
-        raise KeyError("message")
+    class Speechless(OpenAIChat):
+        def whole(self, call: ChatCall) -> bytes:
+            raise KeyError("message")
 
-    call = call_with(ledger, render)
+    call = call_with(ledger, Speechless())
     await call._settle()
 
     [item] = ledger.settled
