@@ -2,6 +2,17 @@
 
 from .accounts.models import Account, AccountLimits, ApiKey, Membership, User
 from .events.models import Event
+from .invoices.models import (
+    BillingProfile,
+    Invoice,
+    InvoiceLine,
+    InvoicePdf,
+    MoneyBalance,
+    MoneyBalanceEntry,
+    NumberSeries,
+    SellerProfile,
+    TaxRate,
+)
 from .ledger.models import (
     BooksVerification,
     DaySeal,
@@ -14,30 +25,60 @@ from .ledger.models import (
     UsageRecord,
     Wallet,
 )
-from .plans.models import CatalogRecord, CreditPack, FxRate, Plan, PlanPrice, ServicePrice
-from .subscriptions.models import Subscription
+from .payments.models import (
+    Dispute,
+    ManualMethod,
+    Payment,
+    PaymentAllocation,
+    PaymentEffect,
+    PaymentProof,
+    Refund,
+)
+from .plans.models import CatalogRecord, Coupon, CreditPack, FxRate, Plan, PlanPrice, ServicePrice
+from .subscriptions.models import CouponRedemption, DunningNotice, DunningStep, JobRun, Subscription
 
 __all__ = (
     "Account",
     "AccountLimits",
     "ApiKey",
+    "BillingProfile",
     "BooksVerification",
     "CatalogRecord",
+    "Coupon",
+    "CouponRedemption",
     "CreditPack",
     "DaySeal",
+    "Dispute",
+    "DunningNotice",
+    "DunningStep",
     "Event",
     "FxRate",
     "Hold",
+    "Invoice",
+    "InvoiceLine",
+    "InvoicePdf",
+    "JobRun",
     "LedgerAccount",
     "LedgerEntry",
     "LedgerTransaction",
     "Lot",
+    "ManualMethod",
     "Membership",
+    "MoneyBalance",
+    "MoneyBalanceEntry",
+    "NumberSeries",
+    "Payment",
+    "PaymentAllocation",
+    "PaymentEffect",
+    "PaymentProof",
     "Plan",
     "PlanPrice",
+    "Refund",
+    "SellerProfile",
     "ServicePrice",
     "StoredAnswer",
     "Subscription",
+    "TaxRate",
     "UsageRecord",
     "User",
     "Wallet",

@@ -194,6 +194,8 @@ class LedgerAccount(models.Model):
         TAX = "tax", _("Tax")
         REFUNDS = "refunds", _("Refunds")
         UNAPPLIED = "unapplied", _("Unapplied money")
+        MONEY_BALANCE = "money_balance", _("Money customers have in hand")
+        WRITTEN_OFF = "written_off", _("Invoices given up")
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     kind = models.CharField(max_length=16, choices=Kind)
@@ -231,6 +233,14 @@ class LedgerTransaction(models.Model):
         REFUND = "refund", _("Refund")
         DISPUTE = "dispute", _("Dispute")
         CORRECTION = "correction", _("Correction")
+        INVOICE = "invoice", _("Invoice issued")
+        INVOICE_VOID = "invoice_void", _("Invoice voided")
+        WRITE_OFF = "write_off", _("Invoice given up, or paid after all")
+        CREDIT_NOTE = "credit_note", _("Credit note issued")
+        PAYMENT = "payment", _("Money received")
+        MONEY_REFUND = "money_refund", _("Money sent back")
+        MONEY_DISPUTE = "money_dispute", _("Money taken back by a bank")
+        MONEY_MOVE = "money_move", _("Money put to use")
 
     id = models.UUIDField(primary_key=True, editable=False)
     kind = models.CharField(max_length=16, choices=Kind)

@@ -6,8 +6,10 @@ from decimal import Decimal
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Upper
 from django.utils.translation import gettext_lazy as _
 
+from billing.accounts.models import Account
 from iafactory.common import clock
 from iafactory.common.ids import uuid7
 
@@ -62,7 +64,22 @@ class Plan(models.Model):
     concurrent_calls = models.PositiveIntegerField(null=True, blank=True)
     priority = models.PositiveSmallIntegerField(default=0, help_text=_("Who is served first when capacity is short."))
     trial_days = models.PositiveSmallIntegerField(default=0)
+    overage_ceiling = models.DecimalField(
+        max_digits=20,
+        decimal_places=6,
+        null=True,
+        blank=True,
+        help_text=_("Metered plans: credits a period may use beyond those included, billed afterwards."),
+    )
     features = models.JSONField(default=list, blank=True, help_text=_("Codes of modules and labels the plan includes."))
+    only_account = models.ForeignKey(
+        Account,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="custom_plans",
+        help_text=_("A plan made for this account: nobody else sees or buys it."),
+    )
     created_at = models.DateTimeField(default=clock.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -74,6 +91,9 @@ class Plan(models.Model):
                 condition=Q(daily_limit__isnull=True) | Q(daily_limit__gte=0), name="plan_daily_limit_not_negative"
             ),
             models.CheckConstraint(condition=Q(interval_count__gte=1), name="plan_interval_count_positive"),
+            models.CheckConstraint(
+                condition=~Q(billing_mode="metered") | Q(overage_ceiling__gt=0), name="plan_metered_has_ceiling"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -88,6 +108,13 @@ class PlanPrice(models.Model):
     currency = models.CharField(max_length=3, help_text=_("ISO 4217 code."))
     amount = models.DecimalField(max_digits=18, decimal_places=4, help_text=_("Per period."))
     tax_included = models.BooleanField(default=True)
+    overage_amount = models.DecimalField(
+        max_digits=18,
+        decimal_places=8,
+        null=True,
+        blank=True,
+        help_text=_("Metered plans: price of one credit beyond those included."),
+    )
     effective_from = models.DateTimeField()
     created_at = models.DateTimeField(default=clock.now, editable=False)
 
@@ -96,6 +123,9 @@ class PlanPrice(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["plan", "currency", "effective_from"], name="planprice_unique"),
             models.CheckConstraint(condition=Q(amount__gte=0), name="planprice_not_negative"),
+            models.CheckConstraint(
+                condition=Q(overage_amount__isnull=True) | Q(overage_amount__gte=0), name="planprice_overage_not_negative"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -127,6 +157,49 @@ class CreditPack(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Coupon(models.Model):
+    """A reduction for whoever knows its code, on the first periods of a subscription."""
+
+    class Kind(models.TextChoices):
+        PERCENT = "percent", _("Percent of the price")
+        FIXED = "fixed", _("Fixed amount")
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    code = models.CharField(max_length=64, unique=True, help_text=_("What customers type; kept in capitals."))
+    name = models.CharField(max_length=100, help_text=_("Printed on the invoice's discount line."))
+    kind = models.CharField(max_length=8, choices=Kind)
+    percent = models.DecimalField(max_digits=5, decimal_places=2, null=True, blank=True)
+    amount = models.DecimalField(max_digits=18, decimal_places=4, null=True, blank=True, help_text=_("Per period."))
+    currency = models.CharField(max_length=3, blank=True, help_text=_("ISO 4217 code of a fixed amount."))
+    periods = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text=_("How many first periods it reduces; empty: every one."),
+    )
+    max_redemptions = models.PositiveIntegerField(null=True, blank=True, help_text=_("By everybody; empty: no limit."))
+    max_per_account = models.PositiveSmallIntegerField(default=1, validators=[MinValueValidator(1)])
+    valid_from = models.DateTimeField(default=clock.now)
+    valid_until = models.DateTimeField(null=True, blank=True, help_text=_("Exclusive; empty: no end."))
+    is_active = models.BooleanField(default=True)
+    plans = models.ManyToManyField(Plan, blank=True, related_name="coupons", help_text=_("None: valid for every plan."))
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind="percent", percent__gt=0, percent__lte=100, amount__isnull=True, currency="")
+                | Q(kind="fixed", amount__gt=0, percent__isnull=True) & ~Q(currency=""),
+                name="coupon_value",
+            ),
+            models.CheckConstraint(condition=Q(code=Upper("code")), name="coupon_code_upper_case"),
+        ]
+
+    def __str__(self) -> str:
+        return self.code
 
 
 class ServicePrice(models.Model):
