@@ -30,11 +30,12 @@ _ACCOUNT_DAYS = """
     GROUP BY d.id, d.today, d.time_zone
 """
 
-_PROVIDER_DAY = """
-    SELECT provider, sum(cost) FROM (
-        SELECT provider, cost_usd AS cost FROM billing_usagerecord WHERE started_at >= date_trunc('day', %(now)s, 'UTC')
+_PROVIDER_COSTS = """
+    SELECT provider, coalesce(sum(cost) FILTER (WHERE at >= date_trunc('day', %(now)s, 'UTC')), 0), sum(cost) FROM (
+        SELECT provider, started_at AS at, cost_usd AS cost FROM billing_usagerecord
+        WHERE started_at >= date_trunc('month', %(now)s, 'UTC')
         UNION ALL
-        SELECT provider, worst_cost_usd FROM billing_hold
+        SELECT provider, %(now)s, worst_cost_usd FROM billing_hold
     ) AS calls GROUP BY provider
 """
 
@@ -107,10 +108,16 @@ def counter_sources(pool: AsyncConnectionPool[Any], now: Callable[[], Any]) -> R
         return [row for row in found if row.value]
 
     async def budgets(now_ms: int) -> list[CounterRow]:
-        end_ms = limits.budget_day_end_ms(now())
-        spent = {provider: _nano(cost) for provider, cost in await rows(_PROVIDER_DAY)}
-        found = [CounterRow(f"b:{provider}", cost, end_ms) for provider, cost in spent.items() if provider and cost]
-        return [CounterRow("b:all", sum(spent.values()), end_ms), *found]
+        at = now()
+        day_end_ms, month_end_ms = limits.budget_day_end_ms(at), limits.budget_month_end_ms(at)
+        spent = {provider: (_nano(today), _nano(month)) for provider, today, month in await rows(_PROVIDER_COSTS)}
+        spent |= {"all": (sum(today for today, _ in spent.values()), sum(month for _, month in spent.values()))}
+        found = []
+        for owner, (today, this_month) in spent.items():
+            if owner:
+                found.append(CounterRow(f"b:{owner}", today, day_end_ms))
+                found.append(CounterRow(f"bm:{owner}", this_month, month_end_ms))
+        return found
 
     async def allowances(now_ms: int) -> list[CounterRow]:
         return [

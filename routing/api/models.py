@@ -37,7 +37,8 @@ def callable_models(gateway: Gateway, caller: Caller) -> Iterator[tuple[Model, l
         for route in model.routes:
             price = route.price_at(now)
             known = price is not None and price.base.input is not None and price.base.output is not None
-            if known and not (policy.free_only and route.cost_factor):
+            theirs = not route.reserved_for or caller.account_id in route.reserved_for
+            if known and theirs and not (policy.free_only and route.cost_factor):
                 routes.append(route)
         if routes:
             yield model, routes
