@@ -265,6 +265,8 @@ CALL_TIMEOUT_SECONDS = env.int("CALL_TIMEOUT_SECONDS", default=600)
 HOLD_GRACE_SECONDS = env.int("HOLD_GRACE_SECONDS", default=30)
 SETTLE_TIMEOUT_SECONDS = env.int("SETTLE_TIMEOUT_SECONDS", default=10)
 LEDGER_QUEUE_LIMIT = env.int("LEDGER_QUEUE_LIMIT", default=5000)
+# `refuse` or `allow`: calls that only speed limits could stop, while Redis is away. Quotas and budgets always refuse.
+SPEED_LIMITS_WITHOUT_REDIS = env.str("SPEED_LIMITS_WITHOUT_REDIS", default="refuse")
 # The books' day seals, kept outside the database too: put it where database operators cannot write.
 BOOKS_SEAL_FILE = env.str("BOOKS_SEAL_FILE", default=str(VAR / "seals.txt"))
 DEFAULT_DAILY_BUDGET_USD = env.str("DEFAULT_DAILY_BUDGET_USD", default="50")
