@@ -31,3 +31,11 @@ def secrets_are_usable(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -
     if settings.PRODUCTION and len(settings.JWT_SIGNING_KEY) < 32:
         problems.append(Error("JWT_SIGNING_KEY is shorter than 32 characters", id="iafactory.E004"))
     return problems
+
+
+@register()
+def choices_are_known(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """A setting with named choices must have one of them."""
+    if settings.SPEED_LIMITS_WITHOUT_REDIS in ("refuse", "allow"):
+        return []
+    return [Error("SPEED_LIMITS_WITHOUT_REDIS must be `refuse` or `allow`", id="iafactory.E005")]

@@ -1,10 +1,12 @@
 """Redis loses everything: quotas, budgets and allowances come back from PostgreSQL before the next call is admitted."""
 
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -14,7 +16,7 @@ from billing.ledger.models import Hold, UsageRecord
 from iafactory.common import clock
 from iafactory.common.ids import uuid7
 from routing.models import Budget, PlanRouting
-from tests.live.conftest import Customer, Live, wait_until
+from tests.live.conftest import Customer, Live, free_port, start_web, wait_until
 
 CHAT = "/v1/chat/completions"
 BODY: dict[str, Any] = {"model": "gpt-6-luna", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 16}
@@ -143,3 +145,25 @@ def test_without_an_answer_from_redis_calls_are_refused_within_a_second_and_serv
     assert refused.headers["retry-after"] == "2"
     assert seconds < 1.5
     assert Hold.objects.filter(account=customer.account).count() == 0
+
+
+def test_speed_limits_alone_may_be_passed_without_redis_where_the_operator_says_so(live: Live, tmp_path: Path) -> None:
+    spender, student = live.customer(), live.customer(plan="student", credits=0)
+    Budget.objects.filter(provider=None).update(daily_limit_usd=None)
+    port = free_port()
+    web = start_web(port, live.simulator_url, tmp_path / "web.log", SPEED_LIMITS_WITHOUT_REDIS="allow")
+    lenient = Live(f"http://127.0.0.1:{port}", live.simulator_url, web)
+    sleeper = threading.Thread(target=lambda: Redis.from_url(settings.REDIS_URL).execute_command("DEBUG", "SLEEP", "2.5"))
+
+    sleeper.start()
+    time.sleep(0.2)
+    on_speed_alone = lenient.post(CHAT, spender, json=BODY)
+    on_a_quota = lenient.post("/api/v2/chat", student, json={"prompt": "hi"})
+    sleeper.join()
+    web.send_signal(signal.SIGTERM)
+    web.wait(15)
+    Budget.objects.filter(provider=None).update(daily_limit_usd=50)
+
+    assert on_speed_alone.status_code == 200
+    assert UsageRecord.objects.get(account=spender.account).credits_charged > 0
+    assert (on_a_quota.status_code, on_a_quota.json()["error"]["code"]) == (503, "limits_unavailable")
