@@ -17,7 +17,7 @@ from .gateway import Gateway
 from .limits import Run
 from .pipeline import Headers, ModelCall, provider_failure
 from .pricing import affordable_output_tokens
-from .providers.base import ChatStream, ProviderError, Usage
+from .providers.base import ChatChunk, ChatStream, ProviderError, Usage
 from .providers.registry import adapter_for
 
 logger = logging.getLogger(__name__)
@@ -133,21 +133,22 @@ class ChatCall(ModelCall):
                     return
             try:
                 async with stream:
-                    # Until text arrives another candidate may still take over: what says nothing is kept back.
-                    kept_back: list[bytes] = []
+                    # Until text arrives another candidate may still take over: what says nothing is kept back, untold.
+                    kept_back: list[ChatChunk] = []
                     async for chunk in stream:
                         if chunk.usage_only:
                             outcome.usage_chunks.append(chunk.data)
                             continue
-                        event = self.dialect.event(chunk)
-                        if not exchange.started:
+                        if exchange.started:
+                            event = self.dialect.event(chunk)
+                        else:
                             if not chunk.output_bytes and not chunk.finish_reason:
-                                kept_back.append(event)
+                                kept_back.append(chunk)
                                 continue
                             outcome.served = candidate
                             outcome.first_byte_ms = self._elapsed_ms()
+                            event = b"".join([self.dialect.event(told) for told in (*kept_back, chunk)])
                             await exchange.start(200, self._head(candidate))
-                            event = b"".join([*kept_back, event])
                         if event:
                             await exchange.write(event)
                             self._keep(event)
@@ -199,6 +200,9 @@ class ChatCall(ModelCall):
 
     def _headers(self, candidate: Candidate) -> Headers:
         headers = super()._headers(candidate)
+        dropped = adapter_for(candidate.route.protocol).dropped(self._target(candidate), self.request.body)
+        if dropped:
+            headers.append((b"x-iaf-dropped", ", ".join(map(self.dialect.field_name, dropped)).encode()))
         if self.fitted_max_tokens is not None:
             headers.append((b"x-iaf-max-tokens-lowered-to", str(self.fitted_max_tokens).encode()))
         return headers

@@ -18,6 +18,7 @@ from billing.subscriptions.callers import Limits
 from iafactory.common.money import usd_to_nano
 
 from .models import AiModel, Budget, GatewayLimits, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
+from .providers.presets import REASONING_MODEL
 from .providers.registry import registered_protocols
 
 logger = logging.getLogger(__name__)
@@ -259,7 +260,7 @@ def snapshot_load() -> Snapshot:
                 base_url=base_url,
                 secret=secret,
                 simulated=simulated,
-                quirks=frozenset(provider.quirks),
+                quirks=frozenset(provider.quirks) | ({REASONING_MODEL} if profile.model.reasoning else set()),
                 connect_timeout_seconds=provider.connect_timeout_seconds,
                 first_byte_timeout_seconds=provider.first_byte_timeout_seconds,
                 read_timeout_seconds=provider.read_timeout_seconds,

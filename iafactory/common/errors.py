@@ -1,6 +1,6 @@
 """Error bodies: one exception, one shape per dialect, stable codes.
 
-`ApiError` is raised by views and services of the API. `/v1/*` answers OpenAI's body, everything else
+`ApiError` is raised by views and services of the API. `/v1/*` answers OpenAI's body, `/v1/messages` Anthropic's, everything else
 `{"error": {"code", "message", "param", "request_id"}}`.
 """
 
@@ -35,6 +35,24 @@ _OPENAI_TYPES = {
     503: "service_unavailable_error",
     504: "timeout",
 }
+
+# Anthropic's families of errors, by status.
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    415: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+ANTHROPIC_PREFIX = "/v1/messages"
 
 
 class ApiError(Exception):
@@ -83,6 +101,19 @@ def openai_body(error: ApiError) -> dict[str, Any]:
     }
 
 
+def anthropic_body(error: ApiError) -> dict[str, Any]:
+    """Anthropic's error object; our code and what belongs to it stand in its `details`."""
+    details: dict[str, Any] = {"error_code": error.code}
+    if error.param:
+        details["param"] = error.param
+    kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
+    return {
+        "type": "error",
+        "error": {"type": kind, "message": error.message, "details": details | error.extra},
+        "request_id": request_id.current(),
+    }
+
+
 def plain_body(error: ApiError) -> dict[str, Any]:
     """The error object of every address outside `/v1/`."""
     body: dict[str, Any] = {"code": error.code, "message": error.message}
@@ -95,7 +126,14 @@ def plain_body(error: ApiError) -> dict[str, Any]:
 
 def error_body(error: ApiError, path: str) -> dict[str, Any]:
     """The body of `error` in the dialect that clients of `path` speak."""
+    if speaks_anthropic(path):
+        return anthropic_body(error)
     return openai_body(error) if path.startswith("/v1/") else plain_body(error)
+
+
+def speaks_anthropic(path: str) -> bool:
+    """Whether clients of `path` are Anthropic's."""
+    return path.startswith(ANTHROPIC_PREFIX) and path[len(ANTHROPIC_PREFIX) :][:1] in ("", "/")
 
 
 def _first_detail(detail: Any, param: str | None = None) -> tuple[str, str | None]:

@@ -20,7 +20,7 @@ from rest_framework.views import APIView
 
 from . import request_id
 from .client_address import scope_client_address
-from .errors import ApiError, error_body
+from .errors import ApiError, error_body, speaks_anthropic
 from .ids import uuid7
 from .rendering import encode_json
 
@@ -122,15 +122,13 @@ class Exchange:
             self._watch.cancel()
 
     async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Send the status line and headers; `x-request-id` is added."""
+        """Send the status line and headers; `x-request-id` is added, and `request-id` where Anthropic's clients look for it."""
         self._started = True
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [*headers, (b"x-request-id", str(self.id).encode())],
-            }
-        )
+        request_id = str(self.id).encode()
+        sent = [*headers, (b"x-request-id", request_id)]
+        if speaks_anthropic(self.path):
+            sent.append((b"request-id", request_id))
+        await self._send({"type": "http.response.start", "status": status, "headers": sent})
 
     async def write(self, data: bytes) -> None:
         """Send a part of the body; waits while the client reads too slowly."""

@@ -24,3 +24,6 @@ class AnswerDialect(Protocol):
 
     def failed(self, error: ApiError) -> bytes:
         """The end of a stream that has begun and cannot go on."""
+
+    def field_name(self, name: str) -> str:
+        """What clients call this field of OpenAI's dialect."""

@@ -59,3 +59,6 @@ class OpenAIChat:
 
     def failed(self, error: ApiError) -> bytes:
         return b"data: " + encode_json(openai_body(error)) + b"\n\n"
+
+    def field_name(self, name: str) -> str:
+        return name

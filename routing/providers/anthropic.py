@@ -1,7 +1,8 @@
 """Anthropic's Messages protocol, spoken for clients of OpenAI's dialect.
 
 Events carry no chunk that could be passed on: every one is told anew. A text delta, of which a stream mostly consists, is
-decoded into a struct and written between two constant halves of a chunk.
+decoded into a struct and written between two constant halves of a chunk. A client of the same dialect gets the events as they
+came (see `native`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import aiohttp
 import msgspec
 
 from routing.providers import anthropic_request
-from routing.providers.anthropic_request import api_version, build_request
+from routing.providers.anthropic_request import PROTOCOL, api_version, betas_of, build_request, count_tokens_body
 from routing.providers.base import ChatAnswer, ChatChunk, Target, Usage
 from routing.providers.dialect import choice_of, tool_call, whole_answer
 from routing.providers.exchange import EventStream, broken_off, document_failure, internal_failure, post_whole, utf8_length
 from routing.providers.failures import error_object_failure, find_error, parse_json
+from routing.providers.native import native_of
 from routing.providers.registry import register
 from routing.providers.usage import token_count, usage_to_openai
 
@@ -61,17 +63,33 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 class AnthropicAdapter:
     """See `ChatAdapter`. Endpoint: `/v1/messages` below the base URL, which may name the `/v1` itself."""
 
-    protocol = "anthropic"
+    protocol = PROTOCOL
 
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """More than one choice, log probabilities, biases, JSON without a schema, and others; see `ChatAdapter`."""
         return anthropic_request.inexpressible(request)
 
+    def dropped(self, target: Target, request: Mapping[str, Any]) -> list[str]:
+        """See `ChatAdapter.dropped`."""
+        return anthropic_request.dropped(target, request)
+
+    async def count_tokens(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> int:
+        """Input tokens of a request as the provider counts them, which is free. Raises `ProviderError`."""
+        headers = _headers(target) | betas_of(request)
+        raw, headers_back = await post_whole(
+            session, target, _endpoint(target) + "/count_tokens", headers, count_tokens_body(target, request)
+        )
+        body = parse_json(raw)
+        count = token_count(body.get("input_tokens")) if isinstance(body, dict) else None
+        if count is None:
+            raise document_failure(200, headers_back, raw, target)
+        return count
+
     async def chat(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
         """One whole call; see `ChatAdapter.chat`."""
         body = build_request(target, request, stream=False)
-        raw, headers = await post_whole(session, target, _endpoint(target), _headers(target), body)
-        return parse_answer(raw, headers, target)
+        raw, headers = await post_whole(session, target, _endpoint(target), _headers(target) | betas_of(request), body)
+        return parse_answer(raw, headers, target, native=native_of(request, PROTOCOL) is not None)
 
     def open_chat_stream(
         self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]
@@ -85,6 +103,7 @@ class AnthropicChatStream(EventStream):
 
     def __init__(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> None:
         super().__init__(session, target, request)
+        self._native = native_of(request, PROTOCOL) is not None
         self._raw_usage: dict[str, Any] = {}
         # The halves of a chunk around its delta; empty until the message started.
         self._head = b""
@@ -97,7 +116,7 @@ class AnthropicChatStream(EventStream):
         return _endpoint(self._target)
 
     def _headers(self) -> Mapping[str, str]:
-        return _headers(self._target)
+        return _headers(self._target) | betas_of(self._request)
 
     def _body(self) -> Mapping[str, Any]:
         return build_request(self._target, self._request, stream=True)
@@ -114,7 +133,9 @@ class AnthropicChatStream(EventStream):
                 return
             raise internal_failure("bad_stream", "an event is not JSON") from None
         kind = event.type
-        if kind == "content_block_delta":
+        if self._native and kind not in ("message_stop", "error"):
+            self._pass_on(event, data)
+        elif kind == "content_block_delta":
             delta = event.delta
             if delta is None:
                 return
@@ -141,17 +162,33 @@ class AnthropicChatStream(EventStream):
             self._fail(error_object_failure(None, reported, secret=self._target.secret, quirks=self._target.quirks))
         # `ping` and whatever the protocol adds later say nothing here.
 
+    def _pass_on(self, event: _Event, data: bytes) -> None:
+        """An event as it came; only the model's name is ours. Sizes and figures are taken as from any other stream."""
+        size, usage, finish_reason = 0, None, None
+        kind, delta = event.type, event.delta
+        if kind == "content_block_delta" and delta is not None:
+            size = sum(utf8_length(text) for text in (delta.text, delta.thinking, delta.partial_json) if text)
+        elif kind == "content_block_start":
+            block = parse_json(event.content_block)
+            said = [block.get(name) for name in ("text", "thinking", "name")] if isinstance(block, dict) else []
+            size = sum(utf8_length(text) for text in said if isinstance(text, str))
+        elif kind == "message_start":
+            message = parse_json(event.message)
+            if isinstance(message, dict):
+                self._note_start(message)
+                data = _encode({"type": kind, "message": {**message, "model": self._target.public_model}})
+        elif kind == "message_delta":
+            self._note_usage(event.usage)
+            if delta is not None and delta.stop_reason is not None:
+                usage = self.usage
+                finish_reason = self.finish_reason = _FINISH_REASONS.get(delta.stop_reason, "stop")
+        # A line break may only stand between tokens, and would end the event's line.
+        native = data.replace(b"\n", b" ") if b"\n" in data else data
+        self._ready.append(ChatChunk(b"", size, usage, False, finish_reason, native))
+
     def _start(self, message: Any) -> None:
-        """The message's id, and what the provider counted of the input."""
-        message = message if isinstance(message, dict) else {}
-        upstream_id = message.get("id")
-        if isinstance(upstream_id, str) and upstream_id:
-            self.upstream_id = upstream_id
-        usage = message.get("usage")
-        if isinstance(usage, dict):
-            self._raw_usage = usage
-            tier = usage.get("service_tier")
-            self.service_tier = tier if isinstance(tier, str) else None
+        """Begin the chunks of one message."""
+        self._note_start(message if isinstance(message, dict) else {})
         common = {
             "id": self.upstream_id or f"chatcmpl-{id(self):x}{time.time_ns():x}",
             "object": "chat.completion.chunk",
@@ -161,6 +198,17 @@ class AnthropicChatStream(EventStream):
         self._head = _encode(common)[:-1] + b',"choices":'
         self._content_head = self._head + b'[{"index":0,"delta":{"content":'
         self._say({"role": "assistant", "content": ""}, 0)
+
+    def _note_start(self, message: Mapping[str, Any]) -> None:
+        """The message's id, and what the provider counted of the input."""
+        upstream_id = message.get("id")
+        if isinstance(upstream_id, str) and upstream_id:
+            self.upstream_id = upstream_id
+        usage = message.get("usage")
+        if isinstance(usage, dict):
+            self._raw_usage = usage
+            tier = usage.get("service_tier")
+            self.service_tier = tier if isinstance(tier, str) else None
 
     def _take_delta(self, index: int, delta: _Delta) -> None:
         """The less frequent deltas; signatures, citations and unknown ones are not for clients of this dialect."""
@@ -217,10 +265,10 @@ class AnthropicChatStream(EventStream):
             self.usage = usage_from_anthropic(self._raw_usage)
 
     def _complete(self) -> None:
-        if self.finish_reason is None:
+        if self.finish_reason is None and not self._native:
             self._take_stop("end_turn", None)
         self._finish()
-        if self.usage is not None:
+        if self.usage is not None and not self._native:
             body = self._head + b'[],"usage":' + _encode(usage_to_openai(self.usage)) + b"}"
             self._ready.append(ChatChunk(body, 0, self.usage, True, None))
 
@@ -232,8 +280,8 @@ class AnthropicChatStream(EventStream):
             self._fail(broken_off("the stream ended without a stop reason"))
 
 
-def parse_answer(raw: bytes, headers: Mapping[str, str], target: Target) -> ChatAnswer:
-    """A 200 body as a `ChatAnswer`. Raises `ProviderError` for an error body or one that is no message."""
+def parse_answer(raw: bytes, headers: Mapping[str, str], target: Target, *, native: bool = False) -> ChatAnswer:
+    """A 200 body as a `ChatAnswer`, with its original if `native`. Raises `ProviderError` for one that is no message."""
     message = parse_json(raw)
     if not isinstance(message, dict) or not isinstance(message.get("content"), list):
         raise document_failure(200, headers, raw, target)
@@ -265,7 +313,10 @@ def parse_answer(raw: bytes, headers: Mapping[str, str], target: Target) -> Chat
     raw_usage = message.get("usage")
     usage = usage_from_anthropic(raw_usage) if isinstance(raw_usage, dict) else None
     choice = choice_of(0, said, _FINISH_REASONS.get(stop_reason, "stop"))
-    return whole_answer(target.public_model, upstream_id or None, [choice], usage)
+    answer = whole_answer(target.public_model, upstream_id or None, [choice], usage)
+    if native:
+        answer.native = {**message, "model": target.public_model}
+    return answer
 
 
 def usage_from_anthropic(raw: Mapping[str, Any]) -> Usage | None:

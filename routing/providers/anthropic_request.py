@@ -26,8 +26,10 @@ from routing.providers.dialect import (
     tool_calls_of,
     tool_use,
 )
-from routing.providers.meaning import content_part_types, meaning_changing, unsupported
+from routing.providers.meaning import content_part_types, hints_of, meaning_changing, unsupported
+from routing.providers.native import NativeRequest, lost_in_translation, native_of
 
+PROTOCOL = "anthropic"
 VERSION = "2023-06-01"
 VERSION_WITHOUT_SAMPLING = "2026-10-21"
 
@@ -35,6 +37,10 @@ VERSION_WITHOUT_SAMPLING = "2026-10-21"
 _DEFAULT_MAX_TOKENS = 4096
 _LONGEST_USER_ID = 256
 _NEVER = frozenset({"n", "logprobs", "top_logprobs", "logit_bias", "functions", "modalities", "audio", "web_search_options"})
+_SAMPLING = ("temperature", "top_p", "top_k")
+_COUNTED_FIELDS = frozenset(
+    {"model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "cache_control"}
+)
 _PART_TYPES = frozenset({"text", "refusal", "image_url", "file"})
 _MEDIA_TYPES = {"image/jpg": "image/jpeg"}
 _NOT_IN_TOOL_IDS = re.compile(r"[^A-Za-z0-9_-]")
@@ -68,10 +74,31 @@ _LEAST_BUDGET = 1024
 
 def inexpressible(request: Mapping[str, Any]) -> list[str]:
     """See `ChatAdapter.inexpressible`."""
-    missing = [name for name in meaning_changing(request) if name in _NEVER or not _can_say(name, request)]
+    if native_of(request, PROTOCOL) is not None:
+        return []
+    missing = lost_in_translation(request)
+    missing += [name for name in meaning_changing(request) if name in _NEVER or not _can_say(name, request)]
     if not _can_read_messages(request):
         missing.append("messages")
     return missing
+
+
+def dropped(target: Target, request: Mapping[str, Any]) -> list[str]:
+    """See `ChatAdapter.dropped`."""
+    given = hints_of(request)
+    if not given:
+        return []
+    if native_of(request, PROTOCOL) is not None:
+        # How much to think is said in the client's own words.
+        return [] if _takes_sampling(target) else [name for name in _SAMPLING if name in given]
+    forced = bool(request.get("tools")) and tool_use(request).mode == "required"
+    version = model_version(target.upstream_model)
+    thinking, output_config = _thinking(request, version, output_limit(request) or _DEFAULT_MAX_TOKENS, forced=forced)
+    sampling = _sampling(request) if _takes_sampling(target) and thinking is None else {}
+    taken = {name for name in sampling if sampling[name] == request[name]}
+    if thinking is not None or output_config:
+        taken.add("reasoning_effort")
+    return [name for name in given if name not in taken]
 
 
 def _can_say(name: str, request: Mapping[str, Any]) -> bool:
@@ -106,6 +133,9 @@ def _can_read_messages(request: Mapping[str, Any]) -> bool:
 
 def build_request(target: Target, request: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
     """The body to send. Raises `ProviderError(bad_request)` for what cannot be said or is malformed; sends nothing."""
+    native = native_of(request, PROTOCOL)
+    if native is not None:
+        return _native_body(target, request, native, stream=stream)
     missing = inexpressible(request)
     if missing:
         raise unsupported(missing[0], f"This model does not support `{missing[0]}` as it is used here.")
@@ -132,9 +162,66 @@ def build_request(target: Target, request: Mapping[str, Any], *, stream: bool) -
         output_config["format"] = {"type": "json_schema", "schema": closed_schema(schema)}
     if output_config:
         body["output_config"] = output_config
-    if version <= _LAST_WITH_SAMPLING and "no_sampling" not in target.quirks and thinking is None:
+    if _takes_sampling(target) and thinking is None:
         body.update(_sampling(request))
     return body
+
+
+def _native_body(target: Target, request: Mapping[str, Any], native: NativeRequest, *, stream: bool) -> dict[str, Any]:
+    """The client's own request with our model and limit. Left out is what this model or this protocol would refuse."""
+    max_tokens = output_limit(request) or _DEFAULT_MAX_TOKENS
+    body: dict[str, Any] = {"model": target.upstream_model, "max_tokens": max_tokens, **native.fields}
+    body["messages"] = [_native_turn(turn) for turn in native.fields["messages"]]
+    # What came from other models alone leaves nothing.
+    body["messages"] = [turn for turn in body["messages"] if turn["content"]]
+    thinking = body.get("thinking")
+    if isinstance(thinking, Mapping) and thinking.get("type") == "enabled" and thinking["budget_tokens"] >= max_tokens:
+        # The limit is this model's largest, or what the credits pay for: at least half of it is for the answer.
+        if max_tokens // 2 < _LEAST_BUDGET:
+            del body["thinking"]
+        else:
+            body["thinking"] = {**thinking, "budget_tokens": max_tokens // 2}
+    if not _takes_sampling(target):
+        for name in _SAMPLING:
+            body.pop(name, None)
+    if stream:
+        body["stream"] = True
+    return body
+
+
+def _native_turn(turn: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A turn without what answers of other models brought into it: unsigned thoughts, foreign ids and marks on calls."""
+    content = turn["content"]
+    if not isinstance(content, list):
+        return turn
+    blocks = []
+    for block in content:
+        kind = block["type"]
+        if kind == "thinking" and not block.get("signature"):
+            continue
+        if kind == "tool_use" and ("extra_content" in block or _NOT_IN_TOOL_IDS.search(block["id"])):
+            block = {**block, "id": _tool_id(block["id"])}
+            block.pop("extra_content", None)
+        elif kind == "tool_result" and _NOT_IN_TOOL_IDS.search(block["tool_use_id"]):
+            block = {**block, "tool_use_id": _tool_id(block["tool_use_id"])}
+        blocks.append(block)
+    return {**turn, "content": blocks}
+
+
+def count_tokens_body(target: Target, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of `/v1/messages/count_tokens` for a request; see `build_request`."""
+    body = build_request(target, request, stream=False)
+    return {name: value for name, value in body.items() if name in _COUNTED_FIELDS}
+
+
+def betas_of(request: Mapping[str, Any]) -> dict[str, str]:
+    """The header with which a client switched on features of this protocol."""
+    native = native_of(request, PROTOCOL)
+    return {"anthropic-beta": ",".join(native.betas)} if native is not None and native.betas else {}
+
+
+def _takes_sampling(target: Target) -> bool:
+    return model_version(target.upstream_model) <= _LAST_WITH_SAMPLING and "no_sampling" not in target.quirks
 
 
 def api_version(target: Target) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from routing.providers import cohere_request
 from routing.providers.base import ChatAnswer, FailureClass, ProviderError, Target, Usage
 from routing.providers.cohere_request import build_request, inexpressible
 from routing.providers.dialect import ChunkWriter, choice_of, new_call_id, tool_call, whole_answer
@@ -83,6 +84,10 @@ class CohereAdapter:
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """More choices, log probabilities, a format beside tools, sounds and files; see `ChatAdapter.inexpressible`."""
         return inexpressible(request)
+
+    def dropped(self, target: Target, request: Mapping[str, Any]) -> list[str]:
+        """See `ChatAdapter.dropped`."""
+        return cohere_request.dropped(target, request)
 
     async def chat(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
         """One whole call; see `ChatAdapter.chat`."""

@@ -23,7 +23,8 @@ from routing.providers.dialect import (
     tool_calls_of,
     tool_use,
 )
-from routing.providers.meaning import meaning_changing, unsupported
+from routing.providers.meaning import hints_of, meaning_changing, unsupported
+from routing.providers.native import lost_in_translation
 
 _NEVER = frozenset(
     {
@@ -51,12 +52,33 @@ _NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 def inexpressible(request: Mapping[str, Any]) -> list[str]:
     """See `ChatAdapter.inexpressible`."""
-    fields = [name for name in meaning_changing(request) if name in _NEVER or _is_too_much(name, request)]
+    fields = lost_in_translation(request)
+    fields += [name for name in meaning_changing(request) if name in _NEVER or _is_too_much(name, request)]
     if "parallel_tool_calls" in fields and not request.get("tools"):
         fields.remove("parallel_tool_calls")
     if not all(_is_readable(message) for _, message in messages_of(request)):
         fields.append("messages")
     return fields
+
+
+def dropped(target: Target, request: Mapping[str, Any]) -> list[str]:
+    """See `ChatAdapter.dropped`. A value beyond Cohere's range counts as dropped: its edge is something else."""
+    return [name for name in hints_of(request) if not _takes(name, target, request)]
+
+
+def _takes(name: str, target: Target, request: Mapping[str, Any]) -> bool:
+    value = number(request, name)
+    if name in _HINTS:
+        _, lowest, highest = _HINTS[name]
+        return value is not None and lowest <= value <= highest
+    if name == "seed":
+        return isinstance(value, int) and value >= 0
+    return name == "reasoning_effort" and _can_think(target.upstream_model)
+
+
+def _can_think(model: str) -> bool:
+    """Whether a model may be asked to think; others refuse it."""
+    return "reasoning" in model
 
 
 def build_request(target: Target, request: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
@@ -88,8 +110,7 @@ def build_request(target: Target, request: Mapping[str, Any], *, stream: bool) -
     if isinstance(seed := number(request, "seed"), int) and seed >= 0:
         body["seed"] = seed
     effort = request.get("reasoning_effort")
-    if isinstance(effort, str) and "reasoning" in target.upstream_model:
-        # Other models refuse to be asked.
+    if isinstance(effort, str) and _can_think(target.upstream_model):
         body["thinking"] = {"type": "disabled" if effort == "none" else "enabled"}
     return body
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
+from routing.providers import gemini_request
 from routing.providers.base import ChatAnswer, FailureClass, ProviderError, Target, Usage
 from routing.providers.dialect import ChunkWriter, choice_of, new_call_id, tool_call, whole_answer
 from routing.providers.exchange import EventStream, broken_off, document_failure, internal_failure, post_whole
@@ -101,6 +102,10 @@ class GeminiAdapter:
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """Log probabilities, one tool call at a time, files Google would have to fetch; see `ChatAdapter.inexpressible`."""
         return inexpressible(request)
+
+    def dropped(self, target: Target, request: Mapping[str, Any]) -> list[str]:
+        """See `ChatAdapter.dropped`."""
+        return gemini_request.dropped(target, request)
 
     async def chat(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
         """One whole call; see `ChatAdapter.chat`."""

@@ -26,7 +26,8 @@ from routing.providers.dialect import (
     tool_use,
 )
 from routing.providers.failures import parse_json
-from routing.providers.meaning import meaning_changing, unsupported
+from routing.providers.meaning import hints_of, meaning_changing, unsupported
+from routing.providers.native import lost_in_translation
 
 MOST_CANDIDATES = 8
 # Google's word for a tool call that no Gemini model made, or whose signature the client did not keep: without any, models
@@ -70,12 +71,28 @@ _GENERATION = re.compile(r"(?:models/)?gemini-(\d+)(?:\.(\d+))?")
 
 def inexpressible(request: Mapping[str, Any]) -> list[str]:
     """See `ChatAdapter.inexpressible`."""
-    fields = [name for name in meaning_changing(request) if name in _NEVER or _is_too_much(name, request)]
+    fields = lost_in_translation(request)
+    fields += [name for name in meaning_changing(request) if name in _NEVER or _is_too_much(name, request)]
     if "parallel_tool_calls" in fields and not request.get("tools"):
         fields.remove("parallel_tool_calls")
     if not all(_is_readable(message) for _, message in messages_of(request)):
         fields.append("messages")
     return fields
+
+
+def dropped(target: Target, request: Mapping[str, Any]) -> list[str]:
+    """See `ChatAdapter.dropped`."""
+    thinks = _can_think(_generation(target.upstream_model))
+    return [
+        name
+        for name in hints_of(request)
+        if not (number(request, name) is not None if name in _HINTS else thinks and name == "reasoning_effort")
+    ]
+
+
+def _can_think(generation: tuple[int, int] | None) -> bool:
+    """Whether models of a generation can be told how much to think."""
+    return generation is not None and generation >= (2, 5)
 
 
 def build_request(target: Target, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,7 +137,7 @@ def _generation_config(request: Mapping[str, Any], model: str, generation: tuple
         config["responseMimeType"] = "application/json"
     if schema is not None:
         config["responseJsonSchema"] = schema
-    if generation is not None and generation >= (2, 5):
+    if generation is not None and _can_think(generation):
         thinking = _thinking(request, model, generation)
         if thinking:
             config["thinkingConfig"] = thinking

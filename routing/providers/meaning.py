@@ -35,6 +35,24 @@ _ASKS: Mapping[str, Callable[[Any], bool]] = {
 }
 
 
+# Hints worth telling a client about when a target does not take them; the rest is bookkeeping.
+HINTS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "reasoning_effort",
+    "verbosity",
+)
+
+
+def hints_of(request: Mapping[str, Any]) -> list[str]:
+    """The hints a client gave, in a fixed order."""
+    return [name for name in HINTS if request.get(name) is not None]
+
+
 def meaning_changing(request: Mapping[str, Any]) -> list[str]:
     """The fields of `request` that change the meaning and are set to something else than their default, in a fixed order."""
     return [name for name, asks in _ASKS.items() if name in request and asks(request[name])]

@@ -17,7 +17,9 @@ import msgspec
 from routing.providers.base import ChatAnswer, ChatChunk, FailureClass, ProviderError, Target, Usage
 from routing.providers.exchange import EventStream, broken_off, document_failure, internal_failure, post_whole, utf8_length
 from routing.providers.failures import error_object_failure, find_error, parse_json, public_message
-from routing.providers.meaning import meaning_changing
+from routing.providers.meaning import hints_of, meaning_changing
+from routing.providers.native import NATIVE, lost_in_translation
+from routing.providers.presets import REASONING_MODEL
 from routing.providers.registry import register
 from routing.providers.usage import token_count, usage_to_openai
 
@@ -38,6 +40,7 @@ _MISSING_FIELDS: Mapping[str, tuple[str, ...]] = {
     "no_logprobs": ("logprobs", "top_logprobs"),
     "no_logit_bias": ("logit_bias",),
 }
+_SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -81,8 +84,14 @@ class OpenAIAdapter:
 
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """Nothing, but for what a company is known to leave out; see `ChatAdapter.inexpressible`."""
+        lost = lost_in_translation(request)
         missing = [name for quirk, names in _MISSING_FIELDS.items() if quirk in quirks for name in names]
-        return [name for name in meaning_changing(request) if name in missing] if missing else []
+        return [*lost, *(name for name in meaning_changing(request) if name in missing)] if missing else lost
+
+    def dropped(self, target: Target, request: Mapping[str, Any]) -> list[str]:
+        """What a company is known to refuse; see `ChatAdapter.dropped`."""
+        refused = _refused_hints(target.quirks)
+        return [name for name in hints_of(request) if name in refused] if refused else []
 
     async def chat(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
         """One whole call; see `ChatAdapter.chat`."""
@@ -295,7 +304,10 @@ class OpenAIChatStream(EventStream):
 def build_request(target: Target, request: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
     """The body to send: the client's, with our model name, usage asked for, and names as this company spells them."""
     body = dict(request)
+    body.pop(NATIVE, None)
     quirks = target.quirks
+    for name in _refused_hints(quirks):
+        body.pop(name, None)
     body["model"] = target.upstream_model
     if stream:
         body["stream"] = True
@@ -317,6 +329,16 @@ def build_request(target: Target, request: Mapping[str, Any], *, stream: bool) -
     if "tool_choice_any" in quirks and body.get("tool_choice") == "required":
         body["tool_choice"] = "any"
     return body
+
+
+def _refused_hints(quirks: frozenset[str]) -> list[str]:
+    reasons = REASONING_MODEL in quirks
+    refused = ["top_k"] if "no_top_k" in quirks else []
+    if "effort_if_reasoning" in quirks and not reasons:
+        refused.append("reasoning_effort")
+    if "no_sampling_if_reasoning" in quirks and reasons:
+        refused += _SAMPLING
+    return refused
 
 
 def _rename_limit(body: dict[str, Any], old: str, new: str) -> None:

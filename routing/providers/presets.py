@@ -19,9 +19,15 @@ QUIRKS: Mapping[str, str] = {
     "single_choice": "Answers one choice only: n above 1 is refused.",
     "no_logprobs": "Refuses logprobs and top_logprobs.",
     "no_logit_bias": "Refuses logit_bias.",
+    "no_top_k": "Refuses top_k: it is left out.",
+    "effort_if_reasoning": "Refuses reasoning_effort for models that do not reason: it is left out.",
+    "no_sampling_if_reasoning": "Refuses temperature, top_p and penalties for models that reason: they are left out.",
     "insufficient_quota_is_rate": "Code insufficient_quota is a rate limit, not an empty account.",
 }
 """Every quirk an adapter understands, and what it means."""
+
+REASONING_MODEL = "reasoning_model"
+"""Not a company's but a model's own: set by whoever makes the target of a model that reasons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +44,29 @@ class Preset:
 PRESETS: Mapping[str, Preset] = {
     preset.slug: preset
     for preset in (
-        Preset("openai", "OpenAI", "openai", "https://api.openai.com/v1", frozenset({"max_completion_tokens"})),
+        Preset(
+            "openai",
+            "OpenAI",
+            "openai",
+            "https://api.openai.com/v1",
+            frozenset({"max_completion_tokens", "no_top_k", "effort_if_reasoning", "no_sampling_if_reasoning"}),
+        ),
         Preset(
             "groq",
             "Groq",
             "openai",
             "https://api.groq.com/openai/v1",
-            frozenset({"single_choice", "no_logprobs", "no_logit_bias"}),
+            frozenset({"single_choice", "no_logprobs", "no_logit_bias", "no_top_k", "effort_if_reasoning"}),
         ),
         Preset("openrouter", "OpenRouter", "openai", "https://openrouter.ai/api/v1", frozenset({"max_tokens_only"})),
-        Preset("deepseek", "DeepSeek", "openai", "https://api.deepseek.com", frozenset({"max_tokens_only"})),
-        Preset("xai", "xAI", "openai", "https://api.x.ai/v1", frozenset({"bad_key_is_400"})),
+        Preset("deepseek", "DeepSeek", "openai", "https://api.deepseek.com", frozenset({"max_tokens_only", "no_top_k"})),
+        Preset("xai", "xAI", "openai", "https://api.x.ai/v1", frozenset({"bad_key_is_400", "no_top_k"})),
         Preset(
             "mistral",
             "Mistral",
             "openai",
             "https://api.mistral.ai/v1",
-            frozenset({"max_tokens_only", "no_stream_options", "random_seed", "tool_choice_any"}),
+            frozenset({"max_tokens_only", "no_stream_options", "random_seed", "tool_choice_any", "no_top_k"}),
         ),
         Preset(
             "together",
