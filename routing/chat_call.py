@@ -17,7 +17,7 @@ from .gateway import Gateway
 from .limits import Run
 from .pipeline import Headers, ModelCall, provider_failure
 from .pricing import affordable_output_tokens
-from .providers.base import ChatChunk, ChatStream, ProviderError, Usage
+from .providers.base import ChatChunk, ChatStream, CountingAdapter, FailureClass, ProviderError, Usage
 from .providers.registry import adapter_for
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,23 @@ class ChatCall(ModelCall):
         self.fitted_max_tokens = tokens
         self.candidates = self._candidates_again(self.candidates, max_tokens=tokens)
         return True
+
+    async def count_input(self) -> int | None:
+        """Input tokens as the first choice's provider counts them; None where only an estimate can be had.
+
+        Nothing is reserved, held or booked. Raises `ApiError` as any call does that cannot be served.
+        """
+        candidate = self._choose().candidates[0]
+        adapter = adapter_for(candidate.route.protocol)
+        if candidate.route.simulated or not isinstance(adapter, CountingAdapter):
+            return None
+        try:
+            return await adapter.count_tokens(self.gateway.session, self._target(candidate), self.request.body)
+        except ProviderError as error:
+            if error.failure == FailureClass.BAD_REQUEST:
+                raise provider_failure(error) from None
+            logger.warning("call %s: %s did not count: %s", self.id, candidate.route.slug, error.detail or error)
+            return None
 
     async def _serve(self) -> None:
         if self.request.stream:

@@ -6,11 +6,14 @@ from iafactory.common.health import Health
 
 from .api.balance import Balance
 from .api.chat import ChatCompletions
+from .api.messages import Messages, MessagesCountTokens
 from .api.models import ModelDetail, ModelList
 from .api.own import OwnChat, OwnModels, UsageToday
 
 urlpatterns = [
     path("v1/chat/completions", ChatCompletions.as_view()),
+    path("v1/messages", Messages.as_view()),
+    path("v1/messages/count_tokens", MessagesCountTokens.as_view()),
     path("v1/models", ModelList.as_view()),
     path("v1/models/<path:name>", ModelDetail.as_view()),
     path("v1/balance", Balance.as_view()),

@@ -71,6 +71,15 @@ CHAT_EXAMPLE = OpenApiExample(
 OPENAI_ERROR = _object(
     {"error": _object({"message": STRING, "type": STRING, "param": STRING | {"nullable": True}, "code": STRING})}
 )
+ANTHROPIC_ERROR = _object(
+    {
+        "type": {"type": "string", "enum": ["error"]},
+        "error": _object(
+            {"type": STRING, "message": STRING, "details": _object({"error_code": STRING, "param": STRING}, more=True)}
+        ),
+        "request_id": STRING,
+    }
+)
 PLAIN_ERROR = _object({"error": _object({"code": STRING, "message": STRING, "param": STRING, "request_id": STRING})})
 
 
@@ -110,6 +119,57 @@ CALL_ERRORS = {
     "_502": "`provider_error`: nothing was charged.",
     "_503": "`model_unavailable`, `budget_exhausted`, `provider_busy` or a part of ours is away.",
 }
+
+_ANTHROPIC_TURN = _object(
+    {
+        "role": {"type": "string", "enum": ["user", "assistant"]},
+        "content": {"oneOf": [STRING, {"type": "array", "items": {"type": "object", "additionalProperties": True}}]},
+    },
+    required=["role", "content"],
+)
+_ANTHROPIC_INPUT: JSON = {
+    "model": {"type": "string", "description": "A name from `/v1/models`, or `auto`."},
+    "messages": {"type": "array", "items": _ANTHROPIC_TURN, "minItems": 1},
+    "system": {"oneOf": [STRING, {"type": "array", "items": {"type": "object", "additionalProperties": True}}]},
+    "tools": {"type": "array", "items": {"type": "object", "additionalProperties": True}},
+    "tool_choice": {"type": "object", "additionalProperties": True},
+    "thinking": {"type": "object", "additionalProperties": True},
+    "output_config": {"type": "object", "additionalProperties": True},
+}
+MESSAGES_REQUEST: JSON = {
+    "application/json": _object(
+        {
+            **_ANTHROPIC_INPUT,
+            "max_tokens": {"type": "integer", "minimum": 1},
+            "stream": BOOLEAN,
+            "stop_sequences": {"type": "array", "items": STRING},
+            "temperature": NUMBER,
+            "top_p": NUMBER,
+            "top_k": INTEGER,
+        },
+        required=["model", "max_tokens", "messages"],
+        description="Anthropic's request. Tools that Anthropic runs itself, and files kept there, are not offered.",
+    )
+}
+MESSAGES_EXAMPLE = OpenApiExample(
+    "A first message",
+    value={"model": "auto", "max_tokens": 200, "messages": [{"role": "user", "content": "Bonjour !"}]},
+    request_only=True,
+)
+MESSAGE_ANSWER = _object(
+    {
+        "id": STRING,
+        "type": {"type": "string", "enum": ["message"]},
+        "role": {"type": "string", "enum": ["assistant"]},
+        "model": STRING,
+        "content": {"type": "array", "items": {"type": "object", "additionalProperties": True}},
+        "stop_reason": STRING,
+        "stop_sequence": STRING | {"nullable": True},
+        "usage": _object({"input_tokens": INTEGER, "output_tokens": INTEGER}, more=True),
+    }
+)
+COUNT_TOKENS_REQUEST: JSON = {"application/json": _object(_ANTHROPIC_INPUT, required=["model", "messages"])}
+COUNT_TOKENS_ANSWER = _object({"input_tokens": INTEGER})
 
 OWN_CHAT_REQUEST: JSON = {
     "application/json": _object(

@@ -5,7 +5,7 @@ original is sent. What costs extra beside tokens is refused, what would change t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -93,9 +93,7 @@ class _Reading:
     media_bytes: int = 0
     media_tokens: int = 0
     typed_tools: int = 0
-
-    def __post_init__(self) -> None:
-        self.only: dict[str, None] = {}
+    only: dict[str, None] = field(default_factory=dict)
 
 
 def messages_request(body: dict[str, Any], *, betas: str = "") -> ChatRequest:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import aiohttp
 
@@ -251,3 +251,11 @@ class ChatAdapter(Protocol):
 
     def open_chat_stream(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatStream:
         """Prepare a streamed call; nothing is sent before the stream is entered."""
+
+
+@runtime_checkable
+class CountingAdapter(Protocol):
+    """A chat adapter whose provider counts the tokens of a request without answering it, for nothing."""
+
+    async def count_tokens(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> int:
+        """The input tokens of `request`. Raises `ProviderError`."""
