@@ -234,6 +234,45 @@ def spend_velocity(now: datetime) -> list[Finding]:
     ]
 
 
+# An attempt that ended without money: refused by the bank or the gateway, not given up by the customer.
+_REFUSED_PAYMENTS = """
+    SELECT account_id, count(*) FILTER (WHERE state = 'failed'), count(*) FILTER (WHERE state = 'succeeded'),
+        count(DISTINCT amount) FILTER (WHERE state = 'failed'),
+        array_agg(DISTINCT gateway ORDER BY gateway) FILTER (WHERE state = 'failed'),
+        (array_agg(DISTINCT failure_code) FILTER (WHERE state = 'failed' AND failure_code <> ''))[:%(examples)s],
+        max(created_at) FILTER (WHERE state = 'failed')
+    FROM billing_payment
+    WHERE created_at > %(now)s - interval '24 hours' AND created_at <= %(now)s
+    GROUP BY account_id
+    HAVING count(*) FILTER (WHERE state = 'failed') >= %(threshold)s
+        AND count(*) FILTER (WHERE state = 'failed') > count(*) FILTER (WHERE state = 'succeeded')
+"""
+
+
+def refused_payments(now: datetime) -> list[Finding]:
+    """Accounts of whose payments `ABUSE_REFUSED_PAYMENTS_A_DAY` or more were refused in 24 hours, and more than succeeded: what
+    trying stolen cards looks like."""
+    threshold = settings.ABUSE_REFUSED_PAYMENTS_A_DAY
+    rows = _rows(_REFUSED_PAYMENTS, {"now": now, "threshold": threshold, "examples": EXAMPLES})
+    return [
+        Finding(
+            f"account:{account_id}",
+            "refused_payments",
+            {
+                "refused": refused,
+                "succeeded": succeeded,
+                "amounts": amounts,
+                "gateways": gateways,
+                "reasons": reasons or [],
+                "threshold": threshold,
+                "hours": 24,
+            },
+            newest + DAY,
+        )
+        for account_id, refused, succeeded, amounts, gateways, reasons, newest in rows
+    ]
+
+
 # --- What the gateway counts in Redis, per UTC day ---
 
 
@@ -302,6 +341,7 @@ DETECTORS: tuple[Callable[[datetime], list[Finding]], ...] = (
     burst_after_signup,
     lost_calls,
     spend_velocity,
+    refused_payments,
     key_networks,
     repeated_prompts,
 )

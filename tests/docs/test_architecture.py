@@ -127,6 +127,7 @@ def test_every_announced_table_is_in_the_table() -> None:
         "routing_providercredential": "credentials",
         "routing_aimodel": "models",
         "routing_modelprofile": "profiles",
+        "routing_modelprofile_reserved_for": "whom they are reserved for",
         "routing_modelprice": "prices",
         "routing_planrouting": "plan routing",
         "routing_budget": "budgets",

@@ -16,6 +16,7 @@ from billing.accounts.services import account_limits_set
 from billing.events.services import SYSTEM
 from billing.ledger.items import CallItem, HoldItem, UsageItem
 from billing.ledger.services import call_settle, hold_open
+from billing.payments.models import Payment
 from iafactory.common import clock
 from iafactory.common.ids import uuid7
 from ratelimit.models import AbuseSignal
@@ -252,6 +253,59 @@ def test_lost_calls_tell_what_they_cost_us(settings: Any) -> None:
     [found] = detectors.lost_calls(now)
 
     assert found.evidence["borne_by_us_usd"] == "0.0035"
+
+
+# --- Refused payments ---
+
+
+def payment_make(
+    account: Account, *, state: str, amount: int = 1590, at: datetime = NOW, code: str = "card_declined"
+) -> Payment:
+    paid = state == Payment.State.SUCCEEDED
+    return Payment.objects.create(
+        account=account,
+        purpose=Payment.Purpose.TOPUP,
+        state=state,
+        gateway="stripe",
+        amount=Decimal(amount),
+        currency="DZD",
+        paid_at=at if paid else None,
+        received_amount=amount if paid else None,
+        failure_code=code if state == Payment.State.FAILED else "",
+        created_at=at,
+    )
+
+
+def test_refused_payments(account: Account) -> None:
+    failed = Payment.State.FAILED
+    for minutes in range(4):
+        payment_make(account, state=failed, amount=100 + minutes, at=ago(minutes=minutes))
+    payment_make(account, state=Payment.State.CANCELED)
+    payment_make(account, state=failed, at=ago(hours=24))
+
+    four = detectors.refused_payments(NOW)
+    payment_make(account, state=failed, amount=100, at=ago(hours=23), code="expired_card")
+    five = detectors.refused_payments(NOW)
+
+    assert four == []
+    evidence = {
+        "refused": 5,
+        "succeeded": 0,
+        "amounts": 4,
+        "gateways": ["stripe"],
+        "reasons": ["card_declined", "expired_card"],
+        "threshold": 5,
+        "hours": 24,
+    }
+    assert five == [Finding(f"account:{account.pk}", "refused_payments", evidence, NOW + timedelta(days=1))]
+
+
+def test_refusals_among_as_many_payments_are_bad_luck(account: Account) -> None:
+    for _ in range(5):
+        payment_make(account, state=Payment.State.FAILED)
+        payment_make(account, state=Payment.State.SUCCEEDED)
+
+    assert detectors.refused_payments(NOW) == []
 
 
 # --- Spending ---
