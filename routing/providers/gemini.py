@@ -111,10 +111,10 @@ class GeminiAdapter:
         """One whole call; see `ChatAdapter.chat`."""
         body = build_request(target, request)
         try:
-            raw, headers = await post_whole(session, target, _endpoint(target, "generateContent"), _headers(target), body)
+            raw, headers = await post_whole(session, target, method_url(target, "generateContent"), _headers(target), body)
             return parse_answer(raw, headers, target)
         except ProviderError as error:
-            raise _understood(error) from error.__cause__
+            raise understood(error) from error.__cause__
 
     def open_chat_stream(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> GeminiChatStream:
         """One streamed call, sent when entered; see `ChatStream`."""
@@ -133,7 +133,7 @@ class GeminiChatStream(EventStream):
         self._unfinished: set[int] = set()
 
     def _endpoint(self) -> str:
-        return _endpoint(self._target, "streamGenerateContent") + "?alt=sse"
+        return method_url(self._target, "streamGenerateContent") + "?alt=sse"
 
     def _headers(self) -> Mapping[str, str]:
         return _headers(self._target)
@@ -145,7 +145,7 @@ class GeminiChatStream(EventStream):
         try:
             return await super().__aenter__()
         except ProviderError as error:
-            raise _understood(error) from error.__cause__
+            raise understood(error) from error.__cause__
 
     def _take(self, data: bytes) -> None:
         try:
@@ -197,7 +197,7 @@ class GeminiChatStream(EventStream):
         error = find_error(parse_json(data))
         if error is None:
             return internal_failure("bad_stream", "an event is no response")
-        return _understood(error_object_failure(None, error, secret=self._target.secret, quirks=self._target.quirks))
+        return understood(error_object_failure(None, error, secret=self._target.secret, quirks=self._target.quirks))
 
 
 class BareErrorDecoder(SseDecoder):
@@ -297,7 +297,7 @@ def _blocked(response: _Response) -> ProviderError | None:
     )
 
 
-def _understood(error: ProviderError) -> ProviderError:
+def understood(error: ProviderError) -> ProviderError:
     """Google says several things with one status: an empty account with 429, no billing account or too long a text with 400."""
     failure, code = error.failure, error.code
     is_empty = failure == FailureClass.RATE_LIMITED and _EMPTY_ACCOUNT.search(error.detail)
@@ -332,7 +332,7 @@ def usage_from_gemini(raw: UsageMetadata) -> Usage | None:
     return Usage(input_total=max(given, cached), cache_read=cached, output_total=made, reasoning=thoughts)
 
 
-def _endpoint(target: Target, method: str) -> str:
+def method_url(target: Target, method: str) -> str:
     model = quote(target.upstream_model, safe="/")
     path = model if "/" in model else f"models/{model}"
     return f"{target.base_url.rstrip('/')}/{path}:{method}"

@@ -1,12 +1,14 @@
 """Replays recorded provider answers over real sockets (loopback only).
 
-`NAME.response.json` holds status, headers and one of `body` (JSON), `body_text` or `body_file` (raw stream bytes; with
-`chunk_offsets`, the positions where the server flushes, and `connection_dropped_after_body`). The base URL of a
-recording is `http://127.0.0.1:PORT/t/NAME`; the provider's own path follows. Tests add own answers with `serve`.
+`NAME.response.json` holds status, headers and one of `body` (JSON), `body_text`, `body_b64` or `body_file` (raw stream bytes;
+with `chunk_offsets`, the positions where the server flushes, and `connection_dropped_after_body`). The base URL of a
+recording is `http://127.0.0.1:PORT/t/NAME`; the provider's own path follows. `NAME,OTHER` answers one request after the other,
+the last one for good. Tests add own answers with `serve`.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import itertools
 import json
@@ -41,6 +43,7 @@ class Received:
     path: str
     headers: dict[str, str]
     body: dict
+    raw: bytes = b""
 
 
 def recorded(name: str) -> Answer:
@@ -49,6 +52,8 @@ def recorded(name: str) -> Answer:
     headers = {
         key: value for key, value in meta["headers"].items() if key not in ("transfer-encoding", "content-length", "connection")
     }
+    if "body_b64" in meta:
+        return Answer(meta["status"], headers, base64.b64decode(meta["body_b64"]))
     if "body_file" not in meta:
         body = meta["body_text"] if "body_text" in meta else json.dumps(meta["body"], ensure_ascii=False)
         return Answer(meta["status"], headers, body.encode())
@@ -68,11 +73,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         sent = self.rfile.read(int(self.headers.get("content-length") or 0))
-        self.server.received.append(Received(self.path, dict(self.headers.items()), json.loads(sent)))
-        name = self.path.split("/")[2]
+        is_json = self.headers.get("content-type", "").startswith("application/json")
+        body = json.loads(sent) if is_json else {}
+        self.server.received.append(Received(self.path, dict(self.headers.items()), body, sent))
+        names = self.path.split("/")[2].split(",")
+        name = names[min(len(self.server.received), len(names)) - 1]
         answer = self.server.answers[name] if name in self.server.answers else recorded(name)
         with contextlib.suppress(ConnectionError):
             self._send(answer)
+
+    do_GET = do_POST
 
     def _send(self, answer: Answer) -> None:
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
