@@ -1,12 +1,10 @@
-"""What operators do in the console: grant, block, keys, credentials, catalogue edits, users."""
+"""What operators do in the console: grant, block, keys, catalogue edits, users."""
 
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
-from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken
@@ -19,9 +17,8 @@ from billing.ledger.models import LedgerTransaction, Lot, Wallet
 from billing.plans.models import FxRate, Plan, PlanPrice
 from iafactory.common.errors import ApiError
 from iafactory.common.ids import uuid7
-from routing.models import Provider, ProviderCredential
 
-from .conftest import PASSWORD, SECRET
+from .conftest import PASSWORD
 
 
 def grant_data(**changes: Any) -> dict[str, Any]:
@@ -259,70 +256,6 @@ def test_keys_are_revoked_with_a_reason(console: Client, account: Account) -> No
 
 
 # --- Catalogue ---
-
-
-def credential_data(provider: Provider, **changes: str) -> dict[str, str]:
-    return {"provider": str(provider.pk), "label": "main", "enabled": "on", "disabled_reason": ""} | changes
-
-
-@pytest.fixture
-def provider(db: None) -> Provider:
-    return Provider.objects.create(slug="groq", name="Groq", protocol="openai", base_url="https://api.groq.com/openai/v1")
-
-
-def test_credential_goes_in_and_never_comes_out(console: Client, provider: Provider) -> None:
-    console.post(reverse("admin:routing_providercredential_add"), credential_data(provider, new_secret=SECRET))
-    credential = ProviderCredential.objects.get()
-    change = reverse("admin:routing_providercredential_change", args=[credential.pk])
-    kept = console.post(change, credential_data(provider, label="second", new_secret=""))
-    credential.refresh_from_db()
-    kept_secret = credential.secret
-    replaced = console.post(change, credential_data(provider, label="second", new_secret="another-long-secret-wxyz"))
-    wrong = console.post(change, credential_data(provider, label="", new_secret="third-long-secret-1234"))
-
-    credential.refresh_from_db()
-    assert (kept.status_code, replaced.status_code, wrong.status_code) == (302, 302, 200)
-    assert kept_secret == SECRET
-    assert (credential.secret, credential.last_four) == ("another-long-secret-wxyz", "wxyz")
-    history = reverse("admin:routing_providercredential_history", args=[credential.pk])
-    shown = "".join(
-        [
-            *(console.get(page).content.decode() for page in (change, history)),
-            wrong.content.decode(),
-            str(list(LogEntry.objects.values_list("change_message", "object_repr"))),
-            str(list(Event.objects.values())),
-        ]
-    )
-    for secret in (SECRET, "another-long-secret-wxyz", "third-long-secret-1234"):
-        assert secret not in shown
-    assert Event.objects.filter(kind="provider_credential.edited").count() == 2
-
-
-def test_credential_that_cannot_be_decrypted_can_be_replaced(console: Client, provider: Provider) -> None:
-    credential = ProviderCredential.objects.create(provider=provider, label="main", secret=SECRET)
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE routing_providercredential SET secret = 'key rotated away'")
-    change = reverse("admin:routing_providercredential_change", args=[credential.pk])
-
-    opened = console.get(change)
-    console.post(change, credential_data(provider, new_secret="a-new-long-secret-0000"))
-
-    credential.refresh_from_db()
-    assert opened.status_code == 200
-    assert credential.secret == "a-new-long-secret-0000"
-
-
-def test_short_secret_shows_no_end(console: Client, provider: Provider) -> None:
-    console.post(reverse("admin:routing_providercredential_add"), credential_data(provider, new_secret="hunter2"))
-
-    assert ProviderCredential.objects.get().last_four == ""
-
-
-def test_credential_needs_a_secret(console: Client, provider: Provider) -> None:
-    page = console.post(reverse("admin:routing_providercredential_add"), credential_data(provider, new_secret=""))
-
-    assert page.status_code == 200
-    assert not ProviderCredential.objects.exists()
 
 
 def test_plan_edit_writes_before_and_after(console: Client, free_plan: Plan) -> None:
