@@ -15,4 +15,8 @@ class BillingConfig(AppConfig):
     verbose_name = "Billing"
 
     def ready(self) -> None:
+        from .invoices.verification import CHECKS as INVOICE_CHECKS
+        from .ledger.verification import checks_register
+
+        checks_register(*INVOICE_CHECKS)
         post_migrate.connect(_lay_foundations, sender=self)

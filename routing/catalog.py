@@ -11,6 +11,7 @@ from typing import Any
 
 from django.conf import settings
 
+from billing.payments.defaults import selling_write
 from billing.plans.catalog import (
     PLANS_FILE,
     CatalogError,
@@ -66,6 +67,7 @@ def catalog_load(
     data = routing_read(routing_folder, plans, clock.now())
     with catalog_writing(dry_run=dry_run) as writer:
         plans_write(writer, plans)
+        selling_write(writer)
         routing_write(writer, data)
     return writer.report
 

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 from django.db.models import Prefetch
 
-from .models import Plan, PlanPrice
+from .models import FxRate, Plan, PlanPrice
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +38,11 @@ def public_offers(*, at: datetime) -> list[Offer]:
             latest.setdefault(price.currency, price)
         offers.append(Offer(plan, tuple(latest.values())))
     return offers
+
+
+def fx_rate_at(currency: str, at: datetime) -> Decimal | None:
+    """Units of `currency` per US dollar at `at`; None where no rate is known."""
+    if currency == "USD":
+        return Decimal(1)
+    rates = FxRate.objects.filter(base="USD", quote=currency, effective_from__lte=at)
+    return rates.order_by("-effective_from").values_list("rate", flat=True).first()

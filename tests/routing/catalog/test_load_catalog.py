@@ -18,7 +18,7 @@ from billing.plans.models import CatalogRecord, Plan
 from routing.catalog import ROUTING_FOLDER, catalog_load
 from routing.models import AiModel, Budget, ModelPrice, ModelProfile, PlanRouting, Provider, model_price_at
 
-TOTAL = 344
+TOTAL = 364
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_second_load_writes_nothing_and_asks_little() -> None:
 
     assert (len(first.created), first.updated, first.kept, first.deleted, first.unchanged) == (TOTAL, {}, {}, [], 0)
     assert second == CatalogReport(unchanged=TOTAL)
-    assert [query["sql"].split()[0] for query in queries] == ["SAVEPOINT", *["SELECT"] * 13, "RELEASE"]
+    assert [query["sql"].split()[0] for query in queries] == ["SAVEPOINT", *["SELECT"] * 17, "RELEASE"]
     assert CatalogRecord.objects.count() == TOTAL
 
 
