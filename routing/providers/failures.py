@@ -336,6 +336,11 @@ def _limit_reset(headers: Mapping[str, str]) -> float | None:
     return max(exhausted or others, default=None)
 
 
+def reset_seconds(text: str) -> float | None:
+    """Seconds until a limit is refilled, from a duration (OpenAI's) or an RFC 3339 instant (Anthropic's)."""
+    return _seconds_until_iso(text) if "T" in text else _duration(text)
+
+
 def _duration(text: str) -> float | None:
     """Seconds in `12ms`, `1.75s`, `6m0s`, a bare number of seconds, or until a Unix time in seconds or milliseconds."""
     number = _number(text)
