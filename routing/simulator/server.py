@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from routing.simulator import anthropic, cohere, gemini, openai
+from routing.simulator import anthropic, cohere, elevenlabs, gemini, media_cohere, media_gemini, media_openai, openai, stability
 from routing.simulator.controls import EVERY_PROVIDER, Controls, Simulated
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -30,9 +30,15 @@ Handler = Callable[[web.BaseRequest, Simulated], Awaitable[web.StreamResponse]]
 # A further dialect is a further module with its own find_handler.
 _DIALECTS: tuple[Callable[[str, str], Handler | None], ...] = (
     openai.find_handler,
+    media_openai.find_handler,
     anthropic.find_handler,
+    # Both know generateContent: what is asked for an image or a sound is no chat.
+    media_gemini.find_handler,
     gemini.find_handler,
     cohere.find_handler,
+    media_cohere.find_handler,
+    elevenlabs.find_handler,
+    stability.find_handler,
 )
 
 
