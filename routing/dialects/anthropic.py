@@ -242,7 +242,7 @@ class AnthropicMessages:
             if delta is None or choice.index:
                 continue
             text = delta.content
-            if text and self._open == "text":
+            if text and self._open == "text" and delta.tool_calls is None and delta.refusal is None:
                 pieces += (self._text_head, _encode(text), b"}}\n\n")
                 continue
             self._take(delta, pieces)
@@ -294,6 +294,7 @@ class AnthropicMessages:
         return _event("message_start", {"message": message}) + _PING
 
     def _take(self, delta: _Delta, pieces: list[bytes]) -> None:
+        """What a delta says, in the order in which models say it: thoughts, text, calls."""
         thoughts = delta.reasoning_content or delta.reasoning
         if thoughts:
             self._open_block("thinking", {"type": "thinking", "thinking": "", "signature": ""}, pieces)
