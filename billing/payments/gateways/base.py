@@ -15,7 +15,6 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, ClassVar
-from uuid import UUID
 
 CURRENCY = re.compile(r"[A-Z]{3}")
 REFERENCE = re.compile(r"[A-Za-z0-9_-]{1,40}")
@@ -446,18 +445,6 @@ class Returns(Gateway):
     @abstractmethod
     def read_return(self, fields: Mapping[str, str]) -> WebhookEvent:
         """What the browser brought, as a hint like a webhook. Raises WebhookRejected."""
-
-
-_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-def reference_of(identifier: UUID) -> str:
-    """`identifier` as 25 lower-case letters and digits: the longest name that every gateway takes."""
-    number, digits = identifier.int, ""
-    while number:
-        number, digit = divmod(number, 36)
-        digits = _ALPHABET[digit] + digits
-    return digits.rjust(25, "0")
 
 
 def differences(payment: GatewayPayment, *, reference: str, money: Money, mode: Mode) -> list[str]:

@@ -27,7 +27,7 @@ from .base import (
     Webhooks,
     key_problems,
 )
-from .exchange import Answer, Exchange
+from .exchange import TOTAL_SECONDS, Answer, Exchange
 from .signatures import require_hmac_sha256
 
 API_URLS = {Mode.TEST: "https://pay.chargily.net/test/api/v2", Mode.LIVE: "https://pay.chargily.net/api/v2"}
@@ -63,13 +63,12 @@ class Chargily(Checkouts, Cancels, Fetches, Webhooks):
         secret_key: str,
         earlier_secret_keys: Sequence[str] = (),
         api_url: str = "",
-        total_seconds: int | None = None,
+        total_seconds: int = TOTAL_SECONDS,
     ) -> None:
         super().__init__(mode=mode)
         self._secret_key = secret_key
         self._webhook_secrets = (secret_key, *earlier_secret_keys)
-        limits = {} if total_seconds is None else {"total_seconds": total_seconds}
-        self._exchange = Exchange(self.slug, api_url or API_URLS[mode], **limits)
+        self._exchange = Exchange(self.slug, api_url or API_URLS[mode], total_seconds=total_seconds)
 
     def problems(self) -> Sequence[Problem]:
         return key_problems(self.mode, self._secret_key, "CHARGILY_SECRET_KEY", live="live_sk_", test="test_sk_")

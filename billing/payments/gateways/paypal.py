@@ -48,7 +48,7 @@ from .base import (
     Webhooks,
     secret_problems,
 )
-from .exchange import Answer, Exchange
+from .exchange import TOTAL_SECONDS, Answer, Exchange
 from .paypal_certificates import CertificateStore, is_paypals, public_authorities, trusted_key
 
 API_URLS = {Mode.TEST: "https://api-m.sandbox.paypal.com", Mode.LIVE: "https://api-m.paypal.com"}
@@ -156,7 +156,7 @@ class PayPal(Checkouts, Fetches, Captures, Refunds, Disputes, Webhooks):
         certificate_authorities: bytes = b"",
         certificate_origin: str = "",
         tokens: TokenStore | None = None,
-        total_seconds: int | None = None,
+        total_seconds: int = TOTAL_SECONDS,
     ) -> None:
         super().__init__(mode=mode)
         self._client_id = client_id
@@ -166,8 +166,9 @@ class PayPal(Checkouts, Fetches, Captures, Refunds, Disputes, Webhooks):
         self._own_authorities = x509.load_pem_x509_certificates(certificate_authorities) if certificate_authorities else []
         self._tokens = tokens or ProcessTokens()
         self._token_lock = threading.Lock()
-        limits = {} if total_seconds is None else {"total_seconds": total_seconds}
-        self._exchange = Exchange(self.slug, api_url or API_URLS[mode], trace_header="paypal-debug-id", **limits)
+        self._exchange = Exchange(
+            self.slug, api_url or API_URLS[mode], trace_header="paypal-debug-id", total_seconds=total_seconds
+        )
         self._certificates = CertificateStore(self._fetch_certificate)
 
     def problems(self) -> Sequence[Problem]:

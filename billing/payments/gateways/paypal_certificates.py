@@ -7,6 +7,7 @@ import re
 import ssl
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
@@ -47,11 +48,14 @@ def public_authorities() -> tuple[x509.Certificate, ...]:
     """The certificate authorities that this system trusts."""
     context = ssl.create_default_context()
     found = []
-    for encoded in context.get_ca_certs(binary_form=True):
-        try:
-            found.append(x509.load_der_x509_certificate(encoded))
-        except ValueError:
-            continue
+    with warnings.catch_warnings():
+        # Some old authorities break rules that nobody minded when they were made.
+        warnings.simplefilter("ignore")
+        for encoded in context.get_ca_certs(binary_form=True):
+            try:
+                found.append(x509.load_der_x509_certificate(encoded))
+            except ValueError:
+                continue
     return tuple(found)
 
 

@@ -34,7 +34,7 @@ from .base import (
     secret_problems,
     to_units,
 )
-from .exchange import Exchange
+from .exchange import TOTAL_SECONDS, Exchange
 from .signatures import same
 
 PAY_URLS = {Mode.TEST: "https://test.payu.in/_payment", Mode.LIVE: "https://secure.payu.in/_payment"}
@@ -91,7 +91,7 @@ class PayU(Checkouts, Fetches, Refunds, Webhooks, Returns):
         webhook_tokens: Sequence[str] = (),
         api_url: str = "",
         pay_url: str = "",
-        total_seconds: int | None = None,
+        total_seconds: int = TOTAL_SECONDS,
     ) -> None:
         """The first of `salts` signs what we send, all of them are believed."""
         super().__init__(mode=mode)
@@ -100,8 +100,7 @@ class PayU(Checkouts, Fetches, Refunds, Webhooks, Returns):
         self._webhook_tokens = tuple(webhook_tokens)
         self._pay_url = pay_url or PAY_URLS[mode]
         self._api_url = api_url or API_URLS[mode]
-        limits = {} if total_seconds is None else {"total_seconds": total_seconds}
-        self._exchange = Exchange(self.slug, self._api_url, **limits)
+        self._exchange = Exchange(self.slug, self._api_url, total_seconds=total_seconds)
 
     def problems(self) -> Sequence[Problem]:
         found = [] if self._key else [Problem("no_key", "PAYU_MERCHANT_KEY", "PAYU_MERCHANT_KEY is empty")]
@@ -149,10 +148,10 @@ class PayU(Checkouts, Fetches, Refunds, Webhooks, Returns):
     def fetch_payment(self, *, checkout_id: str = "", payment_id: str = "") -> GatewayPayment:
         """Raises ObjectNotFound, too, for a form that was not posted yet."""
         if checkout_id:
-            found = self._command("verify_payment", checkout_id, changes=False)
+            found = self._command("verify_payment", self._exchange.segment(checkout_id), changes=False)
             entry = reading.object_at(found, "transaction_details", checkout_id)
         else:
-            found = self._command("check_payment", payment_id, changes=False)
+            found = self._command("check_payment", self._exchange.segment(payment_id), changes=False)
             entry = reading.object_at(found, "transaction_details")
         if not entry:
             raise self._exchange.lost(False, "not_understood", "no transaction in the answer")
@@ -197,7 +196,7 @@ class PayU(Checkouts, Fetches, Refunds, Webhooks, Returns):
         raise GatewayRefused(self.slug, reading.text(data, "error_code") or "refused", reading.text(data, "msg"))
 
     def fetch_refund(self, refund_id: str) -> GatewayRefund:
-        for refund in self._refunds(refund_id):
+        for refund in self._refunds(self._exchange.segment(refund_id)):
             if refund.refund_id == refund_id:
                 return refund
         raise ObjectNotFound(self.slug, "not_found", "no such refund")

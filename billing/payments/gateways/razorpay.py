@@ -42,7 +42,7 @@ from .base import (
     secret_problems,
     to_units,
 )
-from .exchange import Answer, Exchange
+from .exchange import TOTAL_SECONDS, Answer, Exchange
 from .signatures import require_hmac_sha256
 
 API_URL = "https://api.razorpay.com"
@@ -84,14 +84,13 @@ class Razorpay(Checkouts, Cancels, Fetches, Captures, Refunds, Disputes, Webhook
         key_secret: str,
         webhook_secrets: Sequence[str],
         api_url: str = "",
-        total_seconds: int | None = None,
+        total_seconds: int = TOTAL_SECONDS,
     ) -> None:
         super().__init__(mode=mode)
         self._key_id = key_id
         self._key_secret = key_secret
         self._webhook_secrets = tuple(webhook_secrets)
-        limits = {} if total_seconds is None else {"total_seconds": total_seconds}
-        self._exchange = Exchange(self.slug, api_url or API_URL, **limits)
+        self._exchange = Exchange(self.slug, api_url or API_URL, total_seconds=total_seconds)
 
     def problems(self) -> Sequence[Problem]:
         found = key_problems(self.mode, self._key_id, "RAZORPAY_KEY_ID", live="rzp_live_", test="rzp_test_")
@@ -339,6 +338,8 @@ class Razorpay(Checkouts, Cancels, Fetches, Captures, Refunds, Disputes, Webhook
 
     def _get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         answer = self._exchange.call("GET", path, changes=False, headers=self._headers(), query=query)
+        if answer.status == 400 and "does not exist" in reading.text(answer.data, "error", "description"):
+            raise self._exchange.absent(answer)
         if answer.status >= 400:
             raise self._failure(answer)
         return self._exchange.understood(answer, changes=False)

@@ -39,7 +39,7 @@ from .base import (
     secret_problems,
     to_units,
 )
-from .exchange import Answer, Exchange
+from .exchange import TOTAL_SECONDS, Answer, Exchange
 from .signatures import require_hmac_sha256
 
 API_URL = "https://api.stripe.com"
@@ -90,13 +90,12 @@ class Stripe(Checkouts, Cancels, Fetches, Refunds, Disputes, SavedCards, Webhook
         secret_key: str,
         webhook_secrets: Sequence[str],
         api_url: str = "",
-        total_seconds: int | None = None,
+        total_seconds: int = TOTAL_SECONDS,
     ) -> None:
         super().__init__(mode=mode)
         self._secret_key = secret_key
         self._webhook_secrets = tuple(webhook_secrets)
-        limits = {} if total_seconds is None else {"total_seconds": total_seconds}
-        self._exchange = Exchange(self.slug, api_url or API_URL, trace_header="request-id", **limits)
+        self._exchange = Exchange(self.slug, api_url or API_URL, trace_header="request-id", total_seconds=total_seconds)
 
     def problems(self) -> Sequence[Problem]:
         live, test = ("rk_live_", "rk_test_") if self._secret_key.startswith("rk_") else ("sk_live_", "sk_test_")
