@@ -1,5 +1,6 @@
 """What a call can cost at most, and what it did cost: USD from price rows, credits from USD."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -76,24 +77,126 @@ def affordable_output_tokens(price: Price, *, input_tokens: int, list_cost_usd: 
     return int(left / per_token * 1_000_000) if per_token else 0
 
 
-def list_cost(price: Price, usage: Usage) -> Decimal:
-    """The list cost of `usage` in USD, to the nano-USD. A part without a price of its own costs what its whole costs."""
-    tier = price.for_input(usage.input_total)
-    if tier.input is None or tier.output is None:
+@dataclass(frozen=True, slots=True)
+class UnitPrice:
+    """What `count` of a unit costs: `usd` for every `per` of them, under the name that the price row has for it."""
+
+    name: str
+    unit: str
+    count: Decimal
+    per: int
+    usd: Decimal
+
+    @property
+    def cost_usd(self) -> Decimal:
+        return self.count * self.usd / self.per
+
+
+# For each unit the names of its prices, and how many units each is for: all that a row knows count.
+_UNIT_PRICES = {
+    "characters": (("per_1k_chars", 1000),),
+    "seconds": (("per_audio_hour", 3600), ("per_second", 1)),
+    "clips": (("per_clip", 1),),
+    "images": (("per_image", 1),),
+}
+# A provider's least, in seconds, for each recording.
+_LEAST_SECONDS = "least_audio_seconds"
+
+
+def unit_prices(price: Price, units: Mapping[str, Decimal]) -> list[UnitPrice]:
+    """The prices of `units` that the row has; none when they are not what is billed."""
+    found = []
+    for unit, count in units.items():
+        least = price.units.get(_LEAST_SECONDS, ZERO) if unit == "seconds" else ZERO
+        for name, per in _UNIT_PRICES.get(unit, ()):
+            if (usd := price.units.get(name)) is not None:
+                found.append(UnitPrice(name, unit, max(count, least), per, usd))
+    return found
+
+
+def image_price(price: Price, *, quality: str | None, size: str | None, prefix: str = "per_image") -> Decimal | None:
+    """The price of one image of that quality and size, from `per_image`, `per_image_<quality>`, `per_image_<quality>_<size>`.
+
+    `per_image_<quality>` is for 1024x1024 where other sizes have prices of their own. What has no price of its own costs
+    `per_image`, or else the dearest there is. None when no image has a price.
+    """
+    known = {name: usd for name, usd in price.units.items() if name == prefix or name.startswith(f"{prefix}_")}
+    if not known:
+        return None
+    turned = "x".join(reversed(size.split("x"))) if size else ""
+    for wanted in (size, turned):
+        if (usd := known.get(f"{prefix}_{quality}_{wanted}")) is not None:
+            return usd
+    has_sizes = any(name.startswith(f"{prefix}_{quality}_") for name in known)
+    if (usd := known.get(f"{prefix}_{quality}")) is not None and (size == "1024x1024" or not has_sizes):
+        return usd
+    return known.get(prefix, max(known.values()))
+
+
+def with_image_price(price: Price, *, quality: str | None, size: str | None) -> Price:
+    """The row with the one price that an image of that quality and size has; unchanged where images have none."""
+    usd = image_price(price, quality=quality, size=size)
+    if usd is None:
+        return price
+    others = {name: value for name, value in price.units.items() if not name.startswith("per_image")}
+    return replace(price, units={**others, "per_image": usd})
+
+
+def _tokens_count_too(priced: list[UnitPrice]) -> bool:
+    """Whether tokens are billed beside units: an image's text is, what a second or a character costs covers all."""
+    return all(line.unit == "images" for line in priced)
+
+
+def _times(count: int, usd: Decimal | None, *, or_nothing: bool) -> Decimal:
+    if not count or (usd is None and or_nothing):
+        return ZERO
+    if usd is None:
         raise PriceUnknown
+    return count * usd
+
+
+def worst_unit_cost(price: Price, units: Mapping[str, Decimal], *, input_tokens: int, output_tokens: int) -> Decimal:
+    """The most that `units`, with that many tokens beside them, can cost at list price, in USD, rounded up.
+
+    Where no unit has a price, tokens are what is billed. Raises `PriceUnknown`.
+    """
+    priced = unit_prices(price, units)
+    total = sum((line.cost_usd for line in priced), ZERO)
+    if _tokens_count_too(priced):
+        tiers = [price.base, *(tier for threshold, tier in price.tiers if input_tokens > threshold)]
+        total += _PER_MILLION * max(
+            _times(input_tokens, tier.input, or_nothing=bool(priced))
+            + _times(output_tokens, tier.output, or_nothing=bool(priced))
+            for tier in tiers
+        )
+    return usd_ceil(total)
+
+
+def list_cost(price: Price, usage: Usage) -> Decimal:
+    """The list cost of `usage` in USD, to the nano-USD. A part without a price of its own costs what its whole costs.
+
+    Raises `PriceUnknown` for tokens that are what is billed, and have no price.
+    """
+    priced = unit_prices(price, usage.units)
+    units = sum((line.cost_usd for line in priced), ZERO)
+    if not _tokens_count_too(priced):
+        return usd_quantise(units)
+    or_nothing = bool(priced)
+    tier = price.for_input(usage.input_total)
     write_5m = usage.cache_write - usage.cache_write_1h
     fresh = usage.input_total - usage.cache_read - usage.cache_write
     visible = usage.output_total - usage.reasoning
     p_write = tier.input if tier.cache_write is None else tier.cache_write
-    total = (
-        max(fresh, 0) * tier.input
-        + usage.cache_read * (tier.input if tier.cached_input is None else tier.cached_input)
-        + write_5m * p_write
-        + usage.cache_write_1h * (p_write if tier.cache_write_1h is None else tier.cache_write_1h)
-        + max(visible, 0) * tier.output
-        + usage.reasoning * (tier.output if tier.reasoning_output is None else tier.reasoning_output)
+    parts = (
+        (max(fresh, 0), tier.input),
+        (usage.cache_read, tier.input if tier.cached_input is None else tier.cached_input),
+        (write_5m, p_write),
+        (usage.cache_write_1h, p_write if tier.cache_write_1h is None else tier.cache_write_1h),
+        (max(visible, 0), tier.output),
+        (usage.reasoning, tier.output if tier.reasoning_output is None else tier.reasoning_output),
     )
-    return usd_quantise(total * _PER_MILLION)
+    tokens = sum((_times(count, usd, or_nothing=or_nothing) for count, usd in parts), ZERO)
+    return usd_quantise(units + tokens * _PER_MILLION)
 
 
 def provider_cost(route: Route, list_cost_usd: Decimal, usage: Usage) -> Decimal:
@@ -106,6 +209,7 @@ def provider_cost(route: Route, list_cost_usd: Decimal, usage: Usage) -> Decimal
 def price_facts(route: Route, price: Price, usage: Usage | None, tariff: Tariff) -> dict[str, Any]:
     """What the usage row keeps, so that the charge can be explained when prices have changed."""
     tier = price.for_input(usage.input_total if usage else 0)
+    priced = unit_prices(price, usage.units) if usage else []
     named = {
         "input_per_mtok": tier.input,
         "cached_input_per_mtok": tier.cached_input,
@@ -117,9 +221,20 @@ def price_facts(route: Route, price: Price, usage: Usage | None, tariff: Tariff)
     return {
         "price_id": price.id,
         **{name: format(value.normalize(), "f") for name, value in named.items() if value is not None},
+        **({"unit_prices": [_unit_facts(line) for line in priced]} if priced else {}),
         "cost_factor": format(route.cost_factor.normalize(), "f"),
         "margin_multiplier": format(tariff.margin_multiplier.normalize(), "f"),
         "usd_per_credit": format(tariff.usd_per_credit.normalize(), "f"),
         "rounding": "whole" if tariff.whole_credits else "exact",
         "charged": tariff.charged,
+    }
+
+
+def _unit_facts(line: UnitPrice) -> dict[str, Any]:
+    return {
+        "name": line.name,
+        "unit": line.unit,
+        "count": format(line.count.normalize(), "f"),
+        "per": line.per,
+        "usd": format(line.usd.normalize(), "f"),
     }

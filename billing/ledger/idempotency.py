@@ -11,7 +11,7 @@ from uuid import UUID
 
 from psycopg_pool import AsyncConnectionPool
 
-from iafactory.common.crypto import decrypt, encrypt
+from iafactory.common.crypto import decrypt_bytes, encrypt_bytes
 from iafactory.common.errors import ApiError
 
 from .items import AnswerItem
@@ -101,7 +101,7 @@ async def answer_find(pool: AsyncConnectionPool, wanted: IdempotencyKey, *, now:
         raise in_flight()
     if content is None:
         raise not_kept()
-    return KeptAnswer(status, headers, decrypt(content).encode())
+    return KeptAnswer(status, headers, decrypt_bytes(content))
 
 
 def answer_item(
@@ -117,6 +117,6 @@ def answer_item(
         body_hash=wanted.body_hash,
         status=status,
         headers=headers,
-        content=encrypt(content.decode()) if kept and content is not None else None,
+        content=encrypt_bytes(content) if kept and content is not None else None,
         expires_at=now + KEPT_FOR,
     )

@@ -23,14 +23,24 @@ def _forget_keys(*, setting: str, **kwargs: Any) -> None:
 setting_changed.connect(_forget_keys)
 
 
+def encrypt_bytes(content: bytes) -> str:
+    """`content` as a Fernet token under the first of `FIELD_ENCRYPTION_KEYS`."""
+    return _fernet().encrypt(content).decode()
+
+
+def decrypt_bytes(token: str) -> bytes:
+    """What a token holds that was made under any of the keys; `cryptography.fernet.InvalidToken` otherwise."""
+    return _fernet().decrypt(token.encode())
+
+
 def encrypt(text: str) -> str:
-    """`text` as a Fernet token under the first of `FIELD_ENCRYPTION_KEYS`."""
-    return _fernet().encrypt(text.encode()).decode()
+    """`text` as a Fernet token; see `encrypt_bytes`."""
+    return encrypt_bytes(text.encode())
 
 
 def decrypt(token: str) -> str:
-    """The text of a token made by `encrypt` under any of the keys; `cryptography.fernet.InvalidToken` otherwise."""
-    return _fernet().decrypt(token.encode()).decode()
+    """The text of a token made by `encrypt`; see `decrypt_bytes`."""
+    return decrypt_bytes(token).decode()
 
 
 def secret_hash(secret: str) -> str:
