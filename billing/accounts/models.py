@@ -193,6 +193,7 @@ class ApiKey(models.Model):
         CREDITS_READ = "credits:read", _("Service: check credits")
         CREDITS_WRITE = "credits:write", _("Service: consume and hold credits")
         CREDITS_ADMIN = "credits:admin", _("Service: grant due credits")
+        ADMIN = "admin", _("Operator: what its owner may do in the console")
 
     # What a customer may give to a key of their own; the others are given by operators.
     CUSTOMER_SCOPES: ClassVar[tuple[str, ...]] = (Scope.INFERENCE, Scope.BILLING_READ)
