@@ -15,6 +15,7 @@ class BillingConfig(AppConfig):
     verbose_name = "Billing"
 
     def ready(self) -> None:
+        from .payments import checks  # noqa: F401
         from .invoices.verification import CHECKS as INVOICE_CHECKS
         from .ledger.verification import checks_register
 

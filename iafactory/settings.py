@@ -164,6 +164,32 @@ ABUSE_KEY_NETWORKS_A_DAY = env.int("ABUSE_KEY_NETWORKS_A_DAY", default=10)
 ABUSE_REPEATED_PROMPTS_A_DAY = env.int("ABUSE_REPEATED_PROMPTS_A_DAY", default=100)
 UNUSED_KEY_DAYS = env.int("UNUSED_KEY_DAYS", default=90)
 
+# --- Payment gateways: those enabled may take new payments, the first is preferred; all that have a key receive webhooks ---
+PAYMENT_GATEWAYS = env.list("PAYMENT_GATEWAYS", default=[])
+PAYMENT_MODE = env.str("PAYMENT_MODE", default="test")
+if PAYMENT_MODE not in ("test", "live"):
+    raise ImproperlyConfigured(f"PAYMENT_MODE must be test or live, not {PAYMENT_MODE!r}")
+CHARGILY_SECRET_KEY = env.str("CHARGILY_SECRET_KEY", default="")
+CHARGILY_EARLIER_SECRET_KEYS = env.list("CHARGILY_EARLIER_SECRET_KEYS", default=[])
+STRIPE_SECRET_KEY = env.str("STRIPE_SECRET_KEY", default="")
+STRIPE_WEBHOOK_SECRETS = env.list("STRIPE_WEBHOOK_SECRETS", default=[])
+PAYPAL_CLIENT_ID = env.str("PAYPAL_CLIENT_ID", default="")
+PAYPAL_CLIENT_SECRET = env.str("PAYPAL_CLIENT_SECRET", default="")
+PAYPAL_WEBHOOK_IDS = env.list("PAYPAL_WEBHOOK_IDS", default=[])
+PAYPAL_CERTIFICATE_AUTHORITIES = env.str("PAYPAL_CERTIFICATE_AUTHORITIES", default="")
+RAZORPAY_KEY_ID = env.str("RAZORPAY_KEY_ID", default="")
+RAZORPAY_KEY_SECRET = env.str("RAZORPAY_KEY_SECRET", default="")
+RAZORPAY_WEBHOOK_SECRETS = env.list("RAZORPAY_WEBHOOK_SECRETS", default=[])
+PAYU_MERCHANT_KEY = env.str("PAYU_MERCHANT_KEY", default="")
+PAYU_SALTS = env.list("PAYU_SALTS", default=[])
+PAYU_WEBHOOK_TOKENS = env.list("PAYU_WEBHOOK_TOKENS", default=[])
+CHARGILY_API_URL = env.str("CHARGILY_API_URL", default="")
+STRIPE_API_URL = env.str("STRIPE_API_URL", default="")
+PAYPAL_API_URL = env.str("PAYPAL_API_URL", default="")
+RAZORPAY_API_URL = env.str("RAZORPAY_API_URL", default="")
+PAYU_API_URL = env.str("PAYU_API_URL", default="")
+PAYU_PAY_URL = env.str("PAYU_PAY_URL", default="")
+
 # --- Language and time ---
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", _("English")), ("fr", _("French")), ("ar", _("Arabic"))]
