@@ -212,13 +212,16 @@ def _plan_routing_read(
     for code, entry in by_plan.items():
         where = f"{path.name}: plan {code!r}"
         values = {**data.get("defaults", {}), **entry}
-        if unknown := sorted({*values.get("split", {}), *values.get("fallback", [])} - providers):
+        named = {*values.get("split", {}), *values.get("fallback", []), *values.get("expected_cost_usd", {})}
+        if unknown := sorted(named - providers):
             raise CatalogError(f"{where}: unknown provider {unknown[0]!r}")
         if unknown := sorted({*values.get("models_allowed", [])} - {model for _, model in served} - {"*"}):
             raise CatalogError(f"{where}: unknown model {unknown[0]!r}")
         for provider, model in values.get("default_models", {}).items():
             if (provider, model) not in served:
                 raise CatalogError(f"{where}: {provider!r} does not serve {model!r}")
+        if costs := values.get("expected_cost_usd"):
+            values["expected_cost_usd"] = {provider: _price_text(cost, where) for provider, cost in costs.items()}
         if (allowance := values.get("cost_allowance_usd")) is not None:
             values["cost_allowance_usd"] = _allowance_read(allowance, plans, code, at, where)
         result.append(Shipped(where, {"plan": Reference(Plan, code), **values}))

@@ -24,9 +24,11 @@ from iafactory.common.admin import (
 )
 from routing.models import AiModel, ModelPrice, ModelProfile
 
+from .loss import LossGuardMixin
+
 
 @admin.register(AiModel)
-class AiModelAdmin(AuditedModelAdmin):
+class AiModelAdmin(LossGuardMixin, AuditedModelAdmin):
     """Models under their public names."""
 
     list_display = ("name", "mode", "owner", "alias_list", "reasoning", "margin", "public", "profiles_link")
@@ -98,7 +100,7 @@ class ModelPriceInline(ReadOnlyInline):
 
 
 @admin.register(ModelProfile)
-class ModelProfileAdmin(AuditedModelAdmin):
+class ModelProfileAdmin(LossGuardMixin, AuditedModelAdmin):
     """One upstream model at one provider."""
 
     list_display = (
