@@ -25,6 +25,7 @@ from .ledger.models import (
     UsageRecord,
     Wallet,
 )
+from .payments.inbox.models import GatewayWebhook
 from .payments.models import (
     Dispute,
     ManualMethod,
@@ -53,6 +54,7 @@ __all__ = (
     "DunningStep",
     "Event",
     "FxRate",
+    "GatewayWebhook",
     "Hold",
     "Invoice",
     "InvoiceLine",

@@ -9,6 +9,7 @@ from .accounts import api as accounts
 from .accounts import pages
 from .ledger import api as credits
 from .ledger import usage_api as usage
+from .payments.inbox.api import GatewayWebhookView
 from .plans import api as plans
 from .subscriptions.models import Subscription
 from .subscriptions.onboarding_api import RegisterView
@@ -28,7 +29,8 @@ PERIOD_CREDITS = credits.PeriodCredits(
     subscriptions=Subscription.objects.filter(state__in=(Subscription.State.TRIALING, Subscription.State.ACTIVE)),
     grant=period_credits_grant,
 )
-
+# Where gateways that were set up long ago still send to.
+OLDER_WEBHOOK_ADDRESSES = {"payment/webhook/chargily": "chargily", "webhooks/stripe": "stripe", "webhooks/paypal": "paypal"}
 
 urlpatterns = [
     *api_path("api/auth/register", RegisterView, "auth-register"),
@@ -60,6 +62,12 @@ urlpatterns = [
     *api_path("api/admin/users/abusive", abuse.AbusiveUsersView, "admin-users-abusive"),
     *api_path("api/admin/users/<str:user_id>/ban", abuse.BanView, "admin-users-ban"),
     *api_path("api/admin/users/<str:user_id>/unban", abuse.UnbanView, "admin-users-unban"),
+    *api_path("api/payment/webhook/<str:gateway>", GatewayWebhookView, "payment-webhook"),
+    *(
+        path(f"{address}{slash}", GatewayWebhookView.as_view(schema=None, gateway=gateway))
+        for address, gateway in OLDER_WEBHOOK_ADDRESSES.items()
+        for slash in ("", "/")
+    ),
     path("auth/verify-email", pages.verify_email, name="verify-email"),
     path("auth/password-reset", pages.password_reset, name="password-reset"),
 ]

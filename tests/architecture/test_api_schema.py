@@ -16,6 +16,9 @@ EXEMPT = {
     "/docs": "a page for people: it shows the description",
     "/redoc": "a page for people: it shows the description",
     "/openapi.json": "the description itself",
+    "/payment/webhook/chargily": "an older address of /api/payment/webhook/{gateway}",
+    "/webhooks/paypal": "an older address of /api/payment/webhook/{gateway}",
+    "/webhooks/stripe": "an older address of /api/payment/webhook/{gateway}",
     "/auth/verify-email": "the page behind a mailed link; the call is POST /api/auth/verify-email",
     "/auth/password-reset": "the page behind a mailed link; the call is POST /api/auth/password-reset/confirm",
 }
@@ -35,6 +38,7 @@ OPEN = {
     "POST /api/auth/register",
     "POST /api/auth/verify-email",
     "POST /api/keys/leaked",
+    "POST /api/payment/webhook/{gateway}",
 }
 
 

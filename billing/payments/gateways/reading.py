@@ -10,12 +10,12 @@ from .exchange import read_json
 
 
 def text(data: Any, *path: str) -> str:
-    """The text, or the number as text, at `path`; empty for anything else."""
+    """The text, or the number as text, at `path`; empty for anything else, and for text that no database can store."""
     for key in path:
         data = data.get(key) if isinstance(data, Mapping) else None
     if isinstance(data, bool) or not isinstance(data, str | int | Decimal):
         return ""
-    return str(data)
+    return str(data) if _storable(str(data)) == str(data) else ""
 
 
 def whole(data: Any, *path: str) -> int | None:
@@ -51,6 +51,22 @@ def decimal_money(amount: str, currency: str) -> Money | None:
         return Money(Decimal(amount), currency.upper())
     except (InvalidOperation, ValueError):
         return None
+
+
+def _storable(words: str) -> str:
+    """`words` without null characters and half surrogates."""
+    return words.replace("\0", "").encode("utf-8", "ignore").decode()
+
+
+def storable(data: Any) -> Any:
+    """`data` as JSON that a database can store: numbers as they are, fractions as text."""
+    if isinstance(data, Mapping):
+        return {_storable(str(key)): storable(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [storable(value) for value in data]
+    if isinstance(data, str):
+        return _storable(data)
+    return data if data is None or isinstance(data, bool | int) else str(data)
 
 
 def webhook_object(body: bytes) -> dict[str, Any]:
