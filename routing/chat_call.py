@@ -121,12 +121,11 @@ class ChatCall(ModelCall):
                 if not self._may_go_on(candidate, error):
                     return
                 continue
+            self._begins(candidate)
             outcome = self.outcome
-            outcome.served = candidate
             outcome.error = None
             outcome.answer = answer
             outcome.usage = answer.usage
-            outcome.first_byte_ms = self._elapsed_ms()
             # With a key the answer reaches whoever asks again: it is delivered.
             gone = self.exchange.gone and self.idempotency is None
             outcome.end = "client_gone" if gone else "complete"
@@ -162,8 +161,7 @@ class ChatCall(ModelCall):
                             if not chunk.output_bytes and not chunk.finish_reason:
                                 kept_back.append(chunk)
                                 continue
-                            outcome.served = candidate
-                            outcome.first_byte_ms = self._elapsed_ms()
+                            self._begins(candidate)
                             event = b"".join([self.dialect.event(told) for told in (*kept_back, chunk)])
                             await exchange.start(200, self._head(candidate))
                         if event:
@@ -175,6 +173,7 @@ class ChatCall(ModelCall):
             except ProviderError as error:
                 self._note_usage(stream)
                 if exchange.started:
+                    self.attempts.failed(error)
                     outcome.end = "upstream_dropped"
                     outcome.error = provider_failure(error)
                     logger.warning("call %s: stream of %s broke: %s", self.id, candidate.route.slug, error.detail or error)

@@ -23,6 +23,10 @@ from ratelimit.blocks import block_watch
 from ratelimit.engine import Limiter, LimiterUnavailable
 
 from .counter_sources import counter_sources
+from .health.board import HealthBoard
+from .health.capacity import Capacity
+from .health.reports import breaker_moved, credential_refused
+from .health.retries import RetryBudget
 from .providers.session import open_session
 from .snapshot import Snapshot, snapshot_load
 from .uses import UseRecorder
@@ -60,6 +64,9 @@ class Gateway:
         self.ledger = LedgerWriter(queue_limit=settings.LEDGER_QUEUE_LIMIT)
         self.redis = open_redis()
         self.limiter = Limiter(self.redis, sources=counter_sources(self.pool, clock.now))
+        self.health = HealthBoard(self.redis, on_moved=breaker_moved, on_bad_credential=credential_refused)
+        self.capacity = Capacity(self.redis, on_share=self.health.note_free_share)
+        self.retries = RetryBudget()
         self._listener = ChangeListener(on_change=self._changed, on_gap=self._missed_changes)
         self.uses = UseRecorder(self.pool, self.redis)
         # Calls under way, to stop those whose credential is taken away.
@@ -78,6 +85,7 @@ class Gateway:
         self._reload_task = asyncio.create_task(self._keep_snapshot(), name="snapshot")
         self.ledger.start()
         self.uses.start()
+        self.health.start()
         with contextlib.suppress(LimiterUnavailable):
             await self.limiter.recover(now_ms=clock.now_ms())
         self._sync_task = asyncio.create_task(self._sync_counters(), name="counter-sync")
@@ -90,6 +98,7 @@ class Gateway:
         """Write what is queued, then close everything."""
         await self.ledger.stop()
         await self.uses.stop()
+        await self.health.stop()
         await self._listener.stop()
         for task in (self._reload_task, self._sync_task):
             if task is not None:

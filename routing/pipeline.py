@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from django.conf import settings
 
@@ -28,6 +29,7 @@ from ratelimit.engine import Decision, LimiterUnavailable, ScopeState
 from ratelimit.scopes import Scope, SplitPosition, split_pick
 
 from . import limits
+from .attempts import Attempts
 from .call_request import CallRequest
 from .choice import Candidate, Choice, candidate_make, choose
 from .gateway import Gateway
@@ -113,7 +115,17 @@ class ModelCall(ABC):
             policy, whole_credits=caller.plan.whole_credits, charged=caller.plan.billing_mode != "quota"
         )
         self.outcome = Outcome()
+        self.choice: Choice | None = None
+        # What this call drew of its plan's split, and who would serve it were every route well.
+        self.drawn: tuple[str, int] | None = None
+        self.first_choice: Candidate | None = None
         self.candidates: tuple[Candidate, ...] = ()
+        self.attempts = Attempts(
+            gateway,
+            self.id,
+            priority=self.plan.priority,
+            lease_seconds=settings.CALL_TIMEOUT_SECONDS + settings.HOLD_GRACE_SECONDS,
+        )
         self.on_quota = caller.plan.billing_mode == "quota"
         self.budget_fallback = False
         self.held = ZERO
@@ -157,7 +169,12 @@ class ModelCall(ABC):
     def fallback(self) -> bool:
         """Whether somebody else than the first choice served the call."""
         served = self.outcome.served
-        return served is not None and served.route.slug != self.candidates[0].route.slug
+        return served is not None and self._stands_in(served)
+
+    def _stands_in(self, candidate: Candidate) -> bool:
+        """Whether `candidate` is another provider or model than the first choice; its paid profile beside a free one is not."""
+        route, first = candidate.route, (self.first_choice or self.candidates[0]).route
+        return (route.provider, route.model) != (first.provider, first.model)
 
     async def run(self) -> Answer | None:
         """Serve the call and book it. Answers None when a stream has been sent.
@@ -169,8 +186,10 @@ class ModelCall(ABC):
         choice = self._choose()
         await self._reserve(choice)
         try:
+            await self._take_place()
             await self._hold()
         except BaseException:
+            await self.attempts.end(unused=True)
             await self._release_reservation()
             raise
         self.gateway.running.add(self)
@@ -184,6 +203,7 @@ class ModelCall(ABC):
             self._call_broke()
         finally:
             self.gateway.running.discard(self)
+        await self.attempts.end()
         verdict = await self._settle()
         await self._settle_reservation(verdict)
         return await self._finish()
@@ -220,6 +240,7 @@ class ModelCall(ABC):
             tariff=self.tariff,
             priority=self.plan.priority,
             account_id=self.caller.account_id,
+            health=self.gateway.health,
             wish_only=self.wish_only,
             provider=self.provider,
         )
@@ -251,7 +272,11 @@ class ModelCall(ABC):
         if not decision.allowed:
             raise self._refusal(decision)
         provider = None if decision.split_position is None else split_pick(decision.split_position, choice.split)
+        self.choice = choice
+        if provider is not None and decision.split_position is not None:
+            self.drawn = (provider, decision.split_position)
         self.candidates = choice.ordered(provider)
+        self.first_choice = choice.first_when_well(provider)
         self.reserved_usd = first.worst_cost_usd
         self.reserved_usd_by_provider[first.route.provider] = first.worst_cost_usd
         spent = {name for name in decision.soft_exhausted if limits.is_budget(name)}
@@ -329,7 +354,8 @@ class ModelCall(ABC):
         self.candidates = tuple(candidate for candidate in self.candidates if affordable(candidate))
         if not self.candidates:
             raise ApiError(503, "budget_exhausted", "This model's budget is used up for now.", retry_after_seconds=60)
-        self.budget_fallback = self.candidates[0] is not first
+        if self.candidates[0] is not first:
+            self.budget_fallback, self.first_choice = True, self.candidates[0]
 
     def _pay_beyond_quota(self) -> None:
         """The plan's quota is used up: bought credits pay, at pay-as-you-go prices."""
@@ -346,6 +372,12 @@ class ModelCall(ABC):
             for candidate in candidates
         )
         return tuple(candidate for candidate in again if candidate is not None)
+
+    async def _take_place(self) -> None:
+        """Whoever has free capacity goes first; where nobody has any the call waits a while, by its plan's priority."""
+        self.candidates = await self.attempts.take_place(
+            self.candidates, exchange=self.exchange, wait_seconds=self.gateway.snapshot.queue_seconds
+        )
 
     # -- hold --------------------------------------------------------------------------------------------------------
 
@@ -402,18 +434,28 @@ class ModelCall(ABC):
     # -- call --------------------------------------------------------------------------------------------------------
 
     async def _candidates_in_reach(self) -> AsyncIterator[Candidate]:
-        """Candidates in order; one that may cost more than was held and reserved first extends both, or is skipped."""
+        """Candidates in order, each with its credentials; one that may cost more than was held and reserved first extends both.
+
+        Skipped: what may not cost that much, and what cannot be asked at the moment (`attempts`).
+        """
         refused_for_cost = False
         for candidate in self.candidates:
-            if self.outcome.attempts >= self.policy.most_attempts:
-                break
-            if not await self._extend_to(candidate):
-                refused_for_cost = True
-                continue
-            self.outcome.attempts += 1
-            yield candidate
-        if self.outcome.error is None and refused_for_cost:
-            self.outcome.error = ApiError(503, "budget_exhausted", "What could serve this call costs too much now.")
+            again = True
+            while again and self.outcome.attempts < self.policy.most_attempts:
+                if not await self._extend_to(candidate):
+                    refused_for_cost = True
+                    break
+                if not await self.attempts.begin(candidate):
+                    break
+                self.outcome.attempts += 1
+                yield candidate
+                again = self.attempts.of_credential
+        if self.outcome.error is None:
+            self.outcome.error = (
+                ApiError(503, "budget_exhausted", "What could serve this call costs too much now.")
+                if refused_for_cost
+                else ApiError(503, "provider_busy", "The providers of this model are busy.", retry_after_seconds=2)
+            )
 
     async def _extend_to(self, candidate: Candidate) -> bool:
         """Hold and reserve what `candidate` and the failed attempts before it may cost; false when there is no room."""
@@ -464,6 +506,7 @@ class ModelCall(ABC):
     def _may_go_on(self, candidate: Candidate, error: ProviderError) -> bool:
         """Note a failed attempt; true when the next candidate may be tried."""
         logger.warning("call %s: %s failed (%s): %s", self.id, candidate.route.slug, error.failure, error.detail or error)
+        self.attempts.failed(error)
         if error.may_have_billed:
             self._book_unknown(candidate)
         self.outcome.end = "provider_error"
@@ -476,13 +519,20 @@ class ModelCall(ABC):
         lost[provider] = lost.get(provider, ZERO) + candidate.worst_cost_usd
         self.outcome.estimated = True
 
+    def _begins(self, candidate: Candidate) -> None:
+        """The first byte of `candidate`'s answer is here."""
+        self.outcome.served = candidate
+        self.outcome.first_byte_ms = self._elapsed_ms()
+        self.attempts.answered()
+
     def _call_timed_out(self) -> None:
         outcome = self.outcome
         error = ApiError(504, "timeout", "The provider took too long.", final=True)
         outcome.error = error
         outcome.end = "upstream_dropped" if self.exchange.started else "provider_error"
-        if not self.exchange.started and self.candidates:
-            self._book_unknown(self.candidates[max(outcome.attempts - 1, 0)])
+        self.attempts.timed_out()
+        if not self.exchange.started and self.attempts.last is not None:
+            self._book_unknown(self.attempts.last)
 
     def _call_broke(self) -> None:
         """A fault of ours in the middle of a call: it is settled for what was delivered."""
@@ -494,13 +544,14 @@ class ModelCall(ABC):
         return Target(
             provider=route.provider,
             base_url=route.base_url,
-            secret=route.secret,
+            secret=self.attempts.secret(route),
             upstream_model=route.upstream_model,
             public_model=route.model,
             connect_timeout_seconds=route.connect_timeout_seconds,
-            first_byte_timeout_seconds=route.first_byte_timeout_seconds,
+            first_byte_timeout_seconds=self.attempts.first_byte_seconds(route),
             read_timeout_seconds=route.read_timeout_seconds,
             quirks=route.quirks,
+            on_headers=self.attempts.note_headers,
         )
 
     def _headers(self, candidate: Candidate) -> Headers:
@@ -509,7 +560,7 @@ class ModelCall(ABC):
             b"x-iaf-provider": candidate.route.provider,
             b"x-iaf-model": candidate.route.model,
             b"x-iaf-attempts": str(self.outcome.attempts),
-            b"x-iaf-fallback": "true" if candidate.route.slug != self.candidates[0].route.slug else "false",
+            b"x-iaf-fallback": "true" if self._stands_in(candidate) else "false",
         }
         if self.budget_fallback:
             fields[b"x-iaf-budget-fallback"] = "true"
@@ -570,6 +621,7 @@ class ModelCall(ABC):
             quota_units=1 if self.on_quota and self._delivered else 0,
             latency_ms=self._elapsed_ms(),
             first_byte_ms=outcome.first_byte_ms,
+            choice=self._why(),
         )
         if served is not None:
             record.model = served.route.model
@@ -592,6 +644,13 @@ class ModelCall(ABC):
             reason=outcome.error.message[:500] if outcome.error else "",
             answer=self._answer_to_keep(record.finished_at) if self.idempotency and self._delivered else None,
         )
+
+    def _why(self) -> dict[str, Any] | None:
+        """Why the call went where it did."""
+        if self.choice is None:
+            return None
+        provider, position = self.drawn or (None, None)
+        return self.choice.explained(drawn=provider, position=position, tried=self.attempts.tried)
 
     def _keep(self, event: bytes) -> None:
         """Remember what was sent, until it is too much to keep."""

@@ -19,7 +19,7 @@ from iafactory.common.money import usd_to_nano
 
 from .models import AiModel, Budget, GatewayLimits, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
 from .providers.presets import REASONING_MODEL
-from .providers.registry import registered_protocols
+from .providers.registry import speaks
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,14 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
+class Credential:
+    """A key of ours at a provider; `id` is empty where none is needed."""
+
+    id: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """A model profile that can be called: where, as what, at which price."""
 
@@ -66,7 +74,8 @@ class Route:
     provider: str
     protocol: str
     base_url: str
-    secret: str = field(repr=False)
+    # In order of use; at least one.
+    credentials: tuple[Credential, ...]
     simulated: bool
     quirks: frozenset[str]
     connect_timeout_seconds: int
@@ -180,6 +189,7 @@ class Snapshot:
         return self.models.get(self.names.get(name, ""))
 
 
+_SIMULATOR_CREDENTIALS = (Credential("", "no-credential-needed-here"),)
 # What pays beyond a plan's quota: bought credits, at the prices of this plan.
 OVERFLOW_PLAN = "payg"
 
@@ -210,32 +220,34 @@ def _nano(usd: Decimal | None) -> int | None:
     return None if usd is None else usd_to_nano(usd)
 
 
-def _address(provider: Provider, secrets: Mapping[int, str]) -> tuple[str, str, bool] | None:
-    """Base URL, secret and whether it is the simulator; None when the provider cannot be called."""
-    if secret := secrets.get(provider.pk):
-        return provider.base_url, secret, False
+def _address(
+    provider: Provider, credentials: Mapping[int, list[Credential]]
+) -> tuple[str, tuple[Credential, ...], bool] | None:
+    """Base URL, credentials and whether it is the simulator; None when the provider cannot be called."""
+    if own := credentials.get(provider.pk):
+        return provider.base_url, tuple(own), False
     if settings.SIMULATOR_URL:
         # Adapters add a protocol's own path to a base URL that ends in its version.
         found = _API_VERSION.search(provider.base_url)
         version = found[1] if found is not None else "v1"
-        return f"{settings.SIMULATOR_URL}/{provider.slug}/{version}", "no-credential-needed-here", True
+        return f"{settings.SIMULATOR_URL}/{provider.slug}/{version}", _SIMULATOR_CREDENTIALS, True
     return None
 
 
-def _secrets() -> dict[int, str]:
-    """The first usable secret of each provider. One that no key decrypts is left out and must not stop the others."""
-    secrets: dict[int, str] = {}
-    for credential in ProviderCredential.objects.filter(enabled=True).order_by("priority", "created_at").defer("secret"):
+def _credentials() -> dict[int, list[Credential]]:
+    """The usable credentials of each provider. One that no key decrypts is left out and must not stop the others."""
+    credentials: dict[int, list[Credential]] = defaultdict(list)
+    for row in ProviderCredential.objects.filter(enabled=True).order_by("priority", "created_at").defer("secret"):
         try:
-            secrets.setdefault(credential.provider_id, credential.secret)
+            credentials[row.provider_id].append(Credential(str(row.pk), row.secret))
         except InvalidToken:
-            logger.error("credential %s cannot be decrypted with the present FIELD_ENCRYPTION_KEYS", credential.pk)
-    return secrets
+            logger.error("credential %s cannot be decrypted with the present FIELD_ENCRYPTION_KEYS", row.pk)
+    return credentials
 
 
 def snapshot_load() -> Snapshot:
     """Read the catalogue with the ORM; a few queries."""
-    secrets = _secrets()
+    credentials = _credentials()
     reserved: dict[int, set[UUID]] = defaultdict(set)
     for profile_id, account_id in ModelProfile.reserved_for.through.objects.values_list("modelprofile_id", "account_id"):
         reserved[profile_id].add(account_id)
@@ -244,21 +256,20 @@ def snapshot_load() -> Snapshot:
         prices[row.profile_id].append(_price(row))
 
     routes: dict[int, list[Route]] = defaultdict(list)
-    protocols = registered_protocols()
     profiles = ModelProfile.objects.filter(enabled=True, provider__enabled=True).select_related("provider", "model")
     for profile in profiles.order_by("provider__priority", "slug"):
         provider = profile.provider
-        address = _address(provider, secrets)
-        if address is None or provider.protocol not in protocols:
+        address = _address(provider, credentials)
+        if address is None or not speaks(provider.protocol, profile.model.mode):
             continue
-        base_url, secret, simulated = address
+        base_url, own_credentials, simulated = address
         routes[profile.model_id].append(
             Route(
                 slug=profile.slug,
                 provider=provider.slug,
                 protocol=provider.protocol,
                 base_url=base_url,
-                secret=secret,
+                credentials=own_credentials,
                 simulated=simulated,
                 quirks=frozenset(provider.quirks) | ({REASONING_MODEL} if profile.model.reasoning else set()),
                 connect_timeout_seconds=provider.connect_timeout_seconds,
@@ -326,12 +337,12 @@ def snapshot_load() -> Snapshot:
 
     budget = BudgetLimits()
     provider_budgets: dict[str, BudgetLimits] = {}
-    for row in Budget.objects.select_related("provider"):
-        ceiling = BudgetLimits(_nano(row.daily_limit_usd), _nano(row.monthly_limit_usd))
-        if row.provider is None:
-            budget = ceiling
+    for ceiling in Budget.objects.select_related("provider"):
+        limits = BudgetLimits(_nano(ceiling.daily_limit_usd), _nano(ceiling.monthly_limit_usd))
+        if ceiling.provider is None:
+            budget = limits
         else:
-            provider_budgets[row.provider.slug] = ceiling
+            provider_budgets[ceiling.provider.slug] = limits
     own = GatewayLimits.objects.first()
     offers = tuple(
         PlanOffer(

@@ -15,8 +15,9 @@ from redis.exceptions import RedisError
 
 from iafactory.common import clock
 from routing.providers.base import FailureClass, ProviderError
+from routing.providers.headroom import headroom_read
 
-from .state import DEFAULT_REST_MS, Kind, RouteHealth, Seen, Standing
+from .state import DEFAULT_REST_MS, LONGEST_REST_MS, Kind, RouteHealth, Seen, Standing
 from .store import HealthStore, Moved, decode_record, encode_record, rebased
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,12 @@ _MOST_PENDING = 1_000
 STALLED_SECONDS = 1.5
 STALLED_TIMES_USUAL = 4
 STALLED_CALLS = 3
+# A plan's short deadline is not a slow provider: only an answer later than this, and than so many times the usual, is.
+SLOW_MS = 10_000
+SLOW_TIMES_USUAL = 4
+COUNT_BELIEVED_MS = 5_000
+# A smaller change of what a provider has left is not worth telling.
+HEADROOM_STEP = 0.05
 # What failed for want of a good credential is asked again with it after so long, should nobody have taken it away.
 BAD_CREDENTIAL_MS = 60_000
 
@@ -44,7 +51,7 @@ _CREDENTIAL_PREFIX = "credential:"
 class Attempt:
     """One call to one route, until it is known how it went. `answered`, `failed` or `left` ends it; later ones add nothing."""
 
-    __slots__ = ("_answered", "_board", "_over", "credential", "probe", "route", "started", "typical_ms")
+    __slots__ = ("_answered", "_board", "_over", "credential", "of_credential", "probe", "route", "started", "typical_ms")
 
     def __init__(self, board: "HealthBoard", route: str, credential: str, typical_ms: float, probe: bool) -> None:
         self._board = board
@@ -53,6 +60,8 @@ class Attempt:
         self.typical_ms = typical_ms
         self.probe = probe
         self.started = time.monotonic()
+        # Whether it failed for its credential's sake: another one of the same provider may do better.
+        self.of_credential = False
         self._answered = self._over = False
 
     def answered(self) -> None:
@@ -77,11 +86,13 @@ class Attempt:
             if probe:
                 board.see(self.route, Seen(Kind.UNCLEAR, now_ms, probe=True), urgent=True)
         elif failure is FailureClass.RATE_LIMITED:
+            self.of_credential = True
             hint = error.retry_after_seconds
             until_ms = now_ms + (DEFAULT_REST_MS if hint is None else round(hint * 1000))
             limited = Seen(Kind.LIMITED, now_ms, probe=probe, until_ms=until_ms, credential=self.credential)
             board.see(self.route, limited, urgent=True)
         elif failure in _THE_CREDENTIAL:
+            self.of_credential = True
             if probe:
                 board.see(self.route, Seen(Kind.UNCLEAR, now_ms, probe=True), urgent=True)
             board.credential_failed(self.credential, failure, now_ms)
@@ -90,9 +101,13 @@ class Attempt:
             board.see(self.route, Seen(kind, now_ms, probe=probe, detail=failure.value), urgent=True)
 
     def timed_out(self) -> None:
-        """The call's own deadline passed: the route's failure only if it had not begun to answer."""
-        if self._end() and not self._answered:
-            now_ms = clock.now_ms()
+        """The call's own deadline passed: the route's failure only if it should have begun to answer by then."""
+        now_ms = clock.now_ms()
+        usual_ms = self._board.of(self.route).latency_ms(self.typical_ms, now_ms)
+        waited_ms = (time.monotonic() - self.started) * 1000
+        if waited_ms < max(SLOW_MS, SLOW_TIMES_USUAL * usual_ms):
+            self.left()
+        elif self._end() and not self._answered:
             self._board.see(self.route, Seen(Kind.FAILED, now_ms, probe=self.probe, detail="timeout"), urgent=True)
 
     def left(self) -> None:
@@ -126,6 +141,8 @@ class HealthBoard:
         # Calls that have not begun to be answered, oldest first.
         self.waiting: dict[str, dict[Attempt, None]] = {}
         self.stalled: set[str] = set()
+        # Free share of our own caps, as last counted, and until when that is believed.
+        self._free_by_count: dict[str, tuple[float, int]] = {}
         self._on_moved = on_moved
         self._on_bad_credential = on_bad_credential
         self._raw: dict[str, bytes] = {}
@@ -160,7 +177,43 @@ class HealthBoard:
         state = self.states.get(route)
         return state is None or not state.resting or not state.rests_until(credential, now_ms)
 
+    def usable_at_ms(self, credential: str, route: str) -> int:
+        """The instant from which a credential may be used on a route; long ago for one that may be now."""
+        return max(self.bad_credentials.get(credential, 0), self.of(route).resting.get(credential, 0))
+
+    def free_percent(self, route: str, now_ms: int) -> int:
+        """How much of its tightest cap a route has left, 0 to 100: by our own count or by the provider's word."""
+        state = self.states.get(route)
+        share = 1.0 if state is None else state.free_share(now_ms)
+        counted = self._free_by_count.get(route)
+        if counted is not None and now_ms < counted[1]:
+            share = min(share, counted[0])
+        return round(share * 100)
+
+    def is_doubtful(self, route: str, now_ms: int) -> bool:
+        """Whether a route should be asked after all others: its calls only wait, or it has nothing left of its limits."""
+        if route in self.stalled:
+            return True
+        state = self.states.get(route)
+        return state is not None and not state.share and now_ms < state.share_until_ms
+
     # -- seeing ------------------------------------------------------------------------------------------------------
+
+    def note_free_share(self, route: str, share: float) -> None:
+        """How much of our own caps on a route was free when a place was asked for; believed for a few seconds."""
+        self._free_by_count[route] = (share, clock.now_ms() + COUNT_BELIEVED_MS)
+
+    def note_headers(self, route: str, headers: Mapping[str, str]) -> None:
+        """What an answer's headers say of the provider's limits; told to the others when it changed."""
+        headroom = headroom_read(headers)
+        if headroom is None:
+            return
+        now_ms = clock.now_ms()
+        state = self.of(route)
+        if state.share_until_ms > now_ms and abs(state.share - headroom.share) < HEADROOM_STEP and headroom.share:
+            return
+        until_ms = now_ms + round(min(headroom.seconds, LONGEST_REST_MS / 1000) * 1000)
+        self.see(route, Seen(Kind.HEADROOM, now_ms, share=headroom.share, until_ms=until_ms))
 
     def begin(self, route: str, credential: str, *, typical_ms: float = 1000, probe: bool = False) -> Attempt:
         """A call to `route` begins; `typical_ms` is its latency until measured."""
@@ -194,21 +247,29 @@ class HealthBoard:
         if not known and self._on_bad_credential is not None:
             self._tell(self._on_bad_credential(credential, failure))
 
-    async def admit_probe(self, route: str) -> bool:
-        """Whether this call may try a half-open route, counted over all processes; by our own count without Redis."""
+    async def admit(self, route: str) -> tuple[bool, bool]:
+        """Whether a call may go to a route whose breaker is not known to be closed, and whether as a probe.
+
+        Probes are counted over all processes; without Redis by our own count.
+        """
         now_ms = clock.now_ms()
         try:
             for _ in range(3):
                 old = await self.store.fetch_one(route)
                 state = decode_record(old)
+                if not state.opened:
+                    self._adopt_one(route, old)
+                    return True, False
                 if not state.admit_probe(now_ms):
-                    return False
-                if (await self.store.swap([(route, old, encode_record(state))]))[0]:
-                    self._adopt_one(route, encode_record(state))
-                    return True
+                    return False, False
+                new = encode_record(state)
+                if (await self.store.swap([(route, old, new)]))[0]:
+                    self._adopt_one(route, new)
+                    return True, True
         except (RedisError, OSError):
-            return self.states.setdefault(route, RouteHealth()).admit_probe(now_ms)
-        return False
+            admitted = self.states.setdefault(route, RouteHealth()).admit_probe(now_ms)
+            return admitted, admitted
+        return False, False
 
     # -- in step with the others -------------------------------------------------------------------------------------
 

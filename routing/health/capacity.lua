@@ -3,7 +3,7 @@
 -- KEYS: one per cap, then its queue and the queue's heartbeats (three keys per cap).
 -- ARGV: verb, now_ms, member, rank, beat_ms, lease_ms, then for each cap: kind, limit, window_ms.
 --   rank: place in a queue, lower goes first.  beat_ms: how long a waiting member counts without being heard of, 0: does not wait.
--- take    {1} and every cap counts the member, or {0, position of the cap that is full, wait_ms} (wait_ms -1: not known)
+-- take    {1, permille of the tightest cap left} and every cap counts the member, or {0, position of the cap that is full, wait_ms} (wait_ms -1: not known)
 -- give    the gauges let the member go; verb `undo` takes it out of the windows too
 -- leave   the member waits no longer
 local WINDOW, GAUGE, PARTS = 1, 2, 60
@@ -45,7 +45,7 @@ local function used(at, kind, window)
 end
 
 if verb == 'take' then
-  local full, wait = 0, -1
+  local full, wait, left = 0, -1, 1000
   for at = 1, caps do
     local kind, limit, window = cap(at)
     local count, free_in = used(at, kind, window)
@@ -58,6 +58,7 @@ if verb == 'take' then
       redis.call('ZREMRANGEBYSCORE', beats, '-inf', now)
       ahead = redis.call('ZCOUNT', queue, '-inf', '(' .. ARGV[4])
     end
+    if limit > 0 then left = math.min(left, math.floor((limit - count - 1) * 1000 / limit)) end
     if limit - count <= ahead then
       if full == 0 or free_in > wait then wait = free_in end
       if full == 0 then full = at end
@@ -82,7 +83,7 @@ if verb == 'take' then
       redis.call('PEXPIRE', key, window * 2)
     end
   end
-  return {1}
+  return {1, left}
 end
 
 for at = 1, caps do

@@ -30,6 +30,7 @@ MOST_WAITING = 500
 _FIRST_IN_LINE = 8
 _ASK_SECONDS, _KEEP_PLACE_SECONDS = 0.05, 1.0
 _BEAT_MS = 3_000
+_FULL_BELIEVED_MS = 250
 # Higher priorities go first; among equals who came first. Milliseconds wrap after three years.
 _ARRIVALS_MS = 10**11
 _HIGHEST_PRIORITY = 32_767
@@ -141,9 +142,13 @@ class _Waiter:
 class Capacity:
     """The places of all routes. Lives as long as its process."""
 
-    def __init__(self, redis_client: Any) -> None:
+    def __init__(self, redis_client: Any, *, on_share: Callable[[str, float], None] | None = None) -> None:
+        """`on_share` hears how much of a route's tightest cap is left (0 to 1) whenever a place on it was asked for."""
         script = (Path(__file__).parent / "capacity.lua").read_text(encoding="utf-8")
         self._script = redis_client.register_script(script)
+        self._on_share = on_share
+        # Windows found full, and until when nobody need ask again.
+        self._full: dict[str, tuple[int, Full]] = {}
         self._line: list[_Waiter] = []
         self._away = False
 
@@ -157,7 +162,13 @@ class Capacity:
         caps = caps_of(route)
         if not caps:
             return None
-        return await self._take(route.slug, caps, member, rank=_rank(priority), beat_ms=0, lease_seconds=lease_seconds)
+        known = self._full.get(route.slug)
+        if known is not None and clock.now_ms() < known[0]:
+            return known[1]
+        answer = await self._take(route.slug, caps, member, rank=_rank(priority), beat_ms=0, lease_seconds=lease_seconds)
+        if isinstance(answer, Full) and answer.wait_ms is not None:
+            self._full[route.slug] = (clock.now_ms() + min(answer.wait_ms, _FULL_BELIEVED_MS), answer)
+        return answer
 
     async def wait(
         self,
@@ -239,6 +250,8 @@ class Capacity:
             self._lost(error)
             return Place(slug, member, (), now_ms)
         self._away = False
+        if self._on_share is not None:
+            self._on_share(slug, max(0, reply[1]) / 1000 if reply[0] else 0.0)
         if reply[0]:
             return Place(slug, member, caps, now_ms)
         return Full(slug, caps[reply[1] - 1].name, None if reply[2] < 0 else reply[2])

@@ -50,6 +50,8 @@ class Kind(StrEnum):
     """A stream that had begun broke off."""
     UNCLEAR = "unclear"
     """The end of a call that says nothing about the route: its client left, or the request was wrong."""
+    CHECKED = "checked"
+    """It answered a check: as good as a probe."""
     REACHABLE = "reachable"
     """It lists its models: worth trying, though no proof that it answers."""
     LIMITED = "limited"
@@ -155,6 +157,8 @@ class RouteHealth(msgspec.Struct, array_like=True):
         match seen.kind:
             case Kind.ANSWERED:
                 self._answered(seen)
+            case Kind.CHECKED:
+                self._answered(seen._replace(probe=True))
             case Kind.FAILED | Kind.BROKE:
                 self._failed(seen)
             case Kind.REACHABLE:

@@ -6,7 +6,7 @@ the call; whatever goes wrong upstream leaves it as a `ProviderError`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -128,6 +128,8 @@ class Target:
     read_timeout_seconds: float = 120.0
     quirks: frozenset[str] = frozenset()
     extra_headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    # Gets the headers of every answer, refusals too: limits are told there.
+    on_headers: Callable[[Mapping[str, str]], None] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(slots=True)

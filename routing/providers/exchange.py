@@ -41,6 +41,8 @@ async def post_whole(
             allow_redirects=False,
             timeout=_whole_timeout(target),
         ) as response:
+            if target.on_headers is not None:
+                target.on_headers(response.headers)
             if response.status != 200:
                 raise await refusal(response, target)
             return await read_limited(response, MAX_ANSWER_BYTES), response.headers
@@ -114,6 +116,8 @@ class EventStream(ABC):
                     ),
                 )
                 self._response = response
+                if target.on_headers is not None:
+                    target.on_headers(response.headers)
                 content_type = response.content_type
                 if response.status != 200:
                     raise await refusal(response, target)

@@ -10,8 +10,8 @@ _OPENAI = tuple(
     for kind in ("-requests", "-tokens", "")
 )
 _ANTHROPIC = tuple(
-    tuple(f"anthropic-ratelimit-{kind}-{what}" for what in ("remaining", "limit", "reset"))
-    for kind in ("requests", "tokens", "input-tokens", "output-tokens")
+    (f"{name}-remaining", f"{name}-limit", f"{name}-reset")
+    for name in (f"anthropic-ratelimit-{kind}" for kind in ("requests", "tokens", "input-tokens", "output-tokens"))
 )
 # A share without a word about its reset is believed for so long.
 _BELIEVED_SECONDS = 60.0

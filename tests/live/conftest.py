@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import redis
 from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 from pytest_django.plugin import DjangoDbBlocker
@@ -26,7 +27,8 @@ from billing.plans.models import Plan
 from billing.subscriptions.services import subscription_switch
 from iafactory.local.processes import spawn
 from routing.catalog import catalog_load
-from routing.models import PlanRouting
+from routing.health.store import HEALTH_KEY, decode_record
+from routing.models import ModelProfile, PlanRouting
 from tests.factories import account_make
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -165,6 +167,8 @@ def live_servers(
     simulator = start_simulator(simulator_port, logs / "simulator.log")
     with django_db_blocker.unblock():
         catalog_load()
+        # The free tiers' caps would hold for all tests together; those that try caps set their own.
+        ModelProfile.objects.update(requests_per_minute=None, requests_per_day=None)
         _test_plans()
         web = start_web(port, simulator_url, logs / "web.log")
         connection.close()
@@ -175,6 +179,15 @@ def live_servers(
             process.send_signal(signal.SIGTERM)
         for process in (web, simulator):
             process.wait(15)
+
+
+def _forget_health() -> None:
+    """What providers did in the last test is no reason to avoid them in this one; processes hear of it within half a second."""
+    with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
+        records = client.hvals(HEALTH_KEY)
+        client.delete(HEALTH_KEY)
+    if any(state.opened or state.resting for state in map(decode_record, records)):
+        time.sleep(1)
 
 
 def _test_plans() -> None:
@@ -195,6 +208,7 @@ def _test_plans() -> None:
 def live(live_servers: Live, django_db_blocker: DjangoDbBlocker) -> Iterator[Live]:
     """The running product with a well-behaved simulator. What tests write stays: the books must verify all the same."""
     httpx2.delete(f"{live_servers.simulator_url}/_control").raise_for_status()
+    _forget_health()
     with django_db_blocker.unblock():
         yield live_servers
         connection.close()

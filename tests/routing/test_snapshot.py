@@ -59,7 +59,11 @@ def test_a_credential_is_used_and_never_shown() -> None:
 
     [route] = snapshot_load().models["anvil"].routes
 
-    assert (route.base_url, route.secret, route.simulated) == ("https://acme.example/v1", "sk-very-secret", False)
+    assert (route.base_url, [c.secret for c in route.credentials], route.simulated) == (
+        "https://acme.example/v1",
+        ["sk-very-secret"],
+        False,
+    )
     assert "sk-very-secret" not in repr(route)
 
 
@@ -72,7 +76,7 @@ def test_a_credential_nobody_can_decrypt_does_not_stop_the_others(settings: Sett
 
     [route] = snapshot_load().models["anvil"].routes
 
-    assert route.secret == "sk-good"
+    assert [credential.secret for credential in route.credentials] == ["sk-good"]
     assert crypto.decrypt(crypto.encrypt("x")) == "x"
 
 

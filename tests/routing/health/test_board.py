@@ -102,9 +102,10 @@ async def test_no_more_probes_than_two_over_all_processes(boards: list[HealthBoa
         one.see(unique, failed(1_000))
     await exchange(*boards)
 
-    admitted = await asyncio.gather(*(board.admit_probe(unique) for board in boards * 10))
+    admitted = await asyncio.gather(*(board.admit(unique) for board in boards * 10))
 
-    assert sum(admitted) == 2
+    assert admitted.count((True, True)) == 2
+    assert admitted.count((False, False)) == 28
 
 
 async def test_probes_of_two_processes_close_the_breaker_of_all(boards: list[HealthBoard], told: Told, unique: str) -> None:
@@ -114,13 +115,26 @@ async def test_probes_of_two_processes_close_the_breaker_of_all(boards: list[Hea
     await exchange(*boards)
 
     for board in (one, two):
-        assert await board.admit_probe(unique)
+        assert await board.admit(unique) == (True, True)
         board.begin(unique, "", probe=True).answered()
     await exchange(one, two, one, three)
     await asyncio.sleep(0)
 
     assert [board.of(unique).opened for board in boards] == [False] * 3
     assert told.moved == [(unique, True), (unique, False)]
+
+
+async def test_who_did_not_hear_that_it_closed_is_let_through(boards: list[HealthBoard], unique: str) -> None:
+    one, two, _ = boards
+    for _ in range(FAILURES_IN_A_ROW):
+        one.see(unique, failed(1_000))
+    await exchange(one, two)
+    await one.store.observe({unique: [Seen(Kind.CLOSED, NOW)]})
+
+    still_open = two.of(unique).opened
+    admitted = await two.admit(unique)
+
+    assert (still_open, admitted, two.of(unique).opened) == (True, (True, False), False)
 
 
 async def test_many_processes_at_once_lose_no_observation(redis_client: redis.asyncio.Redis, unique: str) -> None:
