@@ -8,4 +8,4 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "iafactory.settings")
 
 app = Celery("iafactory")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks(["billing.ledger", "billing.accounts", "billing.abuse"])
+app.autodiscover_tasks(["billing.ledger", "billing.accounts", "billing.abuse", "routing"])

@@ -331,6 +331,8 @@ CELERY_BEAT_SCHEDULE = {
     "flush-expired-sessions": {"task": "billing.accounts.sessions_flush_expired", "schedule": 24 * 3600.0},
     # What looks like abuse is shown to operators while it happens.
     "detect-abuse": {"task": "billing.abuse.detect", "schedule": 300.0, "options": {"expires": 300}},
+    # Every route in use is asked whether it is well, also those that nobody calls.
+    "check-health": {"task": "routing.check_health", "schedule": 300.0, "options": {"expires": 300}},
     # Blocks that end by themselves.
     "unblock-due-accounts": {"task": "billing.accounts.unblock_due", "schedule": 30.0, "options": {"expires": 30}},
     # A key that nobody uses is a key that nobody would miss: its owner is told, on Mondays.
