@@ -20,15 +20,15 @@ ENGLISH_SCALES = {"thousand": 10**3, "lakh": 10**5, "million": 10**6, "billion":
 ARABIC = {
     **{"صفر": 0, "واحد": 1, "واحدة": 1, "أحد": 1, "إحدى": 1, "اثنا": 2, "اثنتا": 2, "اثنان": 2, "اثنتان": 2},
     **{"ثلاثة": 3, "ثلاث": 3, "أربعة": 4, "أربع": 4, "خمسة": 5, "خمس": 5, "ستة": 6, "ست": 6, "سبعة": 7, "سبع": 7},
-    **{"ثمانية": 8, "ثماني": 8, "ثمانٍ": 8, "تسعة": 9, "تسع": 9, "عشرة": 10, "عشر": 10},
+    **{"ثمانية": 8, "ثماني": 8, "ثمان": 8, "تسعة": 9, "تسع": 9, "عشرة": 10, "عشر": 10},
     **{"عشرون": 20, "ثلاثون": 30, "أربعون": 40, "خمسون": 50, "ستون": 60, "سبعون": 70, "ثمانون": 80, "تسعون": 90},
     **{"مائة": 100, "مائتان": 200, "مائتا": 200, "ثلاثمائة": 300, "أربعمائة": 400, "خمسمائة": 500, "ستمائة": 600},
     **{"سبعمائة": 700, "ثمانمائة": 800, "تسعمائة": 900},
 }
 ARABIC_SCALES = {
-    **dict.fromkeys(("ألف", "ألفًا", "آلاف"), 10**3),
-    **dict.fromkeys(("مليون", "مليونًا", "ملايين"), 10**6),
-    **dict.fromkeys(("مليار", "مليارًا", "مليارات"), 10**9),
+    **dict.fromkeys(("ألف", "ألفا", "آلاف"), 10**3),
+    **dict.fromkeys(("مليون", "مليونا", "ملايين"), 10**6),
+    **dict.fromkeys(("مليار", "مليارا", "مليارات"), 10**9),
 }
 ARABIC_DUALS = {
     **dict.fromkeys(("ألفان", "ألفا"), 10**3),
@@ -73,11 +73,11 @@ def arabic_read(words: str) -> int:
     total = group = 0
     for word in words.split():
         bare = word if word in ARABIC or word in ARABIC_SCALES else word.removeprefix("و")
-        if bare in ARABIC_SCALES:
-            # "A hundred thousand and a thousand": what stands after a scale is a further group.
+        if bare in ARABIC_DUALS and not group:
+            # Unvocalised, "two thousand (of)" and "eleven thousand" end alike: only a number before tells them apart.
+            total += 2 * ARABIC_DUALS[bare]
+        elif bare in ARABIC_SCALES:
             total, group = total + (group or 1) * ARABIC_SCALES[bare], 0
-        elif bare in ARABIC_DUALS:
-            total, group = total + group * ARABIC_DUALS[bare] + 2 * ARABIC_DUALS[bare], 0
         elif bare in ARABIC_PAIRS:
             group += 2
         else:
