@@ -26,11 +26,15 @@ def invoice_of_account(*, account: Account, number: str) -> Invoice:
 
 def creditable(invoice: Invoice) -> Decimal:
     """What of an invoice can still be credited, tax included: what was sold, without stamp duty and rounding."""
-    sold = sum((line.gross for line in invoice.lines.all() if line.kind in InvoiceLine.SOLD), ZERO)
-    return min(sold, invoice.total) - invoice.credited_total
+    return min(sold_gross(invoice), invoice.total) - invoice.credited_total
 
 
 def sold_value(invoice: Invoice) -> Decimal:
     """What its lines sell, discounts taken off, as the prices have it: with tax where they include it, without where not."""
     lines = [line for line in invoice.lines.all() if line.kind in InvoiceLine.SOLD]
     return sum((line.gross if line.tax_included else line.amount for line in lines), ZERO)
+
+
+def sold_gross(invoice: Invoice) -> Decimal:
+    """What its lines sell, discounts taken off, tax included."""
+    return sum((line.gross for line in invoice.lines.all() if line.kind in InvoiceLine.SOLD), ZERO)

@@ -463,3 +463,19 @@ def _event(
         after={"number": invoice.number, "currency": invoice.currency} | after,
         reason=reason,
     )
+
+
+def invoice_draft_period_set(*, invoice: Invoice, subscription_id: UUID, period: tuple[datetime, datetime | None]) -> Invoice:
+    """Say which period of which subscription a draft sells: it begins when it is paid, not when the checkout began.
+
+    Amounts, taxes and parties stay as they were frozen. Does nothing to what was issued.
+    """
+    with transaction.atomic():
+        invoice = _lock(invoice)
+        if invoice.state == Invoice.State.DRAFT and invoice.closed_at is None:
+            invoice.subscription_id = subscription_id
+            invoice.period_start, invoice.period_end = period
+            invoice.save(update_fields=["subscription_id", "period_start", "period_end"])
+            sold = invoice.lines.filter(kind__in=InvoiceLine.SOLD)
+            sold.update(period_start=period[0], period_end=period[1])
+    return invoice

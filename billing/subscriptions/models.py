@@ -52,6 +52,12 @@ class Subscription(models.Model):
     paid_through = models.DateTimeField(
         null=True, blank=True, help_text=_("End of the last period that was paid, or granted without a payment.")
     )
+    period_value = models.DecimalField(
+        max_digits=18,
+        decimal_places=4,
+        default=Decimal(0),
+        help_text=_("What was paid for the plan's running stretch, as its price has it: with or without tax."),
+    )
     plan_since = models.DateTimeField(
         null=True, blank=True, help_text=_("When the plan replaced another within the running period.")
     )
@@ -165,6 +171,7 @@ class DunningNotice(models.Model):
     invoice_id = models.UUIDField()
     template = models.CharField(max_length=32, help_text=_("What the mail says."))
     created_at = models.DateTimeField(default=clock.now)
+    skipped = models.BooleanField(default=False, help_text=_("A later one was due already: this was never sent."))
     sent_at = models.DateTimeField(null=True, blank=True, db_index=True)
 
     class Meta:

@@ -1,37 +1,50 @@
-"""Everything that begins, changes or ends a subscription.
+"""How a subscription begins without a payment, moves, ends and gives way to another: what operators and the system do.
 
-Lock order: account, subscription, then what the ledger locks. Each function writes its event in the transaction of the change.
+What customers pay for is in `checkout`, `changes` and `renewal`. Each function writes its event in the change's transaction.
 """
 
 from datetime import datetime
-from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
 from billing.accounts.models import Account
 from billing.accounts.services import account_refusal
 from billing.events.models import Event
-from billing.events.services import Actor, event_record
-from billing.ledger.models import Lot
-from billing.ledger.services import credits_grant, wallet_open
+from billing.events.services import Actor
 from billing.plans.models import Plan, PlanPrice, plan_price_at
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 
 from . import selectors
 from .models import Subscription
+from .moves import (
+    SubscriptionMoveRefused,
+    account_lock,
+    instant_text,
+    subscription_event,
+    subscription_exists,
+    subscription_lock,
+    subscription_moved,
+)
 from .periods import period_end
+from .plan_lots import plan_lots_void, stretch_grant
 
-FINAL = frozenset(state for state, moves in Subscription.MOVES.items() if not moves)
+__all__ = (
+    "FREE_PLAN",
+    "SubscriptionMoveRefused",
+    "free_start",
+    "is_paid",
+    "period_credits_grant",
+    "plan_open_to",
+    "price_for",
+    "subscription_end",
+    "subscription_move",
+    "subscription_start",
+    "subscription_switch",
+)
 
-
-class SubscriptionMoveRefused(ApiError):
-    """The state table has no such move: 409 `subscription_move_refused`."""
-
-    def __init__(self, state: str, to: str) -> None:
-        super().__init__(409, "subscription_move_refused", f"A subscription that is {state} cannot become {to}.")
-        self.state = state
-        self.to = to
+# What an account falls back to when the plan it paid for ends.
+FREE_PLAN = "free"
 
 
 def subscription_start(
@@ -51,37 +64,38 @@ def subscription_start(
     plan is sold in. Others: 409 `subscription_exists`, `plan_archived`, `plan_not_sold_in_currency`, 403 `account_closed`.
     """
     start = at or clock.now()
-    if plan.visibility == Plan.Visibility.ARCHIVED:
-        raise ApiError(409, "plan_archived", "This plan takes no new subscriptions.")
-    price = _price(plan, account, currency, start)
+    plan_open_to(plan, account)
+    price = price_for(plan, account, currency, start)
     by_customer = actor.kind in (Event.ActorKind.USER, Event.ActorKind.SERVICE)
     if by_customer and price is not None and price.amount > 0:
         raise ApiError(402, "payment_required", "This plan begins with a payment.")
     with transaction.atomic():
-        account = _account_lock(account)
+        account = account_lock(account.pk)
         if account.status == Account.Status.CLOSED:
             raise account_refusal(account)
         if selectors.subscription_live(account) is not None:
-            raise _subscription_exists()
+            raise subscription_exists()
+        end = period_end(plan=plan, start=start, anchor=start, zone=account.zone)
         subscription = Subscription.objects.create(
             account=account,
             plan=plan,
             price=price,
             state=Subscription.State.ACTIVE,
             current_period_start=start,
-            current_period_end=period_end(plan=plan, start=start, anchor=start, zone=account.zone),
+            current_period_end=end,
             billing_anchor=start,
+            paid_through=end,
             previous=previous,
         )
         after = {
             "plan": plan.code,
             "price": str(price) if price else None,
             "state": subscription.state,
-            "current_period_end": _text(subscription.current_period_end),
+            "current_period_end": instant_text(subscription.current_period_end),
             "previous": str(previous.pk) if previous else None,
         }
-        _event("subscription.started", subscription, actor, after=after, reason=reason)
-        period_credits_grant(subscription, actor)
+        subscription_event("started", subscription, actor, after=after, reason=reason)
+        stretch_grant(subscription, actor)
     return subscription
 
 
@@ -94,24 +108,8 @@ def subscription_move(
     move would make a second one live.
     """
     with transaction.atomic():
-        _account_lock(subscription.account)
-        subscription = Subscription.objects.select_for_update(no_key=True).get(pk=subscription.pk)
-        before = subscription.state
-        if to not in Subscription.MOVES[before]:
-            raise SubscriptionMoveRefused(before, to)
-        subscription.state = to
-        if to in FINAL:
-            subscription.ended_at = at or clock.now()
-        try:
-            with transaction.atomic():
-                subscription.save(update_fields=["state", "ended_at"])
-        except IntegrityError as error:
-            if "subscription_one_live" not in str(error):
-                raise
-            raise _subscription_exists() from None
-        after = {"state": to, "ended_at": _text(subscription.ended_at)}
-        _event(f"subscription.{to}", subscription, actor, before={"state": before}, after=after, reason=reason)
-    return subscription
+        subscription = subscription_lock(subscription.pk)
+        return subscription_moved(subscription, to, actor=actor, reason=reason, at=at)
 
 
 def subscription_end(*, subscription: Subscription, actor: Actor, reason: str = "", at: datetime | None = None) -> Subscription:
@@ -133,41 +131,56 @@ def subscription_switch(
 ) -> Subscription:
     """End the live subscription, if any, and start `plan` in its place, both or neither. On `plan` already: no change.
 
-    Raises as `subscription_start`.
+    The old plan's unspent credits end with it; bought ones stay. Raises as `subscription_start`.
     """
     at = at or clock.now()
     with transaction.atomic():
-        account = _account_lock(account)
+        account = account_lock(account.pk)
         live = selectors.subscription_live(account)
         if live is not None and live.plan_id == plan.pk:
             return live
         if live is not None:
-            subscription_end(subscription=live, actor=actor, reason=reason, at=at)
+            live = subscription_end(subscription=live, actor=actor, reason=reason, at=at)
+            plan_lots_void(live, actor, reason="The plan was replaced", key=f"switch:{live.pk}")
         return subscription_start(
             account=account, plan=plan, actor=actor, currency=currency, at=at, previous=live, reason=reason
         )
 
 
+def free_start(*, account: Account, previous: Subscription, actor: Actor, at: datetime) -> Subscription | None:
+    """Put an account whose plan ended on the plan `free`; None where there is none, or something is live already."""
+    plan = Plan.objects.filter(code=FREE_PLAN).exclude(visibility=Plan.Visibility.ARCHIVED).first()
+    if plan is None or account.status == Account.Status.CLOSED or selectors.subscription_live(account) is not None:
+        return None
+    return subscription_start(account=account, plan=plan, actor=actor, at=at, previous=previous, reason="The plan ended")
+
+
+def is_paid(subscription: Subscription) -> bool:
+    """Whether the running period was paid, or needs no payment."""
+    if subscription.price is None or subscription.price.amount == 0 or subscription.current_period_end is None:
+        return True
+    return subscription.paid_through is not None and subscription.paid_through >= subscription.current_period_end
+
+
 def period_credits_grant(subscription: Subscription, actor: Actor) -> None:
-    """The plan's credits for the current period, once; they expire with it. A period that is over grants none."""
-    plan, start, end = subscription.plan, subscription.current_period_start, subscription.current_period_end
-    if plan.period_credits <= 0 or (end is not None and end <= clock.now()):
-        return
-    wallet_open(account=subscription.account)
-    credits_grant(
-        account_id=subscription.account_id,
-        amount=plan.period_credits,
-        kind=Lot.Kind.PLAN,
-        source=f"Plan {plan.code}",
-        reason="Period begins",
-        actor=actor,
-        idempotency_key=f"subscription:{subscription.pk}:{start.isoformat()}",
-        effective_at=start,
-        expires_at=end,
-    )
+    """The plan's credits for the current period, once; they expire with it. None for a period that is over or not paid."""
+    if is_paid(subscription):
+        stretch_grant(subscription, actor)
 
 
-def _price(plan: Plan, account: Account, currency: str | None, at: datetime) -> PlanPrice | None:
+def plan_open_to(plan: Plan, account: Account) -> None:
+    """ApiError 409 `plan_archived`, 404 `plan_not_found` for a plan made for somebody else."""
+    if plan.only_account_id is not None and plan.only_account_id != account.pk:
+        raise ApiError(404, "plan_not_found", "There is no such plan.")
+    if plan.visibility == Plan.Visibility.ARCHIVED:
+        raise ApiError(409, "plan_archived", "This plan takes no new subscriptions.")
+
+
+def price_for(plan: Plan, account: Account, currency: str | None, at: datetime) -> PlanPrice | None:
+    """The price at which `account` gets `plan` at `at`: in `currency`, else its own, else one the plan is sold in.
+
+    None for a plan without prices. ApiError 409 `plan_not_sold_in_currency`.
+    """
     if currency is not None:
         price = plan_price_at(plan, currency, at)
         if price is None:
@@ -179,37 +192,3 @@ def _price(plan: Plan, account: Account, currency: str | None, at: datetime) -> 
     # Without any price the plan is free to hold: what is used of it costs (pay as you go).
     sold_in = plan.prices.filter(effective_from__lte=at).order_by("currency").values_list("currency", flat=True).first()
     return plan_price_at(plan, sold_in, at) if sold_in else None
-
-
-def _account_lock(account: Account) -> Account:
-    # NO KEY: rows that point to the account (holds, usage) are inserted meanwhile.
-    return Account.objects.select_for_update(no_key=True).get(pk=account.pk)
-
-
-def _subscription_exists() -> ApiError:
-    return ApiError(409, "subscription_exists", "The account has a live subscription.")
-
-
-def _event(
-    kind: str,
-    subscription: Subscription,
-    actor: Actor,
-    *,
-    before: dict[str, Any] | None = None,
-    after: dict[str, Any],
-    reason: str,
-) -> None:
-    event_record(
-        kind=kind,
-        object_type="subscription",
-        object_id=subscription.pk,
-        account_id=subscription.account_id,
-        actor=actor,
-        before=before,
-        after=after,
-        reason=reason,
-    )
-
-
-def _text(at: datetime | None) -> str | None:
-    return at.isoformat() if at else None

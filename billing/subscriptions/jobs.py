@@ -1,0 +1,83 @@
+"""Work on many subscriptions: each in a transaction of its own, so that a run may stop anywhere, come again, or run twice.
+
+Progress is a `JobRun` row, which the console shows while it goes.
+"""
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from django.db import transaction
+
+from billing.events.services import SYSTEM
+from iafactory.common import clock
+
+from .checkout import INCOMPLETE_DAYS, incomplete_expire
+from .models import JobRun, Subscription
+from .renewal import account_free_to_work_on, subscription_advance, subscription_failed, subscriptions_due
+
+logger = logging.getLogger(__name__)
+
+RENEWAL = "renewal"
+# How often the row of a run is written, in pieces of work.
+PROGRESS_EVERY = 50
+# Runs that were finished are kept this long.
+RUNS_KEPT = timedelta(days=90)
+
+
+def renewals_run(*, now: datetime | None = None, limit: int = 100_000) -> JobRun | None:
+    """Bring every due subscription up to date; None where none is due. One that fails is tried again later, alone."""
+    due = subscriptions_due(now=now or clock.now(), limit=limit)
+    if not due:
+        return None
+    # Two workers at once meet seldom.
+    random.shuffle(due)
+    return _run(RENEWAL, due, _advance)
+
+
+def _advance(subscription_id: object) -> bool:
+    """Bring one subscription up to date; False where somebody else does so just now."""
+    with transaction.atomic():
+        if not account_free_to_work_on(subscription_id):
+            return False
+        subscription_advance(subscription=Subscription(pk=subscription_id))
+    return True
+
+
+def _run(job: str, due: Sequence[object], work: Callable[[object], bool]) -> JobRun:
+    started = clock.now()
+    run = JobRun.objects.create(job=job, started_at=started, updated_at=started, due=len(due))
+    for position, identifier in enumerate(due, 1):
+        try:
+            run.done += work(identifier)
+        except Exception as error:
+            logger.exception("%s of %s failed", job, identifier)
+            run.failed += 1
+            run.last_error = f"{identifier}: {error}"[:500]
+            subscription_failed(subscription_id=identifier, error=f"{type(error).__name__}: {error}")
+        if position % PROGRESS_EVERY == 0:
+            run.updated_at = clock.now()
+            run.save(update_fields=["done", "failed", "last_error", "updated_at"])
+    run.updated_at = run.finished_at = clock.now()
+    run.save(update_fields=["done", "failed", "last_error", "updated_at", "finished_at"])
+    return run
+
+
+def incompletes_expire(*, now: datetime | None = None) -> int:
+    """Give up checkouts that nobody paid in time; returns how many."""
+    now = now or clock.now()
+    old = Subscription.objects.filter(
+        state=Subscription.State.INCOMPLETE, created_at__lte=now - timedelta(days=INCOMPLETE_DAYS)
+    )
+    count = 0
+    for subscription in old.order_by("created_at"):
+        incomplete_expire(subscription=subscription, actor=SYSTEM, reason="Not paid in time")
+        count += 1
+    return count
+
+
+def job_runs_forget(*, now: datetime | None = None) -> int:
+    """Delete the rows of runs that ended long ago; returns how many."""
+    deleted, _ = JobRun.objects.filter(started_at__lte=(now or clock.now()) - RUNS_KEPT).delete()
+    return deleted
