@@ -57,6 +57,7 @@ INSTALLED_APPS = [
     "rest_framework_simplejwt.token_blacklist",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "django_celery_beat",
     "iafactory.apps.IAFactoryConfig",
     "ratelimit",
     "billing",
@@ -315,12 +316,16 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {"max_retries": 2, "interval_start": 0.1, "int
 CELERY_TIMEZONE = "UTC"
 CELERY_TASK_TIME_LIMIT = 300
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+# The schedule below, kept in the database: the console switches jobs off and on.
+CELERY_BEAT_SCHEDULER = "dashboard.jobs.scheduler:Scheduler"
+# No results are kept, so there are none to clean up.
+CELERY_RESULT_EXPIRES = None
 CELERY_BEAT_SCHEDULE = {
     # Close holds whose process died: within 15 seconds of their expiry, though a try or two fail because the worker, the broker
     # or the database is starting again.
-    "reap-expired-holds": {"task": "billing.ledger.reap_holds", "schedule": 3.0, "options": {"expires": 6}},
+    "reap-expired-holds": {"task": "billing.ledger.reap_holds", "schedule": 3.0, "options": {"expire_seconds": 6}},
     # Book lots that became effective or expired on wallets nobody used since.
-    "roll-due-wallets": {"task": "billing.ledger.roll_due_wallets", "schedule": 60.0, "options": {"expires": 60}},
+    "roll-due-wallets": {"task": "billing.ledger.roll_due_wallets", "schedule": 60.0, "options": {"expire_seconds": 60}},
     # Answers kept for repeated idempotency keys live for a day.
     "forget-kept-answers": {"task": "billing.ledger.forget_answers", "schedule": 3600.0},
     # Yesterday's books are closed and chained to the day before.
@@ -330,11 +335,11 @@ CELERY_BEAT_SCHEDULE = {
     # Refresh tokens that ran out say nothing any more.
     "flush-expired-sessions": {"task": "billing.accounts.sessions_flush_expired", "schedule": 24 * 3600.0},
     # What looks like abuse is shown to operators while it happens.
-    "detect-abuse": {"task": "billing.abuse.detect", "schedule": 300.0, "options": {"expires": 300}},
+    "detect-abuse": {"task": "billing.abuse.detect", "schedule": 300.0, "options": {"expire_seconds": 300}},
     # Every route in use is asked whether it is well, also those that nobody calls.
-    "check-health": {"task": "routing.check_health", "schedule": 300.0, "options": {"expires": 300}},
+    "check-health": {"task": "routing.check_health", "schedule": 300.0, "options": {"expire_seconds": 300}},
     # Blocks that end by themselves.
-    "unblock-due-accounts": {"task": "billing.accounts.unblock_due", "schedule": 30.0, "options": {"expires": 30}},
+    "unblock-due-accounts": {"task": "billing.accounts.unblock_due", "schedule": 30.0, "options": {"expire_seconds": 30}},
     # A key that nobody uses is a key that nobody would miss: its owner is told, on Mondays.
     "warn-of-unused-keys": {
         "task": "billing.accounts.warn_of_unused_keys",
@@ -343,6 +348,11 @@ CELERY_BEAT_SCHEDULE = {
     # The usage log needs next month's partition before the month begins.
     "ensure-usage-partitions": {"task": "billing.ledger.ensure_usage_partitions", "schedule": 6 * 3600.0},
 }
+
+# --- Metrics: one folder for all processes of a machine; who may read them ---
+METRICS_FOLDER = env.str("METRICS_FOLDER", default=str(VAR / "metrics"))
+METRICS_NETWORKS = env.list("METRICS_NETWORKS", default=[]) or ["127.0.0.0/8", "::1/128"]
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
 
 # --- Logs: one line each, with the request id; never a prompt, never a secret ---
 LOGGING = {

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
+from time import monotonic
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from psycopg import errors
 
 from iafactory.common import clock, database
 
+from . import metrics
 from .items import (
     EXTEND_SQL,
     OPEN_SQL,
@@ -66,11 +68,12 @@ class LedgerRejected(Exception):
 
 
 class _Waiting(Generic[Item, Verdict]):
-    __slots__ = ("future", "item")
+    __slots__ = ("future", "item", "since")
 
     def __init__(self, item: Item, future: asyncio.Future[Verdict]) -> None:
         self.item: Item = item
         self.future: asyncio.Future[Verdict] = future
+        self.since = monotonic()
 
 
 class _Lane:
@@ -129,6 +132,9 @@ class GroupCommit(Generic[Item, Verdict]):
         self._patient = _Lane(f"{name}-patient", lock_timeout_ms=WALLET_TIMEOUT_MS)
         self._stopping = False
         self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._batch_size = metrics.batch_size.labels(name)
+        self._wait = metrics.wait.labels(name)
+        self._depth = metrics.depth.labels(name)
 
     def start(self) -> None:
         """Begin to empty the queue; call it inside the event loop."""
@@ -270,6 +276,10 @@ class GroupCommit(Generic[Item, Verdict]):
     def _hand_out(
         self, batch: list[_Waiting[Item, Verdict]], rows: list[tuple[Any, ...]], lane: _Lane
     ) -> list[_Waiting[Item, Verdict]]:
+        self._batch_size.observe(len(batch))
+        # The oldest speaks for all of them: one figure a commit, not one an item.
+        self._wait.observe(monotonic() - batch[0].since)
+        self._depth.set(self.depth)
         # A batch may carry one request twice; the function answers the first of them first.
         verdicts: dict[UUID, deque[Verdict]] = {}
         for row in rows:

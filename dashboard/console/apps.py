@@ -12,3 +12,4 @@ class ConsoleAdminConfig(AdminConfig):
         super().ready()
         import_module("dashboard.console.admin")
         import_module("dashboard.console.lots")
+        import_module("dashboard.jobs.admin")

@@ -42,6 +42,7 @@ class IAFactoryAdminSite(admin.AdminSite):
                 "billing.event",
             ),
         ),
+        (_("Operations"), ("django_celery_beat.periodictask",)),
         (
             _("Catalogue"),
             (

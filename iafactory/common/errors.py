@@ -1,7 +1,7 @@
 """Error bodies: one exception, one shape per dialect, stable codes.
 
-`ApiError` is raised by views and services of the API. `/v1/*` answers OpenAI's body, `/v1/messages` Anthropic's, everything else
-`{"error": {"code", "message", "param", "request_id"}}`.
+`ApiError` is raised by views and services of the API. `/v1/*` answers OpenAI's body, `/v1/messages` Anthropic's, everything
+else `{"error": {"code", "message", "param", "request_id"}}`.
 """
 
 import logging
@@ -14,6 +14,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from . import request_id
+from .metrics import refused
 
 logger = logging.getLogger(__name__)
 
@@ -187,6 +188,7 @@ def drf_exception_handler(error: Exception, context: dict[str, Any]) -> Response
     from rest_framework.views import set_rollback
 
     set_rollback()
+    refused(api_error.code, api_error.status)
     headers = dict(api_error.headers)
     if api_error.status == 401:
         headers["www-authenticate"] = "Bearer"

@@ -22,6 +22,7 @@ from . import request_id
 from .client_address import scope_client_address
 from .errors import ApiError, error_body, speaks_anthropic
 from .ids import uuid7
+from .metrics import refused
 from .rendering import encode_json
 
 logger = logging.getLogger(__name__)
@@ -151,6 +152,7 @@ def _too_large(limit: int) -> ApiError:
 
 def error_answer(error: ApiError, path: str) -> Answer:
     """`error` as the whole answer that clients of `path` understand."""
+    refused(error.code, error.status)
     headers = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))

@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -66,6 +67,8 @@ def _run(var: Path) -> int:
     supervisor.health_urls.append(f"http://127.0.0.1:{simulator_port}/_control")
     (var / "log").mkdir(mode=0o755, exist_ok=True)
     (var / "mail").mkdir(mode=0o700, exist_ok=True)
+    # Counted by the processes of an earlier run.
+    shutil.rmtree(var / "metrics", ignore_errors=True)
     secrets = local_secrets(var)
     facts["simulator_url"] = f"http://127.0.0.1:{simulator_port}"
     supervisor.environment = {
@@ -121,7 +124,7 @@ def _programs(var: Path, host: str, port: int, simulator_port: int) -> list[Prog
         Program("simulator", _manage("simulator", "--port", str(simulator_port)), stops_last=True),
         Program("web", uvicorn),
         Program("worker", (*celery, "worker", "-l", "info", "--concurrency", "2", "-Q", "celery", *alone)),
-        Program("beat", (*celery, "beat", "-l", "info", "-s", str(var / "celerybeat-schedule"))),
+        Program("beat", (*celery, "beat", "-l", "info")),
     ]
 
 

@@ -29,6 +29,8 @@ class TestEnvironment:
         var = self._own_var()
         mail = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="iafactory-mail-")))
         servers = self._start_servers(var)
+        # Counted by the processes of an earlier run.
+        shutil.rmtree(var / "metrics", ignore_errors=True)
         secrets = local_secrets(var)
         os.environ.update(
             servers.environment(),

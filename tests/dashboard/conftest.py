@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from django.contrib.auth.models import Group
 from django.test import Client
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
 from billing.accounts.models import Account, User
 from billing.accounts.services import account_limits_set, api_key_create
@@ -17,6 +18,7 @@ from billing.ledger.models import BooksVerification, DaySeal
 from billing.ledger.services import call_settle, credits_grant, hold_open
 from billing.models import CatalogRecord, CreditPack, FxRate, Lot, Plan, PlanPrice, ServicePrice
 from billing.subscriptions.onboarding import customer_register
+from dashboard.jobs.models import JobState
 from iafactory.common import clock
 from iafactory.common.crypto import encrypt
 from iafactory.common.ids import uuid7
@@ -192,6 +194,9 @@ def catalogue_object(number: int) -> None:
     DaySeal.objects.create(
         day=now.date() - timedelta(days=number), transactions=1, entries=2, content_hash="c" * 64, seal="5" * 64, sealed_at=now
     )
+    interval, _ = IntervalSchedule.objects.get_or_create(every=3, period=IntervalSchedule.SECONDS)
+    job = PeriodicTask.objects.create(name=f"job-{number}", task=f"billing.jobs.{number}", interval=interval)
+    JobState.objects.create(task=job.task, state=JobState.Phase.DONE, started_at=now, runs=1)
     BooksVerification.objects.create(started_at=now, finished_at=now, passed=True, checks=[{"name": "x", "differences": []}])
 
 

@@ -1,0 +1,70 @@
+"""Prometheus metrics of this process, and the sum over all processes that share a folder.
+
+Each process writes its figures to memory-mapped files in `METRICS_FOLDER`, so that any of them can answer for all. The library
+reads the folder's name from its own environment variable when it is first imported, hence the order below.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+from django.conf import settings
+
+FOLDER = Path(settings.METRICS_FOLDER)
+FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(FOLDER)
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest  # noqa: E402  needs the folder
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead  # noqa: E402
+from prometheus_client.registry import Collector  # noqa: E402
+
+# From a fast refusal to the longest call; seconds.
+LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+# More different values than this of one label are told as one, so that nobody can fill the memory with names.
+MOST_VALUES = 300
+OTHER = "other"
+
+refusals = Counter("iafactory_refusals", "Requests answered with an error, by its code and status.", ("code", "status"))
+
+
+class Bounded:
+    """The first `MOST_VALUES` different values of a label pass, any further one is `other`."""
+
+    __slots__ = ("_seen",)
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def __call__(self, value: str) -> str:
+        if value not in self._seen:
+            if len(self._seen) >= MOST_VALUES:
+                return OTHER
+            self._seen.add(value)
+        return value
+
+
+_code = Bounded()
+
+
+def refused(code: str, status: int) -> None:
+    """Count one answer that was an error."""
+    refusals.labels(_code(code), str(status)).inc()
+
+
+def forget_dead_processes() -> None:
+    """Take back what dead processes said of the present (gauges); what they counted stays."""
+    for file in FOLDER.glob("gauge_live*.db"):
+        process_id = file.stem.rpartition("_")[2]
+        if process_id.isdigit() and not psutil.pid_exists(int(process_id)):
+            mark_process_dead(int(process_id), path=str(FOLDER))
+
+
+def exposition(collectors: Iterable[Collector] = ()) -> bytes:
+    """All processes' metrics and those of `collectors`, in Prometheus' text format."""
+    forget_dead_processes()
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=str(FOLDER))
+    for collector in collectors:
+        registry.register(collector)
+    return generate_latest(registry)

@@ -1,0 +1,79 @@
+"""What the gateway counts of its calls. Labels are slugs of the catalogue and fixed words: bounded."""
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from iafactory.common.metrics import LATENCY_BUCKETS, Bounded
+
+if TYPE_CHECKING:
+    from .pipeline import ModelCall
+
+calls = Counter("iafactory_calls", "Calls that were settled.", ("endpoint", "provider", "model", "end"))
+latency = Histogram(
+    "iafactory_call_seconds", "From the request to its settle.", ("endpoint", "provider"), buckets=LATENCY_BUCKETS
+)
+first_byte = Histogram(
+    "iafactory_first_byte_seconds", "From the request to the first byte for the client.", ("provider",), buckets=LATENCY_BUCKETS
+)
+tokens = Counter("iafactory_tokens", "Tokens of settled calls.", ("provider", "kind"))
+units = Counter("iafactory_units", "What is billed beside tokens: images, characters, seconds, clips.", ("provider", "unit"))
+cost = Counter("iafactory_provider_cost_usd", "What providers charge us.", ("provider",))
+credits_charged = Counter("iafactory_credits_charged", "Credits taken for calls.", ("plan",))
+fallbacks = Counter("iafactory_fallbacks", "Calls that somebody else than the first choice served.", ("reason",))
+failures = Counter("iafactory_provider_failures", "Attempts that failed, by failure class.", ("provider", "failure"))
+running = Gauge("iafactory_calls_running", "Calls under way.", multiprocess_mode="livesum")
+
+_plan = Bounded()
+_Children = tuple[Counter, Histogram, Histogram, Counter, Counter, Counter, Counter]
+_children: dict[tuple[str, str, str, str], _Children] = {}
+
+
+def _of(endpoint: str, provider: str, model: str, end: str) -> _Children:
+    """The metrics of one combination of labels, found once; the catalogue bounds how many there are."""
+    key = (endpoint, provider, model, end)
+    found = _children.get(key)
+    if found is None:
+        found = _children[key] = (
+            calls.labels(*key),
+            latency.labels(endpoint, provider),
+            first_byte.labels(provider),
+            tokens.labels(provider, "input"),
+            tokens.labels(provider, "cached_input"),
+            tokens.labels(provider, "output"),
+            cost.labels(provider),
+        )
+    return found
+
+
+def call_ended(call: "ModelCall", seconds: float) -> None:
+    """Count one settled call that took `seconds`."""
+    outcome = call.outcome
+    served = outcome.served
+    provider, model = ("none", "none") if served is None else (served.route.provider, served.route.model)
+    ended, took, first, tokens_in, cached, tokens_out, cost_usd = _of(call.endpoint, provider, model, outcome.end)
+    ended.inc()
+    took.observe(seconds)
+    if outcome.first_byte_ms is not None:
+        first.observe(outcome.first_byte_ms / 1000)
+    usage = outcome.usage
+    if usage is not None and served is not None:
+        tokens_in.inc(usage.input_total)
+        tokens_out.inc(usage.output_total)
+        if usage.cache_read:
+            cached.inc(usage.cache_read)
+        for unit, quantity in usage.units.items():
+            units.labels(provider, unit).inc(float(quantity))
+    if outcome.cost_usd:
+        cost_usd.inc(float(outcome.cost_usd))
+    if outcome.charged:
+        credits_charged.labels(_plan(call.plan.code)).inc(float(outcome.charged))
+    if call.budget_fallback:
+        fallbacks.labels("budget").inc()
+    elif call.fallback:
+        fallbacks.labels("provider").inc()
+
+
+def attempt_failed(provider: str, failure: str) -> None:
+    """Count one attempt that a provider did not serve."""
+    failures.labels(provider, failure).inc()
