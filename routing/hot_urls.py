@@ -9,6 +9,7 @@ from .api.chat import ChatCompletions
 from .api.messages import Messages, MessagesCountTokens
 from .api.models import ModelDetail, ModelList
 from .api.own import OwnChat, OwnModels, UsageToday
+from .api.responses import ResponsesCreate
 
 urlpatterns = [
     path("v1/chat/completions", ChatCompletions.as_view()),
@@ -16,6 +17,7 @@ urlpatterns = [
     path("v1/messages/count_tokens", MessagesCountTokens.as_view()),
     path("v1/models", ModelList.as_view()),
     path("v1/models/<path:name>", ModelDetail.as_view()),
+    path("v1/responses", ResponsesCreate.as_view()),
     path("v1/balance", Balance.as_view()),
     path("api/v2/chat", OwnChat.as_view()),
     path("api/v2/models", OwnModels.as_view()),

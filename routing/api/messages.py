@@ -13,6 +13,7 @@ from ..chat_call import ChatCall
 from ..chat_request import ChatRequest, decode_object
 from ..dialects.anthropic import AnthropicMessages
 from ..dialects.anthropic_request import count_request, messages_request
+from ..dialects.base import in_client_words
 from ..gateway import current_gateway
 from . import schemas
 from .access import caller_with
@@ -26,15 +27,6 @@ _PAGE_BASE64_BYTES = 100_000
 
 def _dialect(exchange: Exchange, request: ChatRequest) -> AnthropicMessages:
     return AnthropicMessages(f"msg_{exchange.id.hex}", input_tokens=request.input_tokens_estimated)
-
-
-def _in_their_words(error: ApiError, dialect: AnthropicMessages) -> ApiError:
-    """Fields that nobody takes, as Anthropic spells them."""
-    if error.code == "unsupported_parameter" and error.param:
-        theirs = dialect.field_name(error.param)
-        error.message = error.message.replace(f"`{error.param}`", f"`{theirs}`")
-        error.param = theirs
-    return error
 
 
 class Messages(HotView):
@@ -71,7 +63,7 @@ class Messages(HotView):
         try:
             return await call.run()
         except ApiError as error:
-            raise _in_their_words(error, dialect) from None
+            raise in_client_words(error, dialect) from None
 
 
 class MessagesCountTokens(HotView):
@@ -101,7 +93,7 @@ class MessagesCountTokens(HotView):
         try:
             counted = await call.count_input()
         except ApiError as error:
-            raise _in_their_words(error, dialect) from None
+            raise in_client_words(error, dialect) from None
         if counted is not None:
             return json_answer({"input_tokens": counted}, headers=[(b"x-iaf-estimated", b"false")])
         return json_answer({"input_tokens": estimated_tokens(request)}, headers=[(b"x-iaf-estimated", b"true")])

@@ -171,6 +171,43 @@ MESSAGE_ANSWER = _object(
 COUNT_TOKENS_REQUEST: JSON = {"application/json": _object(_ANTHROPIC_INPUT, required=["model", "messages"])}
 COUNT_TOKENS_ANSWER = _object({"input_tokens": INTEGER})
 
+RESPONSES_REQUEST: JSON = {
+    "application/json": _object(
+        {
+            "model": {"type": "string", "description": "A name from `/v1/models`, or `auto`."},
+            "input": {"oneOf": [STRING, {"type": "array", "items": {"type": "object", "additionalProperties": True}}]},
+            "instructions": STRING,
+            "max_output_tokens": {"type": "integer", "minimum": 1},
+            "stream": BOOLEAN,
+            "tools": {"type": "array", "items": {"type": "object", "additionalProperties": True}},
+            "tool_choice": {},
+            "text": {"type": "object", "additionalProperties": True},
+            "reasoning": {"type": "object", "additionalProperties": True},
+            "temperature": NUMBER,
+            "top_p": NUMBER,
+        },
+        required=["model", "input"],
+        description="OpenAI's request, without what would have to be kept: `store`, `previous_response_id`, `conversation`, "
+        "`background`, `prompt`. Functions are the only tools.",
+        more=True,
+    )
+}
+RESPONSES_EXAMPLE = OpenApiExample(
+    "A first response", value={"model": "auto", "input": "Bonjour !", "max_output_tokens": 200}, request_only=True
+)
+RESPONSES_ANSWER = _object(
+    {
+        "id": STRING,
+        "object": {"type": "string", "enum": ["response"]},
+        "created_at": INTEGER,
+        "status": {"type": "string", "enum": ["completed", "incomplete"]},
+        "model": STRING,
+        "output": {"type": "array", "items": {"type": "object", "additionalProperties": True}},
+        "usage": _object({"input_tokens": INTEGER, "output_tokens": INTEGER, "total_tokens": INTEGER}, more=True),
+    },
+    more=True,
+)
+
 OWN_CHAT_REQUEST: JSON = {
     "application/json": _object(
         {

@@ -25,6 +25,7 @@ from .reading import (
     optional_text,
     schema_of,
     text_of,
+    written_bytes,
     wrong,
 )
 
@@ -77,7 +78,6 @@ TYPED_TOOL_TOKENS = 1500
 # Blocks in a history that only Anthropic's models can read.
 _NATIVE_BLOCKS = frozenset({"search_result", "server_tool_use", "tool_search_tool_result", "tool_reference", "browser_state"})
 _DOCUMENT_TYPES = ("application/pdf", "text/plain")
-_FRAMES_LEFT = 100
 # OpenAI's limit for the same field.
 _LONGEST_USER = 64
 # Efforts by the tokens a client lets its model think.
@@ -137,23 +137,13 @@ def _request(body: dict[str, Any], *, betas: str, counts_only: bool) -> ChatRequ
     return replace(
         request,
         # JSON never takes fewer bytes than the text it holds: the original's is a bound too.
-        text_bytes=max(request.text_bytes, _size_of(fields) - reading.media_bytes),
+        text_bytes=max(request.text_bytes, written_bytes(fields) - reading.media_bytes),
         overhead_tokens=request.overhead_tokens
         + max(0, reading.media_tokens - _media_tokens(chat))
         + TYPED_TOOL_TOKENS * reading.typed_tools,
         # A client that lets its model think counts on room for it.
         limit_must_stay=request.limit_must_stay or thinks,
     )
-
-
-def _size_of(fields: Mapping[str, Any], further_frames: int = _FRAMES_LEFT) -> int:
-    """Bytes of JSON. Measured deep in the stack, so that what can be read here can be written wherever the call gets to."""
-    if further_frames:
-        return _size_of(fields, further_frames - 1)
-    try:
-        return len(_encode(fields))
-    except RecursionError:
-        raise wrong("messages", "The body is nested too deeply.") from None
 
 
 def _media_tokens(chat: Mapping[str, Any]) -> int:

@@ -1,5 +1,6 @@
 """What the pipeline asks of the dialect a call is answered in."""
 
+import re
 from typing import TYPE_CHECKING, Protocol
 
 from iafactory.common.errors import ApiError
@@ -8,6 +9,8 @@ from ..providers.base import ChatChunk
 
 if TYPE_CHECKING:
     from ..chat_call import ChatCall
+
+_FIELD = re.compile("`([a-z_]+)`")
 
 
 class AnswerDialect(Protocol):
@@ -27,3 +30,11 @@ class AnswerDialect(Protocol):
 
     def field_name(self, name: str) -> str:
         """What clients call this field of OpenAI's dialect."""
+
+
+def in_client_words(error: ApiError, dialect: AnswerDialect) -> ApiError:
+    """An error about a field that nobody takes, naming the field as the client does."""
+    if error.code == "unsupported_parameter" and error.param:
+        error.message = _FIELD.sub(lambda found: f"`{dialect.field_name(found[1])}`", error.message)
+        error.param = dialect.field_name(error.param)
+    return error

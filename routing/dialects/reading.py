@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from iafactory.common.errors import ApiError
 
 # Deeper than any schema people write, and shallow enough for everything that walks it.
 DEEPEST_SCHEMA = 64
+_FRAMES_LEFT = 100
+
+_encode = msgspec.json.Encoder().encode
 
 
 def wrong(param: str, message: str) -> ApiError:
@@ -14,9 +19,9 @@ def wrong(param: str, message: str) -> ApiError:
     return ApiError(400, "invalid_request", message, param=param)
 
 
-def not_offered(param: str, message: str) -> ApiError:
+def not_offered(param: str, message: str, *, code: str = "unsupported_parameter") -> ApiError:
     """The refusal of a field that makes sense, but not here."""
-    return ApiError(400, "unsupported_parameter", message, param=param)
+    return ApiError(400, code, message, param=param)
 
 
 def text_of(body: Mapping[str, Any], name: str, where: str) -> str:
@@ -97,3 +102,16 @@ def closed_everywhere(schema: Any) -> bool:
         if not isinstance(required, list) or set(properties) != {name for name in required if isinstance(name, str)}:
             return False
     return all(closed_everywhere(inner) for inner in schema.values())
+
+
+def written_bytes(value: Any, further_frames: int = _FRAMES_LEFT) -> int:
+    """Bytes of JSON. Measured deep in the stack, so that what could be read can be written wherever the call gets to.
+
+    Raises `ApiError` 400 for what is nested beyond that.
+    """
+    if further_frames:
+        return written_bytes(value, further_frames - 1)
+    try:
+        return len(_encode(value))
+    except RecursionError:
+        raise ApiError(400, "invalid_request", "The body is nested too deeply.") from None
