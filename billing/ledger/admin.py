@@ -49,7 +49,7 @@ from iafactory.common.admin import (
 )
 from iafactory.common.money import credits_for_cost, usd_quantise
 
-from .explanation import arithmetic, balances_of
+from .explanation import arithmetic, balances_of, counts_tokens, unit_prices, units
 from .models import (
     BooksVerification,
     DaySeal,
@@ -637,7 +637,13 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
 
     @admin.display(description=_("tokens in → out"))
     def tokens(self, usage: UsageRecord) -> SafeString:
-        return format_html('<span class="figure">{} → {}</span>', f"{usage.input_tokens:,}", f"{usage.output_tokens:,}")
+        figures = format_html('<span class="figure">{} → {}</span>', f"{usage.input_tokens:,}", f"{usage.output_tokens:,}")
+        others = ", ".join(f"{decimal_text(count)} {unit}" for unit, count in (units(usage) or {}).items())
+        if not others:
+            return figures
+        if not usage.input_tokens and not usage.output_tokens:
+            return format_html('<span class="figure">{}</span>', others)
+        return format_html('{} <span class="quiet">{}</span>', figures, others)
 
     @admin.display(description=_("end"), ordering="end")
     def end_label(self, usage: UsageRecord) -> SafeString:
@@ -679,11 +685,15 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
             }
         )
 
-    @admin.display(description=_("tokens × list price"))
+    @admin.display(description=_("tokens and units × list price"))
     def token_table(self, usage: UsageRecord) -> SafeString:
         rows: list[tuple[Any, ...]] = []
         total = Decimal(0)
-        for name, count, price in token_lines(usage):
+        for line in unit_prices(usage):
+            total += line.cost_usd
+            each = f"{decimal_text(line.usd)} / {line.per:,} {line.unit}"
+            rows.append((line.unit, decimal_text(line.count), each, usd_quantise(line.cost_usd)))
+        for name, count, price in token_lines(usage) if counts_tokens(usage) else ():
             if count:
                 cost = None if price is None else count * price / MILLION
                 total += cost or 0

@@ -1,4 +1,4 @@
-"""Why a call cost what it did: from tokens and prices to credits, line by line, with the figures of that time."""
+"""Why a call cost what it did: from tokens, other units and prices to credits, line by line, with the figures of that time."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -25,6 +25,24 @@ _PRICE_NAMES = (
     "reasoning_output_per_mtok",
 )
 _MILLION = Decimal(1_000_000)
+# How a price for so many units is said.
+_PER = {1: "", 1000: " a thousand", 3600: " an hour"}
+# What is billed beside the tokens of the text around it; every other unit covers them.
+_BESIDE_TOKENS = "images"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPrice:
+    """A price beside tokens: `usd` for every `per` of a unit, of which `count` were billed."""
+
+    unit: str
+    count: Decimal
+    per: int
+    usd: Decimal
+
+    @property
+    def cost_usd(self) -> Decimal:
+        return self.count * self.usd / self.per
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +101,24 @@ def prices(usage: UsageRecord) -> dict[str, Decimal]:
     return {name.removesuffix("_per_mtok"): Decimal(usage.price[name]) for name in _PRICE_NAMES if name in usage.price}
 
 
+def units(usage: UsageRecord) -> dict[str, Decimal] | None:
+    """What was billed, or made, beside tokens: `{"images": 2}`."""
+    return {name: plain(Decimal(str(count))) for name, count in usage.units.items()} if usage.units else None
+
+
+def unit_prices(usage: UsageRecord) -> list[UnitPrice]:
+    """Prices of images, characters, seconds and clips that the call was charged at."""
+    return [
+        UnitPrice(str(line["unit"]), Decimal(line["count"]), int(line["per"]), Decimal(line["usd"]))
+        for line in usage.price.get("unit_prices", ())
+    ]
+
+
+def counts_tokens(usage: UsageRecord) -> bool:
+    """Whether tokens are part of the price: not where a unit covers them."""
+    return all(line.unit == _BESIDE_TOKENS for line in unit_prices(usage))
+
+
 def arithmetic(usage: UsageRecord) -> list[str]:
     """The charge, step by step; the last line is what was charged."""
     lines = _service_lines(usage) if _by_service(usage) else _token_lines(usage)
@@ -132,23 +168,53 @@ def _token_lines(usage: UsageRecord) -> list[str]:
     return lines
 
 
+def _unit_line(line: UnitPrice) -> str:
+    unit = line.unit.removesuffix("s") if line.count == 1 else line.unit
+    per = _PER.get(line.per, f" for {line.per}")
+    return f"{plain(line.count)} {unit} × {plain(line.usd)} USD{per} = {plain(usd_quantise(line.cost_usd))} USD"
+
+
 def _list_cost_lines(usage: UsageRecord) -> list[str]:
-    known = prices(usage)
-    if "input" not in known or "output" not in known:
+    by_units = unit_prices(usage)
+    lines = [_unit_line(line) for line in by_units]
+    total = sum((line.cost_usd for line in by_units), ZERO)
+    if counts_tokens(usage):
+        token_lines, tokens_usd = _token_cost_lines(usage, total)
+        lines += token_lines
+        total += tokens_usd
+    if not lines:
         return []
-    write = known.get("cache_write", known["input"])
-    parts = [
-        ("input tokens", usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens, known["input"]),
-        ("cached input tokens", usage.cache_read_tokens, known.get("cached_input", known["input"])),
-        ("tokens written to the cache", usage.cache_write_tokens, write),
-        ("output tokens", usage.output_tokens - usage.reasoning_tokens, known["output"]),
-        ("reasoning tokens", usage.reasoning_tokens, known.get("reasoning_output", known["output"])),
-    ]
+    if usd_quantise(total) != usage.list_cost_usd:
+        lines.append(f"List cost as it was booked: {plain(usage.list_cost_usd)} USD")
+    elif len(lines) > 1:
+        lines.append(f"List cost: {plain(usage.list_cost_usd)} USD")
+    return lines
+
+
+def _token_cost_lines(usage: UsageRecord, units_usd: Decimal) -> tuple[list[str], Decimal]:
+    """A line for each kind of token that has a price, and their sum; `units_usd` is what the rest of the call cost."""
+    known = prices(usage)
+    p_in, p_out = known.get("input"), known.get("output")
+    parts: list[tuple[str, int, Decimal]] = []
+    write = long = None
+    if p_in is not None:
+        write = known.get("cache_write", p_in)
+        long = known.get("cache_write_1h", write)
+        fresh = usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens
+        parts += [
+            ("input tokens", fresh, p_in),
+            ("cached input tokens", usage.cache_read_tokens, known.get("cached_input", p_in)),
+            ("tokens written to the cache", usage.cache_write_tokens, write),
+        ]
+    if p_out is not None:
+        parts += [
+            ("output tokens", usage.output_tokens - usage.reasoning_tokens, p_out),
+            ("reasoning tokens", usage.reasoning_tokens, known.get("reasoning_output", p_out)),
+        ]
     total = sum((max(count, 0) * price for _, count, price in parts), ZERO) / _MILLION
-    long = known.get("cache_write_1h", write)
-    if usd_quantise(total) != usage.list_cost_usd and long != write:
+    if write is not None and long is not None and long != write and usd_quantise(units_usd + total) != usage.list_cost_usd:
         # The row counts both lives of written tokens together: the cost tells how many were written for an hour.
-        count = int(((usage.list_cost_usd - total) * _MILLION / (long - write)).to_integral_value())
+        count = int(((usage.list_cost_usd - units_usd - total) * _MILLION / (long - write)).to_integral_value())
         if 0 < count <= usage.cache_write_tokens:
             parts[2:3] = [
                 ("tokens written to the cache", usage.cache_write_tokens - count, write),
@@ -160,11 +226,7 @@ def _list_cost_lines(usage: UsageRecord) -> list[str]:
         for name, count, price in parts
         if count > 0
     ]
-    if usd_quantise(total) != usage.list_cost_usd:
-        lines.append(f"List cost as it was booked: {plain(usage.list_cost_usd)} USD")
-    elif len(lines) > 1:
-        lines.append(f"List cost: {plain(usage.list_cost_usd)} USD")
-    return lines
+    return lines, total
 
 
 def price_body(usage: UsageRecord) -> dict[str, Any]:
@@ -174,6 +236,7 @@ def price_body(usage: UsageRecord) -> dict[str, Any]:
     return {
         "version": facts.get("price_id"),
         "usd_per_million_tokens": {name: plain(price) for name, price in prices(usage).items()},
+        "unit_prices": [{"unit": line.unit, "per": line.per, "usd": plain(line.usd)} for line in unit_prices(usage)],
         "credits_per_unit": None if per_unit is None else Decimal(per_unit),
         "units": None if units is None else Decimal(units),
     }

@@ -346,6 +346,9 @@ class UsageSerializer(serializers.Serializer):
     cache_write_tokens = serializers.IntegerField()
     output_tokens = serializers.IntegerField()
     reasoning_tokens = serializers.IntegerField()
+    units = serializers.DictField(
+        child=CreditsField(), allow_null=True, help_text="Beside tokens: `images`, `characters`, `seconds`, `clips`."
+    )
     estimated = serializers.BooleanField(help_text="Tokens were counted by us: the provider reported none.")
     credits = CreditsField(help_text="Charged.")
     quota_units = serializers.IntegerField(help_text="Requests counted against the plan's quota.")
@@ -368,9 +371,18 @@ class UsageTokensSerializer(serializers.Serializer):
     estimated = serializers.BooleanField()
 
 
+class UnitPriceSerializer(serializers.Serializer):
+    """A price beside tokens: `usd` for every `per` of a unit."""
+
+    unit = serializers.CharField()
+    per = serializers.IntegerField()
+    usd = UsdField()
+
+
 class PriceSerializer(serializers.Serializer):
     version = serializers.CharField(allow_null=True, help_text="Of the price list that was in force.")
     usd_per_million_tokens = serializers.DictField(child=UsdField())
+    unit_prices = UnitPriceSerializer(many=True)
     credits_per_unit = CreditsField(allow_null=True, help_text="Of a service.")
     units = CreditsField(allow_null=True)
 

@@ -68,6 +68,7 @@ CSV_COLUMNS = (
     "cache_write_tokens",
     "output_tokens",
     "reasoning_tokens",
+    "units",
     "estimated",
     "credits",
     "quota_units",
@@ -97,6 +98,7 @@ _READ = (
     "cache_write_tokens",
     "output_tokens",
     "reasoning_tokens",
+    "units",
     "estimated",
     "credits_charged",
     "quota_units",
@@ -284,6 +286,7 @@ def usage_body(record: UsageRecord) -> dict[str, Any]:
         "cache_write_tokens": record.cache_write_tokens,
         "output_tokens": record.output_tokens,
         "reasoning_tokens": record.reasoning_tokens,
+        "units": explanation.units(record),
         "estimated": record.estimated,
         "credits": plain(record.credits_charged),
         "quota_units": record.quota_units,
@@ -363,6 +366,8 @@ def _cell(value: Any) -> str:
             return "true" if value else "false"
         case Decimal():
             return format(value, "f")
+        case dict():
+            return ", ".join(f"{count:f} {unit}" for unit, count in value.items())
         case str() if value.startswith(_FORMULA_STARTS):
             return f"'{value}"
         case _:

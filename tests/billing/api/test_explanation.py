@@ -50,6 +50,7 @@ def test_from_tokens_to_credits(amina: Account) -> None:
     assert body["price"] == {
         "version": PRICE["price_id"],
         "usd_per_million_tokens": {"input": 2.5, "cached_input": 1.25, "output": 10},
+        "unit_prices": [],
         "credits_per_unit": None,
         "units": None,
     }
@@ -70,6 +71,73 @@ def test_from_tokens_to_credits(amina: Account) -> None:
         "Rounded half up to 6 decimal places, at least 0.000001: 1.305 credits",
         "Charged: 1.305 credits",
     ]
+
+
+NO_TOKENS: dict[str, Any] = dict.fromkeys(
+    ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens"), 0
+)
+TERMS = {name: PRICE[name] for name in ("price_id", "margin_multiplier", "usd_per_credit", "rounding", "charged")}
+
+
+def priced_by(unit: str, count: str, per: int, usd: str, **tokens: str) -> dict[str, Any]:
+    line = {"name": "any", "unit": unit, "count": count, "per": per, "usd": usd}
+    return {**TERMS, **tokens, "unit_prices": [line]}
+
+
+@pytest.mark.parametrize(
+    ("unit", "count", "per", "usd", "cost", "line"),
+    [
+        ("images", "2", 1, "0.05", "0.1", "2 images × 0.05 USD = 0.1 USD"),
+        ("characters", "200", 1000, "0.015", "0.003", "200 characters × 0.015 USD a thousand = 0.003 USD"),
+        ("seconds", "12.5", 3600, "0.36", "0.00125", "12.5 seconds × 0.36 USD an hour = 0.00125 USD"),
+        ("clips", "1", 1, "0.05", "0.05", "1 clip × 0.05 USD = 0.05 USD"),
+    ],
+)
+def test_from_other_units_to_credits(amina: Account, unit: str, count: str, per: int, usd: str, cost: str, line: str) -> None:
+    charge = D(cost) * 180
+    price = priced_by(unit, count, per, usd)
+    call_id = call_make(amina, charge, units={unit: count}, price=price, list_cost_usd=D(cost), cost_usd=D(cost), **NO_TOKENS)
+
+    body = explain(amina, call_id)
+
+    assert body["units"] == {unit: float(count)}
+    assert body["price"]["unit_prices"] == [{"unit": unit, "per": per, "usd": float(usd)}]
+    assert body["arithmetic"][0] == line
+    assert body["arithmetic"][-1] == f"Charged: {charge.normalize():f} credits"
+    assert not any(step.startswith("List cost") for step in body["arithmetic"])
+
+
+def test_text_around_an_image_is_explained_beside_it(amina: Account) -> None:
+    price = priced_by("images", "1", 1, "0.0336", input_per_mtok="1.5", output_per_mtok="7.5")
+    tokens = NO_TOKENS | {"input_tokens": 1000, "output_tokens": 400}
+    call_id = call_make(amina, "6.858", units={"images": "1"}, price=price, list_cost_usd=D("0.0381"), **tokens)
+
+    assert explain(amina, call_id)["arithmetic"][:4] == [
+        "1 image × 0.0336 USD = 0.0336 USD",
+        "1000 input tokens × 1.5 USD a million = 0.0015 USD",
+        "400 output tokens × 7.5 USD a million = 0.003 USD",
+        "List cost: 0.0381 USD",
+    ]
+
+
+def test_tokens_that_a_unit_covers_are_no_part_of_the_price(amina: Account) -> None:
+    price = priced_by("seconds", "60", 3600, "0.18", input_per_mtok="1.25", output_per_mtok="5")
+    tokens = NO_TOKENS | {"input_tokens": 330, "output_tokens": 80}
+    call_id = call_make(amina, "0.54", units={"seconds": "60"}, price=price, list_cost_usd=D("0.003"), **tokens)
+
+    body = explain(amina, call_id)
+
+    assert body["arithmetic"][0] == "60 seconds × 0.18 USD an hour = 0.003 USD"
+    assert not any("tokens" in step for step in body["arithmetic"])
+    assert body["tokens"]["input"] == 330
+
+
+def test_input_alone_has_a_price(amina: Account) -> None:
+    price = {**TERMS, "input_per_mtok": "0.02"}
+    tokens = NO_TOKENS | {"input_tokens": 100_000}
+    call_id = call_make(amina, "0.36", price=price, list_cost_usd=D("0.002"), **tokens)
+
+    assert explain(amina, call_id)["arithmetic"][0] == "100000 input tokens × 0.02 USD a million = 0.002 USD"
 
 
 def test_whole_credits(amina: Account) -> None:

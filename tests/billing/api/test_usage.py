@@ -59,6 +59,7 @@ def test_a_row_in_full(amina: Account) -> None:
                 "cache_write_tokens": 0,
                 "output_tokens": 500,
                 "reasoning_tokens": 100,
+                "units": None,
                 "estimated": False,
                 "credits": 1.305,
                 "quota_units": 0,
