@@ -9,30 +9,17 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.accounts.api import AccountsView, errors, validated
-from billing.accounts.credentials import request_actor
-from billing.accounts.models import Account, User
-from billing.accounts.permissions import IsUserSession
+from billing.accounts.authentication import OperatorAuthentication
+from billing.accounts.credentials import request_operator
+from billing.accounts.models import Account
+from billing.accounts.permissions import MayOperate
 from billing.accounts.selectors import uuid_or_404
 from billing.accounts.serializers import StrictCharField
-from billing.events.models import Event
-from billing.events.services import Actor
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from ratelimit.models import AbuseSignal
 
 from . import selectors, services
-
-
-class MayOperate(IsUserSession):
-    """An operator's session with the permission that the view's `operator_permission` names, else 403 `permission_denied`."""
-
-    def has_permission(self, request: Request, view: Any) -> bool:
-        if not super().has_permission(request, view):
-            return False
-        user = request.user
-        if not (isinstance(user, User) and user.is_staff and user.has_perm(view.operator_permission)):
-            raise ApiError(403, "permission_denied", f"Only operators with the right {view.operator_permission} may do this.")
-        return True
 
 
 class SignalSerializer(serializers.ModelSerializer):
@@ -79,11 +66,6 @@ def _status_body(account: Account) -> dict[str, Any]:
     return dict(BannedSerializer(told).data)
 
 
-def _operator(request: Request) -> Actor:
-    actor = request_actor(request)
-    return Actor(Event.ActorKind.OPERATOR, id=actor.id, label=actor.label)
-
-
 def _account(user_id: str) -> Account:
     account = selectors.account_of_user_or_account(uuid_or_404(user_id))
     if account is None:
@@ -92,6 +74,7 @@ def _account(user_id: str) -> Account:
 
 
 class AbusiveUsersView(AccountsView, GenericAPIView):
+    authentication_classes = [OperatorAuthentication]
     permission_classes = [MayOperate]
     operator_permission = "ratelimit.view_abusesignal"
     serializer_class = AbusiveUserSerializer
@@ -110,6 +93,7 @@ class AbusiveUsersView(AccountsView, GenericAPIView):
 
 
 class BanView(AccountsView):
+    authentication_classes = [OperatorAuthentication]
     permission_classes = [MayOperate]
     operator_permission = "billing.change_account"
 
@@ -122,11 +106,12 @@ class BanView(AccountsView):
     def post(self, request: Request, user_id: str) -> Response:
         """Block an account, named by its id or its user's, until an instant or for good; again is the same. For operators."""
         data = validated(BanSerializer, request.data)
-        account = services.account_ban(account=_account(user_id), actor=_operator(request), **data)
+        account = services.account_ban(account=_account(user_id), actor=request_operator(request), **data)
         return Response(_status_body(account), status=status.HTTP_200_OK)
 
 
 class UnbanView(AccountsView):
+    authentication_classes = [OperatorAuthentication]
     permission_classes = [MayOperate]
     operator_permission = "billing.change_account"
 
@@ -139,5 +124,5 @@ class UnbanView(AccountsView):
     def post(self, request: Request, user_id: str) -> Response:
         """Let a blocked account work again, named by its id or its user's; again is the same. For operators."""
         data = validated(UnbanSerializer, request.data)
-        account = services.account_unban(account=_account(user_id), actor=_operator(request), **data)
+        account = services.account_unban(account=_account(user_id), actor=request_operator(request), **data)
         return Response(_status_body(account), status=status.HTTP_200_OK)

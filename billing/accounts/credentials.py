@@ -112,6 +112,26 @@ def request_actor(request: Request) -> Actor:
     return services.user_actor(request.user)
 
 
+def operator_of(request: Request) -> User | None:
+    """The operator behind a request, by session or by a key with the scope `admin`; None where there is none.
+
+    Such a key stands for the operator whose personal account it belongs to, as long as they are one: it may do what they may.
+    """
+    if isinstance(request.auth, ApiKey):
+        user = services.operator_key_owner(request.auth.account) if ApiKey.Scope.ADMIN in request.auth.scopes else None
+    else:
+        user = request.user if isinstance(request.user, User) else None
+    return user if user is not None and user.is_active and user.is_staff else None
+
+
+def request_operator(request: Request) -> Actor:
+    """The actor of events that an operator's request causes; `operator_of` must have found them."""
+    user = operator_of(request)
+    assert user is not None
+    label = f"{user.email} ({request.auth})" if isinstance(request.auth, ApiKey) else user.email
+    return Actor(Event.ActorKind.OPERATOR, id=user.pk, label=label[:254])
+
+
 class BearerScheme(OpenApiAuthenticationExtension):
     """How the API's description names `BearerAuthentication`."""
 
@@ -120,3 +140,21 @@ class BearerScheme(OpenApiAuthenticationExtension):
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
         return {"type": "http", "scheme": "bearer", "description": "An API key (`iaf_…`) or an access token."}
+
+
+class OperatorScheme(OpenApiAuthenticationExtension):
+    """How the API's description names `OperatorAuthentication`: any one of its headers."""
+
+    target_class = "billing.accounts.authentication.OperatorAuthentication"
+    name = ["ApiKey", "AdminKey", "AdminSecret"]
+
+    def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[Any]]]:
+        return [{name: []} for name in self.name]
+
+    def get_security_definition(self, auto_schema: Any) -> list[dict[str, str]]:
+        told = "An operator's API key, with the scope `admin`."
+        return [
+            BearerScheme(None).get_security_definition(auto_schema),
+            {"type": "apiKey", "in": "header", "name": "X-Admin-Key", "description": told},
+            {"type": "apiKey", "in": "header", "name": "X-Admin-Secret", "description": told},
+        ]

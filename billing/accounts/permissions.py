@@ -8,6 +8,7 @@ from rest_framework_simplejwt.tokens import AccessToken
 
 from iafactory.common.errors import ApiError
 
+from .credentials import operator_of
 from .models import ApiKey, User
 
 
@@ -55,4 +56,22 @@ class IsOperator(IsUserSession):
             return False
         if not (isinstance(request.user, User) and request.user.is_staff):
             raise ApiError(403, "operator_required", "Only operators may do this.")
+        return True
+
+
+class MayOperate(BasePermission):
+    """An operator with the right that the view's `operator_permission` names, by session or by a key with the scope `admin`.
+
+    Otherwise 403 `insufficient_scope` (a key without it) or `permission_denied`.
+    """
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        if isinstance(request.auth, ApiKey):
+            if ApiKey.Scope.ADMIN not in request.auth.scopes:
+                raise ApiError(403, "insufficient_scope", "This needs an operator's API key, with the scope admin.")
+        elif not isinstance(request.auth, AccessToken):
+            return False
+        user = operator_of(request)
+        if user is None or not user.has_perm(view.operator_permission):
+            raise ApiError(403, "permission_denied", f"Only operators with the right {view.operator_permission} may do this.")
         return True

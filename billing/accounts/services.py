@@ -97,15 +97,7 @@ def user_register(
             user = User.objects.create_user(
                 email, password, name=name, language=language, registered_from=registered_from or None
             )
-            account = Account.objects.create(
-                kind=Account.Kind.PERSONAL,
-                name=name or email[:150],
-                personal_of=user,
-                billing_email=email,
-                language=language,
-                time_zone=settings.DEFAULT_ACCOUNT_TIME_ZONE,
-            )
-            Membership.objects.create(account=account, user=user, role=Membership.Role.OWNER)
+            account = _personal_account_insert(user)
             actor = actor or user_actor(user)
             event_record(
                 kind="user.registered",
@@ -115,14 +107,7 @@ def user_register(
                 actor=actor,
                 after={"email": email, "language": language},
             )
-            event_record(
-                kind="account.created",
-                object_type="account",
-                object_id=account.pk,
-                account_id=account.pk,
-                actor=actor,
-                after={"kind": account.kind, "name": account.name},
-            )
+            _account_created(account, actor)
     except IntegrityError:
         # Somebody registered the address between the look and the insert.
         if User.objects.filter(email=email).exists():
@@ -320,7 +305,8 @@ def api_key_create(
     """A new key and its secret, which is shown now and never again. `secret` sets a known one (the demo's).
 
     `limits` are any of `API_KEY_LIMITS`. Raises ApiError 400 `invalid_request`, 403 `scope_not_allowed` (customers give
-    customer scopes only), 403 `account_blocked`, 409 `too_many_keys`; TypeError for other limits.
+    customer scopes only; `admin` is for operators' own accounts, by themselves or a superuser), 403 `account_blocked`, 409
+    `too_many_keys`; TypeError for other limits.
     """
     _limits_known(limits, API_KEY_LIMITS)
     scopes = list(dict.fromkeys(str(scope) for scope in scopes))
@@ -329,6 +315,8 @@ def api_key_create(
         raise ApiError(400, "invalid_request", "Name at least one scope, known ones only.", param="scopes")
     if actor.kind in (Event.ActorKind.USER, Event.ActorKind.SERVICE) and not set(scopes) <= set(ApiKey.CUSTOMER_SCOPES):
         raise ApiError(403, "scope_not_allowed", "Only operators give these scopes.", param="scopes")
+    if ApiKey.Scope.ADMIN in scopes:
+        _operator_key_check(account, actor)
     if expires_at is not None and expires_at <= now:
         raise ApiError(400, "invalid_request", "The expiry must lie in the future.", param="expires_at")
     if secret is not None and not (secret.startswith(API_KEY_PREFIX) and len(secret) >= 20):
@@ -353,6 +341,74 @@ def api_key_create(
     return key, secret
 
 
+def operator_key_create(
+    *,
+    user: User,
+    name: str,
+    actor: Actor,
+    expires_at: datetime | None = None,
+    allowed_networks: Sequence[str] = (),
+) -> tuple[ApiKey, str]:
+    """A key with which programs may do what the operator `user` may, on their personal account, which is made if missing.
+
+    Raises ApiError 403 `scope_not_allowed` for who is no operator, or asked by neither themself nor a superuser; and as
+    `api_key_create`.
+    """
+    with transaction.atomic():
+        account = Account.objects.filter(personal_of=user).first()
+        if account is None:
+            account = _personal_account_insert(user)
+            _account_created(account, actor)
+        return api_key_create(
+            account=account,
+            created_by=User.objects.filter(pk=actor.id).first(),
+            name=name,
+            scopes=[ApiKey.Scope.ADMIN],
+            expires_at=expires_at,
+            actor=actor,
+            allowed_networks=list(allowed_networks),
+        )
+
+
+def operator_key_owner(account: Account) -> User | None:
+    """The operator for whom a key of `account` with the scope `admin` stands, None when it stands for nobody."""
+    user = User.objects.filter(personal_account=account, is_active=True, is_staff=True).first()
+    return user if account.kind == Account.Kind.PERSONAL else None
+
+
+def _operator_key_check(account: Account, actor: Actor) -> None:
+    owner = operator_key_owner(account)
+    if owner is None:
+        raise ApiError(403, "scope_not_allowed", "Only operators hold keys with the scope admin.", param="scopes")
+    by_superuser = User.objects.filter(pk=actor.id, is_superuser=True, is_active=True).exists()
+    if actor.kind != Event.ActorKind.SYSTEM and actor.id != owner.pk and not by_superuser:
+        raise ApiError(403, "scope_not_allowed", "An operator's key is made by themself or by a superuser.", param="scopes")
+
+
+def _personal_account_insert(user: User) -> Account:
+    account = Account.objects.create(
+        kind=Account.Kind.PERSONAL,
+        name=user.name or user.email[:150],
+        personal_of=user,
+        billing_email=user.email,
+        language=user.language,
+        time_zone=settings.DEFAULT_ACCOUNT_TIME_ZONE,
+    )
+    Membership.objects.create(account=account, user=user, role=Membership.Role.OWNER)
+    return account
+
+
+def _account_created(account: Account, actor: Actor) -> None:
+    event_record(
+        kind="account.created",
+        object_type="account",
+        object_id=account.pk,
+        account_id=account.pk,
+        actor=actor,
+        after={"kind": account.kind, "name": account.name},
+    )
+
+
 def api_key_revoke(*, key: ApiKey, actor: Actor, reason: str = "") -> ApiKey:
     """End a key for good, at once. Again is the same and leaves the first instant."""
     with transaction.atomic():
@@ -367,8 +423,9 @@ def api_key_revoke(*, key: ApiKey, actor: Actor, reason: str = "") -> ApiKey:
 def api_key_rotate(*, key: ApiKey, actor: Actor, grace: timedelta = ROTATION_GRACE) -> tuple[ApiKey, str]:
     """Replace a key by one of the same name, scopes, expiry, limits and allow lists; the old one works for `grace` more.
 
-    A key rotates once. Raises ApiError 409 `api_key_revoked`, `api_key_expired`, `api_key_already_rotated`,
-    `too_many_keys`, 400 `invalid_request` for a grace outside 0 to 7 days, 403 `account_blocked`.
+    A key rotates once; one with the scope `admin` only by its operator or a superuser (403 `scope_not_allowed`). Raises
+    ApiError 409 `api_key_revoked`, `api_key_expired`, `api_key_already_rotated`, `too_many_keys`, 400 `invalid_request` for a
+    grace outside 0 to 7 days, 403 `account_blocked`.
     """
     if not timedelta(0) <= grace <= ROTATION_GRACE_MAX:
         raise ApiError(400, "invalid_request", "The grace lies between 0 and 7 days.", param="grace_seconds")
@@ -380,6 +437,9 @@ def api_key_rotate(*, key: ApiKey, actor: Actor, grace: timedelta = ROTATION_GRA
         key = _api_key_lock(key)
         if key.revoked_at is not None:
             raise ApiError(409, "api_key_revoked", "The key is revoked; create a new one.")
+        if ApiKey.Scope.ADMIN in key.scopes:
+            # Whoever else may act for the account would get the new secret.
+            _operator_key_check(account, actor)
         if key.replaced_by_id is not None:
             raise ApiError(409, "api_key_already_rotated", "The key was rotated before; rotate its successor.")
         if not key.usable_at(now):

@@ -21,7 +21,7 @@ from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, Ou
 
 from billing.accounts.admin import AccountLimitsInline, accounts_matching
 from billing.accounts.models import Account, User
-from billing.accounts.services import account_block, account_unblock, api_key_create, sessions_revoke
+from billing.accounts.services import account_block, account_unblock, api_key_create, operator_key_create, sessions_revoke
 from billing.events.admin import AuditedModelAdmin, EventAdmin, operator_actor
 from billing.events.models import Event
 from billing.ledger.models import Lot, Wallet
@@ -29,10 +29,10 @@ from billing.ledger.services import credits_grant, wallet_open
 from billing.subscriptions.models import Subscription
 from billing.subscriptions.onboarding import customer_register
 from iafactory.common import clock
-from iafactory.common.admin import EMPTY, ReasonForm, change_link, change_url, decimal_text
+from iafactory.common.admin import EMPTY, ReasonForm, change_link, change_url, decimal_text, list_link
 from iafactory.common.errors import ApiError
 
-from .forms import AccountForm, GrantForm, NewKeyForm, UserAddForm, UserEditForm
+from .forms import AccountForm, GrantForm, NewKeyForm, OperatorKeyForm, UserAddForm, UserEditForm
 from .selectors import account_overview
 
 # Refresh tokens are secrets of customers.
@@ -329,10 +329,10 @@ class UserAdmin(AuditedModelAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
     search_fields = ("email", "name")
     search_uuid_fields = ("pk",)
     ordering = ("-date_joined",)
-    readonly_fields = ("account_link", "email_verified_at", "date_joined", "last_login")
+    readonly_fields = ("account_link", "operator_keys", "email_verified_at", "date_joined", "last_login")
     fieldsets = (
         (None, {"fields": ("email", "name", "language", "password", "account_link")}),
-        (_("Rights"), {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
+        (_("Rights"), {"fields": ("is_active", "is_staff", "is_superuser", "operator_keys", "groups", "user_permissions")}),
         (_("Dates"), {"fields": ("email_verified_at", "date_joined", "last_login")}),
     )
     add_fieldsets = ((None, {"fields": ("email", "name", "language", "password1", "password2")}),)
@@ -349,6 +349,40 @@ class UserAdmin(AuditedModelAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
             return change_link("billing.account", user.personal_account.pk, user.personal_account)
         except Account.DoesNotExist:
             return SafeString(EMPTY)
+
+    @admin.display(description=_("operator's keys"))
+    def operator_keys(self, user: User) -> SafeString:
+        if not (user.pk and user.is_staff):
+            return SafeString(EMPTY)
+        new = format_html('<a href="{}">{}</a>', reverse("admin:billing_user_operator_key", args=[user.pk]), _("New key…"))
+        account = Account.objects.filter(personal_of=user).first()
+        keys = list_link("billing.apikey", _("Keys"), account__id__exact=account.pk) if account else EMPTY
+        return format_html("{} · {}", keys, new)
+
+    def get_urls(self) -> list[Any]:
+        view = self.admin_site.admin_view(self.operator_key_view)
+        return [path("<uuid:user_id>/operator-key/", view, name="billing_user_operator_key"), *super().get_urls()]
+
+    def operator_key_view(self, request: HttpRequest, user_id: UUID) -> HttpResponse:
+        """Make a key that may do what this operator may, and show its secret in this one answer."""
+        if not request.user.has_perm("billing.add_apikey"):
+            raise PermissionDenied
+        user = get_object_or_404(User, pk=user_id, is_staff=True)
+        form = OperatorKeyForm(request.POST or None)
+        page: dict[str, Any] = {"title": _("New operator's key"), "subtitle": user, "back": change_url("billing.user", user.pk)}
+        if request.method == "POST" and form.is_valid():
+            try:
+                with transaction.atomic():
+                    key, secret = operator_key_create(user=user, actor=operator_actor(request), **form.cleaned_data)
+                    self.log_change(request, user, f"Created operator's key {key}.")
+            except ApiError as error:
+                form.add_error(error.param if error.param in form.fields else None, error.message)
+            else:
+                response = self.render_step(request, secret=secret, key=key, **page)
+                add_never_cache_headers(response)
+                return response
+        told = _("Programs that show it may do at /api/admin/ what this operator may. It ends with the operator's office.")
+        return self.render_step(request, form=form, submit=_("Create the key"), explanation=told, **page)
 
     def event_account_id(self, row: User) -> UUID | None:
         return Account.objects.filter(personal_of=row).values_list("pk", flat=True).first()

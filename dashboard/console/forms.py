@@ -9,6 +9,7 @@ from django.contrib.admin.widgets import AdminSplitDateTime
 from django.contrib.auth.forms import BaseUserCreationForm, UserChangeForm
 from django.utils.translation import gettext_lazy as _
 
+from billing.accounts.admin import LinesField
 from billing.accounts.models import Account, ApiKey, User, email_normalise
 from billing.ledger.models import Lot
 from billing.plans.admin import CurrencyField
@@ -66,12 +67,24 @@ class NewKeyForm(FutureMixin, forms.Form):
     name = forms.CharField(label=_("Name"), max_length=100, widget=forms.TextInput(attrs={"class": "vTextField"}))
     scopes = forms.MultipleChoiceField(
         label=_("May"),
-        choices=ApiKey.Scope.choices,
+        choices=[choice for choice in ApiKey.Scope.choices if choice[0] != ApiKey.Scope.ADMIN],
         initial=[str(scope) for scope in ApiKey.CUSTOMER_SCOPES],
         widget=forms.CheckboxSelectMultiple,
     )
     expires_at = forms.SplitDateTimeField(
         label=_("Expires at"), required=False, widget=AdminSplitDateTime, help_text=_("UTC. Empty: never.")
+    )
+
+
+class OperatorKeyForm(FutureMixin, forms.Form):
+    """A new key with which programs may do what an operator may."""
+
+    name = forms.CharField(label=_("Name"), max_length=100, widget=forms.TextInput(attrs={"class": "vTextField"}))
+    expires_at = forms.SplitDateTimeField(
+        label=_("Expires at"), required=False, widget=AdminSplitDateTime, help_text=_("UTC. Empty: never.")
+    )
+    allowed_networks = LinesField(
+        label=_("Networks"), required=False, help_text=_("Addresses or CIDR networks, one a line. Empty: everywhere.")
     )
 
 
