@@ -15,9 +15,10 @@ class BillingConfig(AppConfig):
     verbose_name = "Billing"
 
     def ready(self) -> None:
-        from .payments import checks  # noqa: F401
         from .invoices.verification import CHECKS as INVOICE_CHECKS
         from .ledger.verification import checks_register
+        from .payments import checks  # noqa: F401
+        from .payments.verification import CHECKS as PAYMENT_CHECKS
 
-        checks_register(*INVOICE_CHECKS)
+        checks_register(*INVOICE_CHECKS, *PAYMENT_CHECKS)
         post_migrate.connect(_lay_foundations, sender=self)

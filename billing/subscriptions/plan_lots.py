@@ -16,6 +16,7 @@ from iafactory.common import clock
 from iafactory.common.money import CREDIT, ZERO
 
 from .models import Subscription
+from .periods import period_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,11 @@ def stretch_credits(plan: Plan, share: Fraction) -> Decimal:
 
 
 def stretch_share(subscription: Subscription) -> Fraction:
-    """Which part of its period the running stretch is; 1 for a plan that runs from the period's start."""
+    """Which part of a period the running stretch is: 1 for a plan that runs from the period's start; a trial is a part too."""
     start, end = stretch_of(subscription)
+    if end is not None and subscription.trial_ends_at == end:
+        whole = period_end(plan=subscription.plan, start=start, anchor=start, zone=subscription.account.zone)
+        return min(share_of(start, end, start, whole), Fraction(1)) if whole is not None else Fraction(1)
     if end is None or start == subscription.current_period_start:
         return Fraction(1)
     return share_of(start, end, subscription.current_period_start, end)
