@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from iafactory.common import clock
 from iafactory.common.metrics import LATENCY_BUCKETS, Bounded
 
 if TYPE_CHECKING:
@@ -46,14 +47,15 @@ def _of(endpoint: str, provider: str, model: str, end: str) -> _Children:
     return found
 
 
-def call_ended(call: "ModelCall", seconds: float) -> None:
-    """Count one settled call that took `seconds`."""
+def call_ended(call: "ModelCall") -> None:
+    """Count one call that is settled, or queued to be."""
     outcome = call.outcome
     served = outcome.served
     provider, model = ("none", "none") if served is None else (served.route.provider, served.route.model)
     ended, took, first, tokens_in, cached, tokens_out, cost_usd = _of(call.endpoint, provider, model, outcome.end)
     ended.inc()
-    took.observe(seconds)
+    running.set(len(call.gateway.running))
+    took.observe((clock.now() - call.started_at).total_seconds())
     if outcome.first_byte_ms is not None:
         first.observe(outcome.first_byte_ms / 1000)
     usage = outcome.usage

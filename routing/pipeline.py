@@ -28,7 +28,7 @@ from iafactory.common.money import MICRO_PER_CREDIT, ZERO, credits_to_micro, pla
 from ratelimit.engine import Decision, LimiterUnavailable, ScopeState
 from ratelimit.scopes import Scope, SplitPosition, split_pick
 
-from . import limits
+from . import limits, metrics
 from .attempts import Attempts
 from .call_request import CallRequest
 from .choice import Candidate, Choice, candidate_make, choose
@@ -205,6 +205,7 @@ class ModelCall(ABC):
             self.gateway.running.discard(self)
         await self.attempts.end()
         verdict = await self._settle()
+        metrics.call_ended(self)
         await self._settle_reservation(verdict)
         return await self._finish()
 
@@ -507,6 +508,7 @@ class ModelCall(ABC):
         """Note a failed attempt; true when the next candidate may be tried."""
         logger.warning("call %s: %s failed (%s): %s", self.id, candidate.route.slug, error.failure, error.detail or error)
         self.attempts.failed(error)
+        metrics.attempt_failed(candidate.route.provider, error.failure)
         if error.may_have_billed:
             self._book_unknown(candidate)
         self.outcome.end = "provider_error"

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 from django.conf import settings
 
 FOLDER = Path(settings.METRICS_FOLDER)

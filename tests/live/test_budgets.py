@@ -24,7 +24,7 @@ from tests.live.load import run_load
 
 CHAT = "/v1/chat/completions"
 LUNA: dict[str, Any] = {"model": "gpt-6-luna", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1000}
-# Served by Groq first, then by Together.
+# Served by Groq first, then by Together, where the plan (`whole`) does not score.
 TWO_PROVIDERS: dict[str, Any] = {"model": "gpt-oss-120b", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 100}
 
 
@@ -97,7 +97,7 @@ def test_a_hundred_parallel_calls_never_pass_a_budget_together(live: Live, ceili
 
 
 def test_a_budget_follows_the_call_to_the_provider_that_serves_it(live: Live) -> None:
-    customer = live.customer()
+    customer = live.customer(plan="whole")
     live.behave("groq", fail_status=500)
 
     with budget(live, "groq", daily_limit_usd=1), budget(live, "together", daily_limit_usd=1, monthly_limit_usd=1):
@@ -114,7 +114,7 @@ def test_a_budget_follows_the_call_to_the_provider_that_serves_it(live: Live) ->
 
 
 def test_a_provider_whose_own_budget_is_spent_leaves_the_call_to_the_others(live: Live) -> None:
-    customer = live.customer()
+    customer = live.customer(plan="whole")
 
     with budget(live, "groq", daily_limit_usd=0):
         elsewhere = live.post(CHAT, customer, json=TWO_PROVIDERS)
@@ -138,7 +138,7 @@ def test_a_raised_budget_is_in_force_at_once(live: Live) -> None:
 
 
 def test_an_attempt_that_may_have_been_billed_stays_in_the_budget(live: Live) -> None:
-    customer = live.customer()
+    customer = live.customer(plan="whole")
     live.behave("groq", drop_after_chunks=1)
 
     with budget(live, "groq", daily_limit_usd=1), budget(live, "together", daily_limit_usd=1):
