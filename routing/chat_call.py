@@ -7,6 +7,7 @@ from typing import Any
 
 from billing.ledger.idempotency import IdempotencyKey
 from billing.subscriptions.callers import Caller
+from iafactory.common.errors import ApiError
 from iafactory.common.hot import JSON_TYPE, Exchange
 from iafactory.common.money import plain
 
@@ -38,7 +39,7 @@ STREAM_HEADERS: Headers = [
 
 
 class ChatCall(ModelCall):
-    """One chat call of one caller, answered in `dialect`."""
+    """One chat call of one caller, answered in `dialect`. It never costs more than `most_credits`."""
 
     request: ChatRequest
 
@@ -55,6 +56,7 @@ class ChatCall(ModelCall):
         run: Run | None = None,
         wish_only: bool = False,
         provider: str | None = None,
+        most_credits: Decimal | None = None,
     ) -> None:
         super().__init__(
             gateway,
@@ -68,6 +70,7 @@ class ChatCall(ModelCall):
             provider=provider,
         )
         self.dialect = dialect
+        self.most_credits = most_credits
         self.fitted_max_tokens: int | None = None
         # Figures of a stream that did not come to its end: its input is known, its output so far.
         self._usage_so_far: Usage | None = None
@@ -87,6 +90,22 @@ class ChatCall(ModelCall):
         self.fitted_max_tokens = tokens
         self.candidates = self._candidates_again(self.candidates, max_tokens=tokens)
         return True
+
+    async def _hold(self) -> None:
+        if self.most_credits is not None:
+            self._stay_below(self.most_credits)
+        await super()._hold()
+
+    def _stay_below(self, most_credits: Decimal) -> None:
+        """Keep what cannot cost more, with a shorter answer if need be. Raises `ApiError` 402 when nothing is left."""
+        if self.candidates[0].worst_credits > most_credits:
+            self._fit_to(most_credits)
+        worst = self.candidates[0].worst_credits
+        if worst > most_credits:
+            raise ApiError(
+                402, "cost_units_exceeded", f"This call can cost up to {plain(worst)} credits, more than its `cost_units`."
+            )
+        self.candidates = tuple(candidate for candidate in self.candidates if candidate.worst_credits <= most_credits)
 
     async def count_input(self) -> int | None:
         """Input tokens as the first choice's provider counts them; None where only an estimate can be had.

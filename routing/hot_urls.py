@@ -8,8 +8,9 @@ from .api.balance import Balance
 from .api.chat import ChatCompletions
 from .api.messages import Messages, MessagesCountTokens
 from .api.models import ModelDetail, ModelList
-from .api.own import OwnChat, OwnModels, UsageToday
+from .api.own import OwnChat, OwnModels, PinnedChat, UsageToday
 from .api.responses import ResponsesCreate
+from .api.route import Route
 
 urlpatterns = [
     path("v1/chat/completions", ChatCompletions.as_view()),
@@ -18,8 +19,10 @@ urlpatterns = [
     path("v1/models", ModelList.as_view()),
     path("v1/models/<path:name>", ModelDetail.as_view()),
     path("v1/responses", ResponsesCreate.as_view()),
+    path("v1/chat", PinnedChat.as_view()),
     path("v1/balance", Balance.as_view()),
     path("api/v2/chat", OwnChat.as_view()),
+    path("api/route", Route.as_view()),
     path("api/v2/models", OwnModels.as_view()),
     path("api/v2/usage/today", UsageToday.as_view()),
     path("health", Health.as_view()),

@@ -1,4 +1,4 @@
-"""The product's own chat API: the plan's policy decides who answers, and the answer says who did and what it cost."""
+"""The product's own chat API: every answer says who gave it and what it cost."""
 
 from datetime import datetime, time
 from decimal import Decimal
@@ -25,9 +25,9 @@ from .chat import idempotency_of, run_of
 from .models import callable_models, policy_of
 
 
-def _as_chat(body: dict[str, Any]) -> dict[str, Any]:
-    """The body in OpenAI's dialect: `prompt` becomes a message, a wish that is no name is no wish."""
-    chat = {name: value for name, value in body.items() if name not in ("prompt", "stream", "stream_options")}
+def as_chat(body: dict[str, Any]) -> dict[str, Any]:
+    """The body in OpenAI's dialect: `prompt` becomes a message, and no model is `auto`. Credentials are no part of it."""
+    chat = {name: value for name, value in body.items() if name not in ("prompt", "api_key")}
     prompt = body.get("prompt")
     if prompt is not None:
         if "messages" in body:
@@ -37,9 +37,51 @@ def _as_chat(body: dict[str, Any]) -> dict[str, Any]:
         chat["messages"] = [{"role": "user", "content": prompt}]
     if chat.get("model") is None or chat.get("model") == "":
         chat["model"] = AUTO
-    # One answer is what this endpoint returns.
+    # One answer is what these endpoints return.
     chat.pop("n", None)
     return chat
+
+
+def as_whole_chat(body: dict[str, Any]) -> dict[str, Any]:
+    """The same for endpoints that do not stream."""
+    return {name: value for name, value in as_chat(body).items() if name not in ("stream", "stream_options")}
+
+
+class PinnedChat(HotView):
+    @extend_schema(
+        operation_id="v1_chat",
+        tags=["Own"],
+        summary="Chat, at a provider of your choice",
+        parameters=[schemas.IDEMPOTENCY_KEY, *schemas.RUN],
+        description="The model asked for is the model served, as on `/v1/chat/completions`. `provider` names who shall serve "
+        "it, where the plan allows that: nobody else is asked then. With `stream: true` the answer is OpenAI's stream, and an "
+        "event `chat.facts` before its end says what the whole answer says.",
+        request=schemas.PINNED_CHAT_REQUEST,
+        responses={200: schemas.OWN_CHAT_ANSWER, **schemas.errors(schemas.OPENAI_ERROR, **schemas.CALL_ERRORS)},
+    )
+    async def post(self, exchange: Exchange) -> Answer | None:
+        gateway = current_gateway()
+        caller = await caller_with(gateway, exchange, ApiKey.Scope.INFERENCE)
+        body = await exchange.read_body()
+        decoded = decode_object(body)
+        provider = decoded.pop("provider", None)
+        if provider is not None and (not isinstance(provider, str) or "\0" in provider or len(provider) > 200):
+            raise ApiError(400, "invalid_request", "`provider` must be the name of a provider.", param="provider")
+        request = chat_request_parse(as_chat(decoded))
+        call = ChatCall(
+            gateway,
+            exchange,
+            caller,
+            request,
+            endpoint="/v1/chat",
+            dialect=OwnDialect(),
+            idempotency=idempotency_of(exchange, caller, body),
+            run=run_of(exchange),
+            provider=provider or None,
+        )
+        gateway.uses.note(caller, exchange.client_address, body)
+        exchange.watch()
+        return await call.run()
 
 
 class OwnChat(HotView):
@@ -55,7 +97,7 @@ class OwnChat(HotView):
         gateway = current_gateway()
         caller = await caller_with(gateway, exchange, ApiKey.Scope.INFERENCE)
         body = await exchange.read_body()
-        request = chat_request_parse(_as_chat(decode_object(body)))
+        request = chat_request_parse(as_whole_chat(decode_object(body)))
         call = ChatCall(
             gateway,
             exchange,

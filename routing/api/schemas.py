@@ -219,7 +219,39 @@ OWN_CHAT_REQUEST: JSON = {
         more=True,
     )
 }
-OWN_CHAT_ANSWER = _object(
+PINNED_CHAT_REQUEST: JSON = {
+    "application/json": _object(
+        {
+            "provider": {"type": "string", "description": "Who shall serve the model, and nobody else."},
+            "model": {"type": "string", "description": "A name from `/v1/models`; `auto` unless given."},
+            "messages": {"type": "array", "items": MESSAGE},
+            "prompt": {"type": "string", "description": "Instead of `messages`: one user message."},
+            "max_tokens": {"type": "integer", "minimum": 1},
+            "stream": BOOLEAN,
+        },
+        more=True,
+    )
+}
+_ROUTE_PAYLOAD: JSON = _object(
+    {
+        "messages": {"type": "array", "items": MESSAGE},
+        "prompt": {"type": "string", "description": "Instead of `messages`: one user message."},
+        "model": {"type": "string", "description": "A wish; unknown ones are ignored."},
+        "max_tokens": {"type": "integer", "minimum": 1},
+        "cost_units": NUMBER | {"description": "The most credits the call may cost."},
+    },
+    more=True,
+)
+ROUTE_REQUEST: JSON = {
+    "application/json": _object(
+        {
+            "payload": {"oneOf": [_ROUTE_PAYLOAD, STRING], "description": "What is asked; its fields may stand beside it too."},
+            "api_key": {"type": "string", "description": "Where no header brings one."},
+        },
+        more=True,
+    )
+}
+_OWN_ANSWER: JSON = _object(
     {
         "request_id": STRING,
         "response": STRING,
@@ -231,9 +263,15 @@ OWN_CHAT_ANSWER = _object(
         "credits": NUMBER | {"description": "Credits charged."},
         "fallback": BOOLEAN,
         "budget_fallback": BOOLEAN,
+        "attempts": INTEGER | {"description": "Providers asked."},
         "usage": USAGE,
     }
 )
+OWN_CHAT_ANSWER = _OWN_ANSWER
+ROUTE_ANSWER: JSON = {
+    **_OWN_ANSWER,
+    "properties": {**_OWN_ANSWER["properties"], "cost_units": NUMBER | {"description": "Credits charged."}},
+}
 MODEL = _object({"id": STRING, "object": STRING, "created": INTEGER, "owned_by": STRING})
 MODEL_LIST = _object({"object": STRING, "data": {"type": "array", "items": MODEL}})
 OWN_MODEL_LIST = _object(
