@@ -6,6 +6,7 @@ from iafactory.common.health import Health
 
 from .api.balance import Balance
 from .api.chat import ChatCompletions
+from .api.media import Embeddings, ImageGenerations, MusicGenerations, Speech, Transcriptions
 from .api.messages import Messages, MessagesCountTokens
 from .api.models import ModelDetail, ModelList
 from .api.own import OwnChat, OwnModels, PinnedChat, UsageToday
@@ -16,6 +17,11 @@ urlpatterns = [
     path("v1/chat/completions", ChatCompletions.as_view()),
     path("v1/messages", Messages.as_view()),
     path("v1/messages/count_tokens", MessagesCountTokens.as_view()),
+    path("v1/embeddings", Embeddings.as_view()),
+    path("v1/images/generations", ImageGenerations.as_view()),
+    path("v1/audio/speech", Speech.as_view()),
+    path("v1/audio/transcriptions", Transcriptions.as_view()),
+    path("v1/music/generations", MusicGenerations.as_view()),
     path("v1/models", ModelList.as_view()),
     path("v1/models/<path:name>", ModelDetail.as_view()),
     path("v1/responses", ResponsesCreate.as_view()),

@@ -68,6 +68,8 @@ async def exchange(
                 sock_read=target.first_byte_timeout_seconds + target.read_timeout_seconds,
             ),
         ) as response:
+            if target.on_headers is not None:
+                target.on_headers(response.headers)
             if response.status not in accepted:
                 raw = await read_limited(response, MAX_ERROR_BYTES, strict=False)
                 raise explain(response.status, response.headers, raw, target)

@@ -63,6 +63,7 @@ class OpenAIEmbeddings:
     async def make(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
         """One call; see `MediaAdapter.make`."""
         body = {**request, "model": target.upstream_model}
+        body.pop("input_type", None)
         received = await exchange(session, target, _url(target, "/embeddings"), bearer(target), body=body)
         answer = json_object(received, target)
         items = answer.get("data")

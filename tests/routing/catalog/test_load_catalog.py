@@ -18,7 +18,7 @@ from billing.plans.models import CatalogRecord, Plan
 from routing.catalog import ROUTING_FOLDER, catalog_load
 from routing.models import AiModel, Budget, ModelPrice, ModelProfile, PlanRouting, Provider, model_price_at
 
-TOTAL = 364
+TOTAL = 366
 
 
 @pytest.fixture
