@@ -4,7 +4,20 @@ from .abuse import admin as abuse_admin
 from .accounts import admin as accounts_admin
 from .events import admin as events_admin
 from .ledger import admin as ledger_admin
+from .marketplace import admin as marketplace_admin
+from .notices import admin as notices_admin
 from .plans import admin as plans_admin
 from .subscriptions import admin as subscriptions_admin
+from .webhooks import admin as webhooks_admin
 
-__all__ = ("abuse_admin", "accounts_admin", "events_admin", "ledger_admin", "plans_admin", "subscriptions_admin")
+__all__ = (
+    "abuse_admin",
+    "accounts_admin",
+    "events_admin",
+    "ledger_admin",
+    "marketplace_admin",
+    "notices_admin",
+    "plans_admin",
+    "subscriptions_admin",
+    "webhooks_admin",
+)

@@ -17,6 +17,7 @@ class BillingConfig(AppConfig):
     def ready(self) -> None:
         from .invoices.verification import CHECKS as INVOICE_CHECKS
         from .ledger.verification import checks_register
+        from .marketplace import checks as marketplace_checks  # noqa: F401
         from .payments import checks  # noqa: F401
         from .payments.verification import CHECKS as PAYMENT_CHECKS
 

@@ -25,6 +25,8 @@ from .ledger.models import (
     UsageRecord,
     Wallet,
 )
+from .marketplace.models import MarketplaceAccount, MarketplacePlan
+from .notices.models import CreditNotice, KeyBudgetNotice
 from .payments.inbox.models import GatewayWebhook
 from .payments.models import (
     Dispute,
@@ -37,6 +39,7 @@ from .payments.models import (
 )
 from .plans.models import CatalogRecord, Coupon, CreditPack, FxRate, Plan, PlanPrice, ServicePrice
 from .subscriptions.models import CouponRedemption, DunningNotice, DunningStep, JobRun, Subscription
+from .webhooks.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookQueueItem
 
 __all__ = (
     "Account",
@@ -47,6 +50,7 @@ __all__ = (
     "CatalogRecord",
     "Coupon",
     "CouponRedemption",
+    "CreditNotice",
     "CreditPack",
     "DaySeal",
     "Dispute",
@@ -60,11 +64,14 @@ __all__ = (
     "InvoiceLine",
     "InvoicePdf",
     "JobRun",
+    "KeyBudgetNotice",
     "LedgerAccount",
     "LedgerEntry",
     "LedgerTransaction",
     "Lot",
     "ManualMethod",
+    "MarketplaceAccount",
+    "MarketplacePlan",
     "Membership",
     "MoneyBalance",
     "MoneyBalanceEntry",
@@ -84,4 +91,8 @@ __all__ = (
     "UsageRecord",
     "User",
     "Wallet",
+    "WebhookAttempt",
+    "WebhookDelivery",
+    "WebhookEndpoint",
+    "WebhookQueueItem",
 )

@@ -9,12 +9,14 @@ from .accounts import api as accounts
 from .accounts import pages
 from .ledger import api as credits
 from .ledger import usage_api as usage
+from .notices.api import CreditNoticeView
 from .payments.inbox.api import GatewayWebhookView
 from .plans import api as plans
 from .subscriptions.models import Subscription
 from .subscriptions.onboarding_api import RegisterView
 from .subscriptions.selectors import subscription_live
 from .subscriptions.services import period_credits_grant
+from .webhooks import api as webhooks
 
 
 def api_path(route: str, view: Any, name: str, **wired: Any) -> list[URLPattern]:
@@ -59,6 +61,20 @@ urlpatterns = [
     *api_path("api/billing/plans", plans.PlansView, "billing-plans"),
     *api_path("api/billing/packs", plans.PacksView, "billing-packs"),
     *api_path("api/billing/credit-costs", plans.CreditCostsView, "billing-credit-costs"),
+    *api_path("api/billing/notices", CreditNoticeView, "billing-notices"),
+    *api_path("api/billing/webhooks", webhooks.EndpointsView, "webhooks"),
+    *api_path("api/billing/webhooks/event-types", webhooks.EventTypesView, "webhooks-event-types"),
+    *api_path("api/billing/webhooks/<str:endpoint_id>", webhooks.EndpointView, "webhook"),
+    *api_path("api/billing/webhooks/<str:endpoint_id>/rotate-secret", webhooks.RotateSecretView, "webhook-rotate-secret"),
+    *api_path("api/billing/webhooks/<str:endpoint_id>/test", webhooks.TestView, "webhook-test"),
+    *api_path("api/billing/webhooks/<str:endpoint_id>/replay", webhooks.ReplaySinceView, "webhook-replay"),
+    *api_path("api/billing/webhooks/<str:endpoint_id>/deliveries", webhooks.DeliveriesView, "webhook-deliveries"),
+    *api_path("api/billing/webhooks/<str:endpoint_id>/deliveries/<str:delivery_id>", webhooks.DeliveryView, "webhook-delivery"),
+    *api_path(
+        "api/billing/webhooks/<str:endpoint_id>/deliveries/<str:delivery_id>/replay",
+        webhooks.DeliveryReplayView,
+        "webhook-delivery-replay",
+    ),
     *api_path("api/admin/users/abusive", abuse.AbusiveUsersView, "admin-users-abusive"),
     *api_path("api/admin/users/<str:user_id>/ban", abuse.BanView, "admin-users-ban"),
     *api_path("api/admin/users/<str:user_id>/unban", abuse.UnbanView, "admin-users-unban"),

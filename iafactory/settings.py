@@ -299,6 +299,13 @@ SPEED_LIMITS_WITHOUT_REDIS = env.str("SPEED_LIMITS_WITHOUT_REDIS", default="refu
 BOOKS_SEAL_FILE = env.str("BOOKS_SEAL_FILE", default=str(VAR / "seals.txt"))
 DEFAULT_DAILY_BUDGET_USD = env.str("DEFAULT_DAILY_BUDGET_USD", default="50")
 
+# --- Outbound webhooks and the marketplace ---
+# Whether endpoints at http://127.0.0.1 may be registered and called; never in production.
+WEBHOOKS_ALLOW_LOOPBACK = not PRODUCTION and env.bool("WEBHOOKS_ALLOW_LOOPBACK", default=True)
+WEBHOOK_TIMEOUT_SECONDS = env.int("WEBHOOK_TIMEOUT_SECONDS", default=15)
+# What RapidAPI's proxy sends as X-RapidAPI-Proxy-Secret; several while it changes, none: the door is closed.
+RAPIDAPI_PROXY_SECRETS = env.list("RAPIDAPI_PROXY_SECRETS", default=[])
+
 # --- Celery ---
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="") or (
     "redis+socket://" + REDIS_URL.removeprefix("unix://").replace("?db=", "?virtual_host=")
@@ -345,6 +352,16 @@ CELERY_BEAT_SCHEDULE = {
         "task": "billing.accounts.warn_of_unused_keys",
         "schedule": crontab(day_of_week="mon", hour=8, minute=0),
     },
+    # Events become messages to customers' endpoints.
+    "fan-out-webhooks": {"task": "billing.webhooks.fan_out", "schedule": 2.0, "options": {"expire_seconds": 4}},
+    # What is due again, and what a dead worker left; new messages do not wait for this.
+    "deliver-webhooks": {"task": "billing.webhooks.deliver", "schedule": 5.0, "options": {"expire_seconds": 10}},
+    "send-webhook-notices": {"task": "billing.webhooks.notices_send", "schedule": 300.0, "options": {"expire_seconds": 300}},
+    # Deliveries and their logs are kept for 30 days.
+    "forget-webhook-deliveries": {"task": "billing.webhooks.forget", "schedule": 24 * 3600.0},
+    # Credits that run low or out.
+    "notice-credits": {"task": "billing.notices.credits", "schedule": 60.0, "options": {"expire_seconds": 60}},
+    "notice-key-budgets": {"task": "billing.notices.budgets", "schedule": 300.0, "options": {"expire_seconds": 300}},
     # The usage log needs next month's partition before the month begins.
     "ensure-usage-partitions": {"task": "billing.ledger.ensure_usage_partitions", "schedule": 6 * 3600.0},
 }

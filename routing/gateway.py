@@ -13,6 +13,7 @@ from django.db import close_old_connections
 from redis.exceptions import RedisError
 
 from billing.ledger.writer import LedgerWriter
+from billing.marketplace.door import MarketplaceDoor, knocks
 from billing.subscriptions.callers import Caller, CallerDirectory
 from iafactory.common import clock, database
 from iafactory.common.async_redis import open_redis
@@ -61,6 +62,7 @@ class Gateway:
     def __init__(self) -> None:
         self.pool = database.open_pool()
         self.callers = CallerDirectory(self.pool)
+        self.marketplace = MarketplaceDoor(self.callers, self.pool)
         self.ledger = LedgerWriter(queue_limit=settings.LEDGER_QUEUE_LIMIT)
         self.redis = open_redis()
         self.limiter = Limiter(self.redis, sources=counter_sources(self.pool, clock.now))
@@ -105,10 +107,13 @@ class Gateway:
                 task.cancel()
         await self.session.close()
         await self.redis.aclose()
+        self.marketplace.close()
         await self.pool.close(timeout=2)
 
     async def authenticate(self, exchange: Exchange) -> Caller:
-        """The caller named by `Authorization: Bearer` or `x-api-key`; raises `ApiError`."""
+        """The caller named by `Authorization: Bearer` or `x-api-key`, or by the marketplace; raises `ApiError`."""
+        if knocks(exchange.headers):
+            return await self.marketplace.caller(exchange)
         scheme, _, credential = exchange.header(b"authorization").partition(" ")
         if scheme.lower() != "bearer":
             credential = exchange.header(b"x-api-key")

@@ -1,7 +1,7 @@
 """Who is calling: a key or access token resolved to account, subscription and plan, remembered until a change is announced."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -140,6 +140,7 @@ _BY_USER = f"""
     JOIN billing_account a ON a.id = m.account_id {_JOINS}
     WHERE u.id = %s AND (a.id = %s OR (%s::uuid IS NULL AND a.personal_of_id = u.id))
 """  # noqa: S608  constant text
+_BY_ACCOUNT = f"SELECT {_COLUMNS} FROM billing_account a {_JOINS} WHERE a.id = %s"  # noqa: S608  constant text
 
 _Row = Mapping[str, Any]
 
@@ -197,20 +198,45 @@ class CallerDirectory:
         if not credential:
             raise ApiError(401, "invalid_api_key", "No API key was sent. Send it as `Authorization: Bearer iaf_…`.")
         name = hashlib.sha256(f"{credential}\0{account}".encode()).hexdigest()
+
+        async def read() -> tuple[Caller, bool]:
+            if credential.startswith(API_KEY_PREFIX):
+                return await self._by_key(credential), True
+            return await self._by_token(credential, account), True
+
+        return await self.remembered(name, read)
+
+    async def remembered(self, name: str, read: Callable[[], Awaitable[tuple[Caller, bool]]]) -> Caller:
+        """The caller known as `name`, a digest of what it showed; else what `read` answers, and whether that may be kept.
+
+        Raises `ApiError` as `by_credential` for a caller who may not call.
+        """
         caller = self._callers.get(name)
         if caller is None:
             generation = self._generation
-            if credential.startswith(API_KEY_PREFIX):
-                caller = await self._by_key(credential)
-            else:
-                caller = await self._by_token(credential, account)
+            caller, keep = await read()
             # A change announced while we were reading may not be in what we read.
-            if self.trusted and generation == self._generation:
+            if keep and self.trusted and generation == self._generation:
                 self._remember(name, caller)
         refusal = caller.refusal_at(clock.now())
         if refusal is not None:
             raise refusal
         return caller
+
+    async def of_account(self, account_id: UUID) -> Caller:
+        """A caller for whom somebody else vouches: the account itself, without key and user, with a customer's scopes."""
+        row = await self._row(_BY_ACCOUNT, account_id)
+        if row is None:
+            raise ApiError(404, "account_not_found", "There is no such account.")
+        return self._caller(
+            row,
+            api_key_id=None,
+            key=None,
+            user_id=None,
+            scopes=frozenset({ApiKey.Scope.INFERENCE.value, ApiKey.Scope.BILLING_READ.value}),
+            valid_until=None,
+            revoked=False,
+        )
 
     def forget(self, payload: str) -> None:
         """Drop what an announced change (`account:<id>`, `user:<id>`, `plans`, `all`) made stale."""

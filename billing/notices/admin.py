@@ -1,0 +1,49 @@
+"""Thresholds of accounts in the console."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.utils.translation import gettext_lazy as _
+
+from billing.accounts.admin import AccountSearchMixin
+from billing.accounts.models import Account
+from billing.events.admin import operator_actor
+from iafactory.common.admin import ConsoleAdmin, decimal_column, link_column, linked_filter
+
+from .models import CreditNotice
+from .services import credit_notice_set
+
+
+@admin.register(CreditNotice)
+class CreditNoticeAdmin(AccountSearchMixin, ConsoleAdmin):
+    """From when on balances count as low; rows come by themselves."""
+
+    list_display = ("account_link", "level", "level_at", "low_percent", "low_figure")
+    list_filter = ("level", linked_filter("account", Account, _("account")), "level_at")
+    list_select_related = ("account",)
+    search_uuid_fields = ("account_id",)
+    search_help_text = _("Account or e-mail.")
+    fieldsets = (
+        (None, {"fields": ("account_link", "low_percent", "low_credits")}),
+        (_("Told last"), {"fields": ("level", "level_balance", "level_at")}),
+    )
+    readonly_fields = ("account_link", "level", "level_balance", "level_at")
+    actions: Any = None
+
+    account_link = link_column("account", "billing.account", _("account"))
+    low_figure = decimal_column("low_credits", _("low credits"))
+
+    def has_add_permission(self, request: Any) -> bool:
+        return False
+
+    def has_delete_permission(self, request: Any, obj: Any = None) -> bool:
+        return False
+
+    def save_model(self, request: Any, obj: CreditNotice, form: Any, change: bool) -> None:
+        wanted = form.cleaned_data
+        credit_notice_set(
+            account=obj.account,
+            low_percent=wanted["low_percent"],
+            low_credits=wanted["low_credits"],
+            actor=operator_actor(request),
+        )
