@@ -19,9 +19,9 @@ def wrong(param: str, message: str) -> ApiError:
     return ApiError(400, "invalid_request", message, param=param)
 
 
-def not_offered(param: str, message: str, *, code: str = "unsupported_parameter") -> ApiError:
+def not_offered(param: str, message: str) -> ApiError:
     """The refusal of a field that makes sense, but not here."""
-    return ApiError(400, code, message, param=param)
+    return ApiError(400, "unsupported_parameter", message, param=param)
 
 
 def text_of(body: Mapping[str, Any], name: str, where: str) -> str:

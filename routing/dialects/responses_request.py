@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from iafactory.common.errors import ApiError
+
 from ..chat_request import ChatRequest, chat_request_parse
 from .reading import (
     list_of,
@@ -19,13 +21,12 @@ from .reading import (
     wrong,
 )
 
-# What would need a memory of ours, or is billed beside tokens.
-_REFUSED: Mapping[str, tuple[str, str]] = {
-    "background": ("background_not_offered", "Answers in the background are not offered here."),
-    "conversation": ("state_not_kept", "Conversations are not kept here: send the whole of it as `input`."),
-    "previous_response_id": ("state_not_kept", "Answers are not kept here: send the whole conversation as `input`."),
-    "prompt": ("state_not_kept", "Prompts are not kept here: send `instructions` and `input`."),
-    "store": ("state_not_kept", "Answers are not kept here: leave `store` out, or say false."),
+# What would need a memory of ours.
+_MEMORIES: Mapping[str, str] = {
+    "conversation": "Conversations are not kept here: send the whole of it as `input`.",
+    "previous_response_id": "Answers are not kept here: send the whole conversation as `input`.",
+    "prompt": "Prompts are not kept here: send `instructions` and `input`.",
+    "store": "Answers are not kept here: leave `store` out, or say false.",
 }
 # Taken and without effect here: hints for OpenAI's own service, or limits of tools that are not offered.
 _WITHOUT_EFFECT = frozenset(
@@ -77,10 +78,9 @@ def responses_request(body: dict[str, Any]) -> ResponsesRequest:
     for name, value in body.items():
         if value is None or name in _READ or name in _WITHOUT_EFFECT:
             continue
-        if name in _REFUSED:
-            code, message = _REFUSED[name]
+        if name in _MEMORIES or name == "background":
             if value is not False:
-                raise not_offered(name, message, code=code)
+                raise _later(name)
         else:
             raise not_offered(name, f"`{name}` is not offered here.")
     if body.get("truncation") not in (None, "disabled"):
@@ -114,6 +114,13 @@ def responses_request(body: dict[str, Any]) -> ResponsesRequest:
     echo = _echo(body, text)
     written_bytes([chat, echo])
     return ResponsesRequest(chat_request_parse(chat), echo)
+
+
+def _later(name: str) -> ApiError:
+    """The refusal of what a later request would come back to."""
+    if name == "background":
+        return ApiError(400, "background_not_offered", "Answers in the background are not offered here.", param=name)
+    return ApiError(400, "state_not_kept", _MEMORIES[name], param=name)
 
 
 def _check_metadata(body: Mapping[str, Any]) -> None:
@@ -264,7 +271,7 @@ class _Conversation:
                 # Thoughts are for the model that had them, and nobody kept those of ours.
                 pass
             case "item_reference":
-                raise not_offered(where, "Items are not kept here: send the item itself.", code="state_not_kept")
+                raise ApiError(400, "state_not_kept", "Items are not kept here: send the item itself.", param=where)
             case _:
                 raise not_offered(f"{where}.type", "Items of this type are not offered here.")
 
