@@ -1,7 +1,7 @@
 """What is known of one route, and its circuit breaker: pure rules without I/O, the time is always a parameter.
 
     closed     serves calls; opens after `FAILURES_IN_A_ROW`, or when `ERROR_SHARE` of `FEWEST_CALLS` recent calls failed
-    open       serves nobody until its pause is over; each opening in a row doubles the pause
+    open       serves nobody until its pause is over; each opening in a row makes the pause longer
     half open  its pause is over: `PROBES_AT_ONCE` calls may try; `PROBES_TO_CLOSE` answers close it, a failure opens it anew
 
 Only the provider's failures count: a wrong or refused request says nothing about it, a rate limit makes its credential rest.
@@ -17,7 +17,8 @@ FAILURES_IN_A_ROW = 5
 ERROR_SHARE = 0.5
 FEWEST_CALLS = 20
 FIRST_PAUSE_MS = 3_000
-LONGEST_PAUSE_MS = 120_000
+PAUSE_GROWTH = 1.5
+LONGEST_PAUSE_MS = 60_000
 PROBES_AT_ONCE = 2
 PROBES_TO_CLOSE = 2
 # A probe that has not been heard of for so long does not count any more.
@@ -208,7 +209,8 @@ class RouteHealth(msgspec.Struct, array_like=True):
             in_a_row = self.failures_in_a_row >= FAILURES_IN_A_ROW
             if in_a_row or (self.calls >= FEWEST_CALLS and self.failures >= self.calls * ERROR_SHARE):
                 self._open(now_ms, seen.detail)
-        elif seen.probe and not self.by_operator:
+        elif seen.probe and self.standing(now_ms) is Standing.HALF_OPEN:
+            # Of probes that fail together the first one says it all.
             self._open(now_ms, seen.detail)
 
     def _count(self, now_ms: int, *, calls: int, failures: int) -> None:
@@ -223,7 +225,7 @@ class RouteHealth(msgspec.Struct, array_like=True):
         self.opened = True
         self.reason = reason
         self.openings += 1
-        self.retry_at_ms = now_ms + min(FIRST_PAUSE_MS * 2 ** min(self.openings - 1, 10), LONGEST_PAUSE_MS)
+        self.retry_at_ms = now_ms + round(min(FIRST_PAUSE_MS * PAUSE_GROWTH ** min(self.openings - 1, 20), LONGEST_PAUSE_MS))
         self.failures_in_a_row = self.probes_answered = 0
 
     def _close(self, now_ms: int, reason: str) -> None:

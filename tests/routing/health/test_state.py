@@ -102,19 +102,30 @@ def test_two_probes_answered_close_it() -> None:
     assert (state.calls, state.failures, state.probes) == (0, 0, [])
 
 
-def test_a_probe_that_fails_doubles_the_pause_up_to_two_minutes() -> None:
+def test_a_probe_that_fails_lengthens_the_pause_up_to_a_minute() -> None:
     state = opened()
     pauses = []
 
     at = NOW
-    for _ in range(8):
+    for _ in range(10):
         pauses.append(state.retry_at_ms - at)
         at = state.retry_at_ms
         state.admit_probe(at)
         see(state, failed(at, probe=True))
 
-    assert pauses == [3_000, 6_000, 12_000, 24_000, 48_000, 96_000, LONGEST_PAUSE_MS, LONGEST_PAUSE_MS]
+    assert pauses == [3_000, 4_500, 6_750, 10_125, 15_188, 22_781, 34_172, 51_258, LONGEST_PAUSE_MS, LONGEST_PAUSE_MS]
     assert state.changed_at_ms == NOW
+
+
+def test_two_probes_that_fail_together_lengthen_the_pause_once() -> None:
+    state = opened()
+    at = NOW + FIRST_PAUSE_MS
+    state.admit_probe(at)
+    state.admit_probe(at)
+
+    see(state, failed(at, probe=True), failed(at + 5, probe=True))
+
+    assert (state.openings, state.retry_at_ms, state.probes) == (2, at + 4_500, [])
 
 
 def test_a_probe_never_heard_of_gives_its_place_back() -> None:
