@@ -20,10 +20,17 @@ class WorstCase:
 class CallRequest(Protocol):
     """A checked request. `mode` is the kind of model it needs (`AiModel.Mode`), `body` what the client sent."""
 
-    mode: str
-    model: str
-    body: Mapping[str, Any]
-    stream: bool
+    @property
+    def mode(self) -> str: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def body(self) -> Mapping[str, Any]: ...
+
+    @property
+    def stream(self) -> bool: ...
 
     @property
     def limit_must_stay(self) -> bool:

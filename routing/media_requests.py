@@ -77,7 +77,8 @@ class MediaRequest:
         """The row with the price that applies: an image's follows from its quality and size, asked for or as it was made."""
         if self.mode != Mode.IMAGE:
             return row
-        asked = self.body | {name: made[name] for name in ("quality", "size") if made and isinstance(made.get(name), str)}
+        told = {name: made[name] for name in ("quality", "size") if made and isinstance(made.get(name), str)}
+        asked = {**self.body, **told}
         return with_image_price(row, quality=asked.get("quality"), size=asked.get("size"))
 
     def worst_case(self, route: Route, price: Price, *, max_tokens: int | None = None) -> WorstCase:
