@@ -113,7 +113,6 @@ class InvoiceDocument:
     """India: a registered seller's taxed invoice bears that title."""
     corrected_number: str = ""
     corrected_date: date | None = None
-    reason: str = ""
     mark: DocumentMark = DocumentMark.NONE
 
     def __post_init__(self) -> None:

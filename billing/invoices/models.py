@@ -259,6 +259,9 @@ class Invoice(models.Model):
             models.Index(fields=["account", "-created_at"], name="invoice_account_created"),
             models.Index(fields=["state", "due_at"], condition=Q(state="open"), name="invoice_open_due"),
             models.Index(fields=["-issued_at"], name="invoice_issued"),
+            models.Index(
+                fields=["issued_at"], condition=Q(mailed_at__isnull=True, issued_at__isnull=False), name="invoice_unmailed"
+            ),
         ]
         constraints = [
             models.UniqueConstraint(
@@ -374,19 +377,25 @@ class InvoiceLine(models.Model):
 
 
 class InvoicePdf(models.Model):
-    """An issued invoice as it was rendered and sent; the same bytes for good."""
+    """An issued invoice as it was rendered, the same bytes for good: once as issued, once more when paid or voided."""
+
+    class Edition(models.TextChoices):
+        ISSUED = "issued", _("As issued")
+        PAID = "paid", _("Paid: with means and date of the payment")
+        VOID = "void", _("Voided: marked as worth nothing")
 
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="pdfs")
     language = models.CharField(max_length=8)
+    edition = models.CharField(max_length=8, choices=Edition, default=Edition.ISSUED)
     content = models.BinaryField()
     sha256 = models.CharField(max_length=64)
     rendered_at = models.DateTimeField()
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["invoice", "language"], name="invoicepdf_unique")]
+        constraints = [models.UniqueConstraint(fields=["invoice", "language", "edition"], name="invoicepdf_unique")]
 
     def __str__(self) -> str:
-        return f"{self.invoice_id} {self.language}"
+        return f"{self.invoice_id} {self.language} {self.edition}"
 
 
 class MoneyBalance(models.Model):

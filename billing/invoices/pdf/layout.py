@@ -147,8 +147,6 @@ class _Layout:
             facts.append((wording.place_of_supply, self._text(document.place_of_supply)))
         if document.reverse_charge is not None:
             facts.append((wording.reverse_charge, [["t", wording.yes if document.reverse_charge else wording.no]]))
-        if document.reason:
-            facts.append((wording.reason, self._text(document.reason)))
         return [{"label": label, "value": value} for label, value in facts]
 
     # --- Lines ---

@@ -4,6 +4,8 @@ import json
 from datetime import UTC, datetime, time
 from functools import cache
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import typst
 
@@ -13,6 +15,8 @@ from .layout import layout
 _FOLDER = Path(__file__).parent
 # For archives: fonts embedded, every character readable.
 _ARCHIVABLE = "a-2u"
+# A compiler serves one thread at a time.
+_LOCK = Lock()
 
 
 @cache
@@ -34,23 +38,22 @@ def pdf_render(document: InvoiceDocument) -> bytes:
     lack (they print as boxes): then a plain PDF.
     """
     at_midnight = datetime.combine(document.issue_date, time(), UTC)
-    inputs = {"page": json.dumps(layout(document), ensure_ascii=False)}
     try:
-        return _bytes(_compiler().compile(_template(), sys_inputs=inputs, timestamp=at_midnight, pdf_standards=[_ARCHIVABLE]))
+        return _compile(document, timestamp=at_midnight, pdf_standards=[_ARCHIVABLE])[0]
     except typst.TypstError as error:
         if "could not be displayed" not in f"{error.message} {error.diagnostic}":
             raise
-        return _bytes(_compiler().compile(_template(), sys_inputs=inputs, timestamp=at_midnight))
+        return _compile(document, timestamp=at_midnight)[0]
 
 
 def png_render(document: InvoiceDocument, *, pixels_per_inch: int = 144) -> list[bytes]:
     """The pages of `document` as pictures."""
+    return _compile(document, format="png", ppi=pixels_per_inch)
+
+
+def _compile(document: InvoiceDocument, **options: Any) -> list[bytes]:
+    """A PDF, or a picture per page."""
     inputs = {"page": json.dumps(layout(document), ensure_ascii=False)}
-    pages = _compiler().compile(_template(), sys_inputs=inputs, format="png", ppi=pixels_per_inch)
-    return [pages] if isinstance(pages, bytes) else list(pages or [])
-
-
-def _bytes(compiled: bytes | list[bytes] | None) -> bytes:
-    if not isinstance(compiled, bytes):
-        raise TypeError("Typst made no PDF")
-    return compiled
+    with _LOCK:
+        made = _compiler().compile(_template(), sys_inputs=inputs, **options)
+    return [made] if isinstance(made, bytes) else list(made or [])

@@ -47,7 +47,6 @@ class Wording:
     payment_date: str
     bank_details: str
     corrects: str
-    reason: str
     place_of_supply: str
     reverse_charge: str
     yes: str
@@ -105,7 +104,6 @@ WORDINGS: Mapping[str, Wording] = {
         payment_date="Date de règlement",
         bank_details="Coordonnées bancaires",
         corrects="Avoir sur la facture {number} du {date}",
-        reason="Motif",
         place_of_supply="Lieu de la prestation",
         reverse_charge="Taxe due par le client (reverse charge)",
         yes="Oui",
@@ -174,7 +172,6 @@ WORDINGS: Mapping[str, Wording] = {
         payment_date="تاريخ الدفع",
         bank_details="البيانات البنكية",
         corrects="إشعار دائن عن الفاتورة {number} بتاريخ {date}",
-        reason="السبب",
         place_of_supply="مكان تقديم الخدمة",
         reverse_charge="الضريبة مستحقة على الزبون",
         yes="نعم",
@@ -250,7 +247,6 @@ WORDINGS: Mapping[str, Wording] = {
         payment_date="Payment date",
         bank_details="Bank details",
         corrects="Credit note to invoice {number} of {date}",
-        reason="Reason",
         place_of_supply="Place of supply",
         reverse_charge="Tax payable on reverse charge",
         yes="Yes",

@@ -138,12 +138,11 @@ def test_text_is_data_and_never_markup(text: str) -> None:
         lines=(DocumentLine(text, Decimal(1), Decimal("17250.00"), Decimal("17250.00")),),
         mentions=(text,),
         bank_details=text,
-        reason=text,
     )
 
     printed = text_of(document)
 
-    assert printed.count(" ".join(text.split())) == 7
+    assert printed.count(" ".join(text.split())) == 6
 
 
 def test_a_name_cannot_turn_the_page_around() -> None:
@@ -207,14 +206,13 @@ def test_a_credit_note_names_what_it_corrects() -> None:
         number="AV-2026-000007",
         corrected_number="2026-000123",
         corrected_date=date(2026, 11, 20),
-        reason="Erreur de quantité",
     )
 
     assert (
         missing(
             document,
             *("Facture d’avoir", "AV-2026-000007", "Avoir sur la facture 2026-000123 du 20/11/2026"),
-            *("Motif Erreur de quantité", "Total de l’avoir 20 127,50 DA", "Arrêtée la présente facture d’avoir"),
+            *("Total de l’avoir 20 127,50 DA", "Arrêtée la présente facture d’avoir"),
         )
         == []
     )
