@@ -34,7 +34,7 @@ DROP FUNCTION webhook_event_queue();
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0013_running_stretch"),
+        ("billing", "0014_invoice_editions"),
     ]
 
     operations = [
