@@ -9,5 +9,13 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "iafactory.settings")
 app = Celery("iafactory")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(
-    ["billing.ledger", "billing.accounts", "billing.abuse", "billing.notices", "billing.webhooks", "routing"]
+    [
+        "billing.ledger",
+        "billing.accounts",
+        "billing.abuse",
+        "billing.invoices",
+        "billing.notices",
+        "billing.webhooks",
+        "routing",
+    ]
 )

@@ -343,6 +343,8 @@ CELERY_BEAT_SCHEDULE = {
     "flush-expired-sessions": {"task": "billing.accounts.sessions_flush_expired", "schedule": 24 * 3600.0},
     # What looks like abuse is shown to operators while it happens.
     "detect-abuse": {"task": "billing.abuse.detect", "schedule": 300.0, "options": {"expire_seconds": 300}},
+    # Invoices whose task was lost are rendered and mailed all the same.
+    "deliver-late-invoices": {"task": "billing.invoices.deliver_late", "schedule": 300.0, "options": {"expire_seconds": 300}},
     # Every route in use is asked whether it is well, also those that nobody calls.
     "check-health": {"task": "routing.check_health", "schedule": 300.0, "options": {"expire_seconds": 300}},
     # Blocks that end by themselves.
