@@ -15,7 +15,7 @@ from iafactory.common.rendering import encode_json
 from ..providers.base import ChatAnswer, ChatChunk, Usage
 
 if TYPE_CHECKING:
-    from ..pipeline import ChatCall
+    from ..chat_call import ChatCall
 
 _encode = msgspec.json.Encoder().encode
 
@@ -281,7 +281,7 @@ class AnthropicMessages:
         return self._start_event(model)
 
     def _start_event(self, model: str, message_id: str | None = None, usage: Mapping[str, Any] | None = None) -> bytes:
-        message = {
+        message: dict[str, Any] = {
             "id": message_id or self.message_id,
             "type": "message",
             "role": "assistant",

@@ -329,7 +329,7 @@ def _assistant(blocks: list[Any], where: str, reading: _Reading) -> dict[str, An
             case "tool_use":
                 name = text_of(block, "name", f"{here}.name")
                 arguments = _arguments(block.get("input"), f"{here}.input")
-                call = {"id": text_of(block, "id", f"{here}.id"), "type": "function"}
+                call: dict[str, Any] = {"id": text_of(block, "id", f"{here}.id"), "type": "function"}
                 call["function"] = {"name": name, "arguments": arguments}
                 if isinstance(block.get("extra_content"), dict):
                     call["extra_content"] = block["extra_content"]

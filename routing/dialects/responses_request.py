@@ -166,7 +166,7 @@ def _text(text: Mapping[str, Any]) -> dict[str, Any]:
         case "json_object":
             said["response_format"] = {"type": "json_object"}
         case "json_schema":
-            named = {
+            named: dict[str, Any] = {
                 "name": text_of(wanted, "name", "text.format.name"),
                 "schema": schema_of(wanted.get("schema"), "text.format.schema"),
             }
