@@ -18,6 +18,7 @@ urlpatterns = [
     path("redoc", SpectacularRedocView.as_view(url_name="openapi"), name="redoc"),
     path("", include("routing.hot_urls")),
     path("", include("billing.urls")),
+    path("", include("routing.urls")),
     path("", include("dashboard.urls")),
 ]
 

@@ -21,7 +21,7 @@ from billing.plans.models import FxRate, Plan, PlanPrice
 from iafactory.common import clock
 from iafactory.common.admin import EMPTY, change_link, change_url, decimal_column, link_column, linked_filter
 from routing.economics import Assumptions, assumptions_set, plan_economics, plans_economics
-from routing.models import PlanRouting, Provider
+from routing.models import AiModel, PlanRouting, Provider
 
 from .figures import economics_table
 from .loss import LossGuardMixin
@@ -49,7 +49,9 @@ class PlanRoutingForm(forms.ModelForm):  # type: ignore[type-arg]
         read=weight,
         help_text=_("For the score strategy, a line each: w1 latency, w2 free capacity, w3 cost, w4 priority."),
     )
-    default_models = PairsField(help_text=_("What the model `auto` means at each provider: provider and model a line."))
+    default_models = PairsField(
+        help_text=_("What the model `auto` means: provider (for chat) or mode (image, tts, …) and model a line.")
+    )
     expected_cost_usd = PairsField(
         read=decimal_string,
         label=_("Expected cost of a message, USD"),
@@ -89,7 +91,7 @@ class PlanRoutingForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def clean_default_models(self) -> dict[str, str]:
         chosen: dict[str, str] = self.cleaned_data["default_models"]
-        known_providers(chosen)
+        known_providers([slug for slug in chosen if slug not in AiModel.Mode.values])
         return chosen
 
     def clean_expected_cost_usd(self) -> dict[str, str]:
