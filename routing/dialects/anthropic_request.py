@@ -238,7 +238,7 @@ def _tools(body: Mapping[str, Any], reading: _Reading) -> dict[str, Any]:
         function: dict[str, Any] = {"name": text_of(tool, "name", f"{where}.name")}
         if (description := optional_text(tool, "description", f"{where}.description")) is not None:
             function["description"] = description
-        function["parameters"] = schema_of(tool.get("input_schema"), f"{where}.input_schema")
+        function["parameters"] = object_of(tool.get("input_schema"), f"{where}.input_schema")
         if optional_bool(tool, "strict", f"{where}.strict"):
             function["strict"] = True
         callers = tool.get("allowed_callers")

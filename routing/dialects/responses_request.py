@@ -197,7 +197,7 @@ def _tools(body: Mapping[str, Any]) -> dict[str, Any]:
         if (description := optional_text(tool, "description", f"{where}.description")) is not None:
             function["description"] = description
         if tool.get("parameters") is not None:
-            function["parameters"] = schema_of(tool["parameters"], f"{where}.parameters")
+            function["parameters"] = object_of(tool["parameters"], f"{where}.parameters")
         if (strict := optional_bool(tool, "strict", f"{where}.strict")) is not None:
             function["strict"] = strict
         tools.append({"type": "function", "function": function})

@@ -167,7 +167,8 @@ class AnthropicChatStream(EventStream):
         size, usage, finish_reason = 0, None, None
         kind, delta = event.type, event.delta
         if kind == "content_block_delta" and delta is not None:
-            size = sum(utf8_length(text) for text in (delta.text, delta.thinking, delta.partial_json) if text)
+            text = delta.text or delta.thinking or delta.partial_json or ""
+            size = len(text) if text.isascii() else utf8_length(text)
         elif kind == "content_block_start":
             block = parse_json(event.content_block)
             said = [block.get(name) for name in ("text", "thinking", "name")] if isinstance(block, dict) else []

@@ -70,6 +70,7 @@ _BUDGETS: Mapping[str, int] = {
     "max": 32_768,
 }
 _LEAST_BUDGET = 1024
+_DEEPEST_SCHEMA = 100
 
 
 def inexpressible(request: Mapping[str, Any]) -> list[str]:
@@ -235,19 +236,24 @@ def model_version(model: str) -> tuple[int, int]:
     return (numbers[0], numbers[1] if len(numbers) > 1 else 0) if numbers else _NEWEST
 
 
-def closed_schema(schema: Any) -> Any:
-    """The schema with every object closed, as Anthropic demands: one that says nothing of further properties gets none."""
+def closed_schema(schema: Any, depth: int = 0) -> Any:
+    """The schema with every object closed, as Anthropic demands: one that says nothing of further properties gets none.
+
+    Raises `ProviderError(bad_request)` for one that is nested beyond reason.
+    """
+    if depth > _DEEPEST_SCHEMA:
+        raise _wrong("tools", "A schema is nested too deeply.")
     if isinstance(schema, list):
-        return [closed_schema(inner) for inner in schema]
+        return [closed_schema(inner, depth + 1) for inner in schema]
     if not isinstance(schema, dict):
         return schema
     closed = dict(schema)
     for key in ("properties", "$defs", "definitions"):
         if isinstance(schema.get(key), dict):
-            closed[key] = {name: closed_schema(inner) for name, inner in schema[key].items()}
+            closed[key] = {name: closed_schema(inner, depth + 1) for name, inner in schema[key].items()}
     for key in ("items", "anyOf", "oneOf", "allOf", "prefixItems"):
         if key in schema:
-            closed[key] = closed_schema(schema[key])
+            closed[key] = closed_schema(schema[key], depth + 1)
     if schema.get("type") == "object" or "properties" in schema:
         closed.setdefault("additionalProperties", False)
     return closed

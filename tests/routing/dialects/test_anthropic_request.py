@@ -11,7 +11,7 @@ from iafactory.common.errors import ApiError
 from routing.chat_request import FILE_TOKENS, IMAGE_TOKENS, ChatRequest
 from routing.dialects.anthropic_request import TYPED_TOOL_TOKENS, count_request, messages_request
 from routing.providers import anthropic_request, cohere_request, gemini_request
-from routing.providers.base import Target
+from routing.providers.base import FailureClass, ProviderError, Target
 from routing.providers.native import NATIVE
 from routing.providers.openai import OpenAIAdapter, build_request
 from routing.providers.presets import REASONING_MODEL
@@ -535,7 +535,8 @@ def nested(depth: int) -> dict[str, Any]:
         ({"tools": [7]}, "tools.0"),
         ({"tools": [{"name": 7, "input_schema": SCHEMA}]}, "tools.0.name"),
         ({"tools": [{"name": "x"}]}, "tools.0.input_schema"),
-        ({"tools": [{"name": "x", "input_schema": nested(200)}]}, "tools.0.input_schema"),
+        ({"tools": [{"name": "x", "input_schema": nested(900)}]}, None),
+        ({"output_config": {"format": {"type": "json_schema", "schema": nested(200)}}}, "output_config.format.schema"),
         ({"tools": [{**WEATHER, "type": 7}]}, "tools.0.type"),
         ({"tools": [{**WEATHER, "strict": "yes"}]}, "tools.0.strict"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0.type"),
@@ -562,7 +563,7 @@ def nested(depth: int) -> dict[str, Any]:
         ({NATIVE: {"protocol": "anthropic"}}, NATIVE),
     ],
 )
-def test_broken_requests_are_refused_by_name(fields: dict[str, Any], param: str) -> None:
+def test_broken_requests_are_refused_by_name(fields: dict[str, Any], param: str | None) -> None:
     with pytest.raises(ApiError) as caught:
         asked(**fields)
 
@@ -578,3 +579,13 @@ def test_nesting_that_could_not_be_written_again_is_refused() -> None:
         asked(messages=[assistant({**CALL, "input": {"a": value}})])
 
     assert (caught.value.status, caught.value.code) == (400, "invalid_request")
+
+
+def test_a_strict_tool_s_schema_may_not_be_nested_beyond_reason() -> None:
+    target = Target("anthropic", "http://x", "k", "claude-opus-4-6", "m")
+    tool = {"type": "function", "function": {"name": "f", "strict": True, "parameters": nested(400)}}
+
+    with pytest.raises(ProviderError) as caught:
+        anthropic_request.build_request(target, {"messages": [ASK], "tools": [tool]}, stream=False)
+
+    assert caught.value.failure is FailureClass.BAD_REQUEST
