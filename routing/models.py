@@ -16,6 +16,9 @@ from iafactory.common import clock
 from iafactory.common.crypto import EncryptedTextField
 from iafactory.common.ids import uuid7
 
+from .price_import.models import PriceProposal as PriceProposal
+from .price_import.models import PriceProposalLine as PriceProposalLine
+
 PRICE_DIGITS: dict[str, Any] = {"max_digits": 20, "decimal_places": 9}
 
 

@@ -1,0 +1,1 @@
+"""Refreshing list prices: a price file becomes a proposal with its differences, which an operator reviews and applies."""
