@@ -4,18 +4,12 @@ Lists go through the partitioned log by (start, id), never by counting. What onl
 charges, losses, upstream profiles) is in none of these answers.
 """
 
-import csv
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import datetime
-from decimal import Decimal
-from io import StringIO
 from typing import Any
 from uuid import UUID
 
-from asgiref.sync import sync_to_async
-from django.core.handlers.asgi import ASGIRequest
 from django.db.models import F, Q, QuerySet, Sum
-from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.renderers import BaseRenderer
@@ -30,6 +24,7 @@ from billing.accounts.models import Account, ApiKey
 from billing.accounts.permissions import HasScope
 from billing.accounts.selectors import api_key_of_account, uuid_or_404
 from iafactory.common import clock
+from iafactory.common.csv_tables import csv_chunk, csv_response
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO, plain
 from iafactory.common.rendering import MoneyJSONRenderer, encode_json
@@ -75,8 +70,6 @@ CSV_COLUMNS = (
     "latency_ms",
     "first_byte_ms",
 )
-# A cell that begins with one of these is a formula to a spreadsheet.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 # Not the operator's business figures: `cost_usd`, `credits_lost`, `profile` and `attempts` are never even read.
 _READ = (
     "id",
@@ -198,7 +191,7 @@ class UsageView(BillingReadView):
         records = _filtered(account, query)
         start = cursor_read(query["cursor"]) if "cursor" in query else None
         if request.accepted_renderer.format == CsvRenderer.format:
-            return _csv_response(request, records, start)
+            return csv_response(request._request, _csv_chunks(records, start), file_name="usage.csv")
         page = list(_after(records, start)[: query["page_size"] + 1])
         more, page = len(page) > query["page_size"], page[: query["page_size"]]
         cursor = cursor_write(page[-1]) if more else None
@@ -317,61 +310,16 @@ def _after(records: QuerySet[UsageRecord], start: tuple[datetime, UUID] | None) 
     return records.filter(Q(started_at__lt=at) | Q(started_at=at, id__lt=record_id), started_at__lte=at)
 
 
-def _csv_response(
-    request: Request, records: QuerySet[UsageRecord], start: tuple[datetime, UUID] | None
-) -> StreamingHttpResponse:
-    chunks = _csv_chunks(records, start)
-    # Under ASGI Django would first collect a plain iterator whole.
-    content = _from_thread(chunks) if isinstance(request._request, ASGIRequest) else chunks
-    return StreamingHttpResponse(
-        content,
-        content_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": 'attachment; filename="usage.csv"'},
-    )
-
-
 def _csv_chunks(records: QuerySet[UsageRecord], start: tuple[datetime, UUID] | None) -> Iterator[bytes]:
     """The table, a thousand rows at a time, each its own query: memory stays small and no connection is kept busy."""
-    buffer = StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(CSV_COLUMNS)
+    head: list[Any] = [CSV_COLUMNS]
     while True:
         rows = list(_after(records, start)[:CSV_ROWS_AT_ONCE])
-        for record in rows:
-            body = usage_body(record)
-            writer.writerow([_cell(body[column]) for column in CSV_COLUMNS])
-        yield buffer.getvalue().encode()
+        bodies = (usage_body(record) for record in rows)
+        yield csv_chunk([*head, *([body[column] for column in CSV_COLUMNS] for body in bodies)])
         if len(rows) < CSV_ROWS_AT_ONCE:
             return
-        buffer.seek(0)
-        buffer.truncate()
-        start = (rows[-1].started_at, rows[-1].pk)
-
-
-async def _from_thread(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    @sync_to_async
-    def following() -> bytes | None:
-        return next(chunks, None)
-
-    while (chunk := await following()) is not None:
-        yield chunk
-
-
-def _cell(value: Any) -> str:
-    """`value` as a cell that no spreadsheet takes for a formula."""
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case Decimal():
-            return format(value, "f")
-        case dict():
-            return ", ".join(f"{count:f} {unit}" for unit, count in value.items())
-        case str() if value.startswith(_FORMULA_STARTS):
-            return f"'{value}"
-        case _:
-            return str(value)
+        head, start = [], (rows[-1].started_at, rows[-1].pk)
 
 
 def _instant_or_none(at: datetime | None) -> str | None:
