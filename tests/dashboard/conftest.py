@@ -16,8 +16,12 @@ from billing.events.services import SYSTEM
 from billing.ledger.items import AnswerItem, CallItem, HoldItem, UsageItem
 from billing.ledger.models import BooksVerification, DaySeal
 from billing.ledger.services import call_settle, credits_grant, hold_open
+from billing.marketplace.models import MarketplacePlan
+from billing.marketplace.services import account_follow
 from billing.models import CatalogRecord, CreditPack, FxRate, Lot, Plan, PlanPrice, ServicePrice
+from billing.notices.models import CreditNotice
 from billing.subscriptions.onboarding import customer_register
+from billing.webhooks.services import endpoint_create, endpoint_test
 from dashboard.jobs.models import JobState
 from iafactory.common import clock
 from iafactory.common.crypto import encrypt
@@ -212,6 +216,18 @@ def customer(number: int) -> None:
         subject=f"key:{key.pk}", signal="key_networks", evidence={"networks": 12, "limit": 10, "examples": ["10.0.0.0/24"]}
     )
     network_block(network=f"192.0.2.{number}", reason="spam")
+    outbound(account, number)
+
+
+def outbound(account: Account, number: int) -> None:
+    """One more endpoint with a delivery, a threshold, and a customer of the marketplace."""
+    now = clock.now()
+    url = f"https://hooks.example.com/{number}"
+    endpoint, _ = endpoint_create(account=account, url=url, event_types=["key.created"], actor=SYSTEM)
+    endpoint_test(endpoint=endpoint)
+    CreditNotice.objects.create(account=account)
+    account_follow(external_user=f"user-{number}", subscription="BASIC", now=now)
+    MarketplacePlan.objects.create(subscription=f"PLAN-{number}", plan=Plan.objects.get(code="free"))
 
 
 @pytest.fixture

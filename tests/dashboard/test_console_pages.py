@@ -54,6 +54,7 @@ ADDABLE = [
         "billing.accountlimits",
         "billing.creditpack",
         "billing.fxrate",
+        "billing.marketplaceplan",
         "billing.membership",
         "billing.plan",
         "billing.planprice",

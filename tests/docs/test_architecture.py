@@ -123,6 +123,7 @@ def test_every_announced_table_is_in_the_table() -> None:
         "billing_membership": "memberships",
         "billing_user": "users",
         "billing_plan": "plans",
+        "billing_marketplaceplan": "marketplace plans",
         "routing_provider": "providers",
         "routing_providercredential": "credentials",
         "routing_aimodel": "models",
