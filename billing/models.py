@@ -22,6 +22,8 @@ from .ledger.models import (
     LedgerTransaction,
     Lot,
     StoredAnswer,
+    UsageDay,
+    UsageDayState,
     UsageRecord,
     Wallet,
 )
@@ -88,6 +90,8 @@ __all__ = (
     "StoredAnswer",
     "Subscription",
     "TaxRate",
+    "UsageDay",
+    "UsageDayState",
     "UsageRecord",
     "User",
     "Wallet",

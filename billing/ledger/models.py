@@ -377,3 +377,57 @@ class UsageRecord(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+
+class UsageDay(models.Model):
+    """Sums over the calls of one UTC day that have everything below in common: what reports read instead of the usage log.
+
+    Written anew for days whose calls may still change, see `rollups`.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    day = models.DateField(help_text=_("UTC."))
+    account = models.ForeignKey(Account, on_delete=models.DO_NOTHING, db_constraint=False, related_name="usage_days")
+    api_key_id = models.UUIDField(null=True, blank=True)
+    subscription_id = models.UUIDField(null=True, blank=True)
+    plan = models.CharField(max_length=64, blank=True)
+    endpoint = models.CharField(max_length=64)
+    provider = models.CharField(max_length=64, blank=True)
+    model = models.CharField(max_length=200, blank=True)
+    calls = models.PositiveIntegerField()
+    calls_complete = models.PositiveIntegerField()
+    calls_failed = models.PositiveIntegerField(help_text=_("Provider error, or the serving process died."))
+    calls_fallback = models.PositiveIntegerField()
+    input_tokens = models.PositiveBigIntegerField()
+    cache_read_tokens = models.PositiveBigIntegerField()
+    output_tokens = models.PositiveBigIntegerField()
+    list_cost_usd = models.DecimalField(**USD_DIGITS)
+    cost_usd = models.DecimalField(**USD_DIGITS)
+    credits_charged = models.DecimalField(**CREDIT_DIGITS)
+    quota_units = models.PositiveIntegerField()
+    latency_ms = models.PositiveBigIntegerField(help_text=_("Sum over the calls that have one."))
+    latency_calls = models.PositiveIntegerField()
+
+    class Meta:
+        ordering = ["-day"]
+        indexes = [
+            models.Index(fields=["day"], name="usageday_day"),
+            models.Index(fields=["account", "day"], name="usageday_account_day"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.account_id} {self.provider} {self.model}"
+
+
+class UsageDayState(models.Model):
+    """Which UTC days of the usage log are summed up, and when that was last done."""
+
+    day = models.DateField(primary_key=True)
+    calls = models.PositiveBigIntegerField(help_text=_("Calls of the day that were summed up."))
+    summed_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-day"]
+
+    def __str__(self) -> str:
+        return str(self.day)

@@ -8,6 +8,7 @@ from iafactory.common import clock
 
 from . import services
 from .foundations import usage_partitions_ensure
+from .rollups import usage_days_sum
 from .seals import days_seal
 from .verification import verification_run
 
@@ -39,6 +40,12 @@ def ensure_usage_partitions() -> int:
 def forget_answers() -> int:
     """Delete kept answers that ran out."""
     return services.answers_forget()
+
+
+@shared_task(name="billing.ledger.sum_usage_days", time_limit=3600)
+def sum_usage_days() -> int:
+    """Sum up the closed days of the usage log for reports."""
+    return len(usage_days_sum(now=clock.now()))
 
 
 @shared_task(name="billing.ledger.seal_days", time_limit=3600)

@@ -1,0 +1,108 @@
+"""Daily sums of the usage log, so that reports over weeks read thousands of rows and not millions.
+
+A day is summed up anew while its calls may still change: a late settle replaces the row of a call whose process died. Closed
+days come from `UsageDay`; the days since then are read from the log itself, so that figures are never behind.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+
+from django.db import connection, transaction
+
+from .models import UsageDayState
+
+# A call may run for its timeout, and its settle may be late by as long as a process stays away.
+DAYS_THAT_CHANGE = 3
+# How many days one run catches up at most: the next one goes on.
+MOST_DAYS_AT_ONCE = 40
+
+DIMENSIONS = ("day", "account_id", "api_key_id", "subscription_id", "plan", "endpoint", "provider", "model")
+SUMS: Mapping[str, str] = {
+    "calls": "count(*)",
+    "calls_complete": """count(*) FILTER (WHERE "end" = 'complete')""",
+    "calls_failed": """count(*) FILTER (WHERE "end" IN ('provider_error', 'process_died'))""",
+    "calls_fallback": "count(*) FILTER (WHERE fallback)",
+    "input_tokens": "coalesce(sum(input_tokens), 0)",
+    "cache_read_tokens": "coalesce(sum(cache_read_tokens), 0)",
+    "output_tokens": "coalesce(sum(output_tokens), 0)",
+    "list_cost_usd": "coalesce(sum(list_cost_usd), 0)",
+    "cost_usd": "coalesce(sum(cost_usd), 0)",
+    "credits_charged": "coalesce(sum(credits_charged), 0)",
+    "quota_units": "coalesce(sum(quota_units), 0)",
+    "latency_ms": "coalesce(sum(latency_ms), 0)",
+    "latency_calls": "count(latency_ms)",
+}
+
+_WRITE = f"""
+    INSERT INTO billing_usageday ({", ".join((*DIMENSIONS, *SUMS))})
+    SELECT %(day)s, {", ".join(DIMENSIONS[1:])}, {", ".join(SUMS.values())}
+    FROM billing_usagerecord WHERE started_at >= %(begin)s AND started_at < %(end)s
+    GROUP BY {", ".join(DIMENSIONS[1:])}
+"""  # noqa: S608  constant text
+_NOTE = """
+    INSERT INTO billing_usagedaystate (day, calls, summed_at)
+    SELECT %(day)s, coalesce(sum(calls), 0), %(now)s FROM billing_usageday WHERE day = %(day)s
+    ON CONFLICT (day) DO UPDATE SET calls = excluded.calls, summed_at = excluded.summed_at
+"""
+
+# The calls of a range of days: closed days summed up, the rest from the log, in the columns of `UsageDay`.
+USAGE_DAYS = f"""
+    SELECT {", ".join((*DIMENSIONS, *SUMS))} FROM billing_usageday
+    WHERE day >= %(since)s AND day <= %(until)s AND day < %(closed)s
+    UNION ALL
+    SELECT (started_at AT TIME ZONE 'UTC')::date AS day, {", ".join(DIMENSIONS[1:])}, {", ".join(SUMS.values())}
+    FROM billing_usagerecord
+    WHERE started_at >= %(log_begin)s AND started_at < %(log_end)s
+    GROUP BY (started_at AT TIME ZONE 'UTC')::date, {", ".join(DIMENSIONS[1:])}
+"""  # noqa: S608  constant text
+
+
+def day_begin(day: date) -> datetime:
+    """Midnight UTC."""
+    return datetime.combine(day, time.min, UTC)
+
+
+def usage_days_sum(*, now: datetime) -> list[date]:
+    """Sum up every day that is not yet, and those whose calls may still change; returns which. Safe at once and twice.
+
+    A day's sums are replaced in one transaction under a lock of their own; the running day is left to the log.
+    """
+    today = now.astimezone(UTC).date()
+    done = set(UsageDayState.objects.values_list("day", flat=True))
+    wanted = [day for day in _days_with_calls(today) if day not in done or (today - day).days <= DAYS_THAT_CHANGE]
+    summed = []
+    for day in wanted[:MOST_DAYS_AT_ONCE]:
+        parameters = {"day": day, "begin": day_begin(day), "end": day_begin(day + timedelta(days=1)), "now": now}
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('usage_days_sum'))")
+            cursor.execute("DELETE FROM billing_usageday WHERE day = %(day)s", parameters)
+            cursor.execute(_WRITE, parameters)
+            cursor.execute(_NOTE, parameters)
+        summed.append(day)
+    return summed
+
+
+def _days_with_calls(today: date) -> Sequence[date]:
+    """Closed days from the first call on, oldest first."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT min(started_at) FROM billing_usagerecord")
+        first = cursor.fetchone()[0]
+    if first is None:
+        return []
+    begin = first.astimezone(UTC).date()
+    return [begin + timedelta(days=number) for number in range((today - begin).days)]
+
+
+def usage_parameters(*, since: date, until: date) -> dict[str, date | datetime]:
+    """What `USAGE_DAYS` needs for the UTC days `since` to `until`, both included: up to where the sums go."""
+    closed = since
+    states = set(UsageDayState.objects.filter(day__gte=since, day__lte=until).values_list("day", flat=True))
+    while closed in states:
+        closed += timedelta(days=1)
+    return {
+        "since": since,
+        "until": until,
+        "closed": closed,
+        "log_begin": day_begin(closed),
+        "log_end": day_begin(max(until + timedelta(days=1), closed)),
+    }
