@@ -90,7 +90,7 @@ def routing_read(folder: Path, plans: PlansData, at: datetime) -> RoutingData:
     providers, latencies = _providers_read(folder / "providers.toml")
     models, profiles = _models_read(folder / "models.toml", latencies)
     prices = _prices_read(folder / "model_prices.json", profiles)
-    plan_routing = _plan_routing_read(folder / "plan_routing.toml", plans, profiles, set(latencies), at)
+    plan_routing = _plan_routing_read(folder / "plan_routing.toml", plans, models, profiles, set(latencies), at)
     daily_limit = decimal_read(settings.DEFAULT_DAILY_BUDGET_USD, "setting DEFAULT_DAILY_BUDGET_USD")
     budget = Shipped("setting DEFAULT_DAILY_BUDGET_USD", {"provider": None, "daily_limit_usd": daily_limit})
     return RoutingData(providers, models, profiles, prices, plan_routing, [budget])
@@ -200,7 +200,7 @@ def _price_text(value: Any, where: str) -> str:
 
 
 def _plan_routing_read(
-    path: Path, plans: PlansData, profiles: list[Shipped], providers: set[str], at: datetime
+    path: Path, plans: PlansData, models: list[Shipped], profiles: list[Shipped], providers: set[str], at: datetime
 ) -> list[Shipped]:
     data = toml_read(path)
     only(data, ("defaults", "plan"), path.name)
@@ -208,6 +208,7 @@ def _plan_routing_read(
     if missing := sorted(plans.codes ^ set(by_plan)):
         raise CatalogError(f"{path.name}: plan {missing[0]!r} is either not a plan or has no routing")
     served = {(profile.fields["provider"].key, profile.fields["model"].key) for profile in profiles}
+    modes = {model.fields["name"]: model.fields["mode"] for model in models if "mode" in model.fields}
     result = []
     for code, entry in by_plan.items():
         where = f"{path.name}: plan {code!r}"
@@ -218,7 +219,10 @@ def _plan_routing_read(
         if unknown := sorted({*values.get("models_allowed", [])} - {model for _, model in served} - {"*"}):
             raise CatalogError(f"{where}: unknown model {unknown[0]!r}")
         for provider, model in values.get("default_models", {}).items():
-            if (provider, model) not in served:
+            if provider in modes.values():
+                if modes.get(model) != provider:
+                    raise CatalogError(f"{where}: {model!r} is no model for {provider!r}")
+            elif (provider, model) not in served:
                 raise CatalogError(f"{where}: {provider!r} does not serve {model!r}")
         if costs := values.get("expected_cost_usd"):
             values["expected_cost_usd"] = {provider: _price_text(cost, where) for provider, cost in costs.items()}

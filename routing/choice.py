@@ -195,6 +195,10 @@ def _wished_models(
                 403, "model_not_allowed", f"Your plan or API key does not include the model `{model.name}`.", param="model"
             )
     if request.model == AUTO or wish_only:
+        # Beside providers, for chat, the plan may name a model for each other mode.
+        default = snapshot.model(policy.default_models.get(request.mode, ""))
+        if default is not None and default.mode == request.mode and policy.allows(default.name):
+            wanted.append((provider, default))
         providers = dict.fromkeys(slug for slug, _ in policy.split) | dict.fromkeys(policy.fallback)
         if policy.strategy == "score":
             providers |= dict.fromkeys(policy.default_models)

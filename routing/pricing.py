@@ -142,6 +142,24 @@ def with_image_price(price: Price, *, quality: str | None, size: str | None) -> 
     return replace(price, units={**others, "per_image": usd})
 
 
+def is_priced(mode: str, price: Price) -> bool:
+    """Whether the row knows what a model of that mode is billed by."""
+    tokens = price.base.input is not None and price.base.output is not None
+    match mode:
+        case "embedding":
+            return price.base.input is not None
+        case "image":
+            by_tokens = tokens and image_price(price, quality=None, size=None, prefix="hold_per_image") is not None
+            return by_tokens or image_price(price, quality=None, size=None) is not None
+        case "tts":
+            return tokens or "per_1k_chars" in price.units
+        case "stt":
+            return bool({"per_audio_hour", "per_second"} & price.units.keys())
+        case "music":
+            return bool({"per_clip", "per_second"} & price.units.keys())
+    return tokens
+
+
 def _tokens_count_too(priced: list[UnitPrice]) -> bool:
     """Whether tokens are billed beside units: an image's text is, what a second or a character costs covers all."""
     return all(line.unit == "images" for line in priced)

@@ -14,11 +14,13 @@ from iafactory.common.errors import ApiError, anthropic_body
 from iafactory.common.hot import Answer, Exchange, HotView, json_answer
 
 from ..gateway import Gateway, current_gateway
+from ..pricing import is_priced
 from ..snapshot import AUTO, Model, Policy, Route
 from . import schemas
 from .access import caller_with
 
 _OWNER = "iafactory"
+_CHAT = "chat"
 # As Anthropic pages its list.
 _PAGE_SIZE = 20
 _LARGEST_PAGE = 1000
@@ -30,19 +32,22 @@ def policy_of(gateway: Gateway, caller: Caller) -> Policy | None:
     return policy if policy is None or caller.key is None else policy.narrowed(caller.key.models)
 
 
-def callable_models(gateway: Gateway, caller: Caller) -> Iterator[tuple[Model, list[Route]]]:
-    """Models of the caller's plan with the routes that can serve them: priced, and free where the plan is."""
+def callable_models(gateway: Gateway, caller: Caller, *, only: str | None = _CHAT) -> Iterator[tuple[Model, list[Route]]]:
+    """Models of the caller's plan with the routes that can serve them: priced, and free where the plan is.
+
+    Those of the mode `only`; None: of every mode.
+    """
     policy = policy_of(gateway, caller)
     if policy is None:
         return
     now = clock.now()
     for model in gateway.snapshot.models.values():
-        if model.mode != "chat" or not policy.allows(model.name):
+        if only not in (None, model.mode) or not policy.allows(model.name):
             continue
         routes = []
         for route in model.routes:
             price = route.price_at(now)
-            known = price is not None and price.base.input is not None and price.base.output is not None
+            known = price is not None and is_priced(model.mode, price)
             theirs = not route.reserved_for or caller.account_id in route.reserved_for
             if known and theirs and not (policy.free_only and route.cost_factor):
                 routes.append(route)
@@ -50,8 +55,9 @@ def callable_models(gateway: Gateway, caller: Caller) -> Iterator[tuple[Model, l
             yield model, routes
 
 
-def _body(name: str, created: int, owner: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": created, "owned_by": owner}
+def _body(name: str, created: int, model: Model | None) -> dict[str, object]:
+    body: dict[str, object] = {"id": name, "object": "model", "created": created, "owned_by": _OWNER}
+    return body if model is None else body | {"owned_by": model.owner or _OWNER, "mode": model.mode}
 
 
 def _anthropic_body(name: str, created: int, route: Route | None) -> dict[str, object]:
@@ -131,14 +137,15 @@ class ModelList(HotView):
 
     async def _list(self, exchange: Exchange) -> Answer:
         gateway = current_gateway()
-        found = list(callable_models(gateway, await _caller(gateway, exchange)))
+        only = _CHAT if _is_anthropic(exchange) else None
+        found = list(callable_models(gateway, await _caller(gateway, exchange), only=only))
         oldest = min((model.created for model, _ in found), default=0)
         if _is_anthropic(exchange):
             models = [_anthropic_body(model.name, model.created, routes[0]) for model, routes in found]
             return json_answer(_page(exchange, [_anthropic_body(AUTO, oldest, None), *models] if models else []))
-        data = [_body(model.name, model.created, model.owner or _OWNER) for model, _ in found]
+        data = [_body(model.name, model.created, model) for model, _ in found]
         if data:
-            data.insert(0, _body(AUTO, oldest, _OWNER))
+            data.insert(0, _body(AUTO, oldest, None))
         return json_answer({"object": "list", "data": data})
 
 
@@ -160,13 +167,12 @@ class ModelDetail(HotView):
         gateway = current_gateway()
         caller = await _caller(gateway, exchange)
         wanted = gateway.snapshot.names.get(name)
-        for model, routes in callable_models(gateway, caller):
+        for model, routes in callable_models(gateway, caller, only=_CHAT if _is_anthropic(exchange) else None):
             if model.name == wanted or name == AUTO:
                 is_auto = name == AUTO
                 if _is_anthropic(exchange):
                     return json_answer(
                         _anthropic_body(AUTO if is_auto else model.name, model.created, None if is_auto else routes[0])
                     )
-                owner = _OWNER if is_auto else model.owner or _OWNER
-                return json_answer(_body(AUTO if is_auto else model.name, model.created, owner))
+                return json_answer(_body(AUTO if is_auto else model.name, model.created, None if is_auto else model))
         raise ApiError(404, "model_not_found", f"The model `{name[:200]}` does not exist.", param="model")

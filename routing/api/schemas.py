@@ -272,7 +272,15 @@ ROUTE_ANSWER: JSON = {
     **_OWN_ANSWER,
     "properties": {**_OWN_ANSWER["properties"], "cost_units": NUMBER | {"description": "Credits charged."}},
 }
-MODEL = _object({"id": STRING, "object": STRING, "created": INTEGER, "owned_by": STRING})
+MODEL = _object(
+    {
+        "id": STRING,
+        "object": STRING,
+        "created": INTEGER,
+        "owned_by": STRING,
+        "mode": {"type": "string", "enum": ["chat", "embedding", "image", "tts", "stt", "music"]},
+    }
+)
 MODEL_LIST = _object({"object": STRING, "data": {"type": "array", "items": MODEL}})
 OWN_MODEL_LIST = _object(
     {

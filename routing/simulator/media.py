@@ -80,7 +80,7 @@ def recording_seconds(recording: bytes) -> float:
     """The length of a recording: exact for WAV, guessed from the size for the rest."""
     try:
         with wave.open(io.BytesIO(recording)) as read:
-            return float(read.getnframes()) / read.getframerate()
+            return float(read.getnframes() / read.getframerate())
     except (wave.Error, EOFError, ZeroDivisionError):
         return len(recording) / _BYTES_A_SECOND
 

@@ -456,3 +456,52 @@ def test_a_run_has_its_own_ceiling_for_media_too(live: Live) -> None:
     statuses = [live.post(IMAGES, customer, json=body, headers=headers).status_code for _ in range(3)]
 
     assert statuses == [200, 200, 402]
+
+
+def test_models_are_listed_with_their_mode(live: Live) -> None:
+    customer = live.customer()
+
+    listed = {model["id"]: model.get("mode") for model in live.get("/v1/models", customer).json()["data"]}
+    image = client_of(live, customer).models.retrieve("sd3.5-large")
+
+    assert [
+        listed[name] for name in ("auto", "gpt-6-luna", "tts-1", "whisper-1", "embed-v4.0", "gpt-image-2", "lyria-3.5")
+    ] == [
+        None,
+        "chat",
+        "tts",
+        "stt",
+        "embedding",
+        "image",
+        "music",
+    ]
+    assert image.model_dump()["mode"] == "image"
+
+
+def test_anthropic_clients_are_not_shown_what_they_cannot_ask(live: Live) -> None:
+    customer = live.customer()
+    headers = {"x-api-key": customer.secret, "anthropic-version": "2023-06-01"}
+
+    listed = httpx2.get(f"{live.url}/v1/models?limit=1000", headers=headers).json()["data"]
+
+    assert not {"tts-1", "sd3.5-large"} & {model["id"] for model in listed}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "model"),
+    [
+        (EMBEDDINGS, {"input": "x"}, "text-embedding-3-small"),
+        (IMAGES, {"prompt": "x"}, "stable-image-core"),
+        (SPEECH, {"input": "x", "voice": "alloy"}, "eleven_flash_v2_5"),
+        (MUSIC, {"prompt": "x"}, "stable-audio-2.5"),
+    ],
+)
+def test_auto_is_what_the_plan_has_for_each_kind(live: Live, path: str, body: dict[str, Any], model: str) -> None:
+    customer = live.customer()
+    student = live.customer(plan="student")
+
+    served = live.post(path, customer, json={**body, "model": "auto"})
+    nothing = live.post(path, student, json={**body, "model": "auto"})
+
+    assert (served.status_code, served.headers["x-iaf-model"]) == (200, model)
+    assert (nothing.status_code, nothing.json()["error"]["code"]) == (503, "model_unavailable")

@@ -10,6 +10,7 @@ from iafactory.common.money import credits_for_cost
 from routing.pricing import (
     PriceUnknown,
     image_price,
+    is_priced,
     list_cost,
     unit_prices,
     with_image_price,
@@ -134,6 +135,24 @@ def test_each_unit_price_says_what_it_is_for() -> None:
     [line] = unit_prices(price(per_audio_hour="0.04", least_audio_seconds="10"), {"seconds": D(3)})
 
     assert (line.name, line.unit, line.count, line.per, line.usd) == ("per_audio_hour", "seconds", D(10), 3600, D("0.04"))
+
+
+@pytest.mark.parametrize(
+    ("row", "modes"),
+    [
+        (price(), set()),
+        (price(input="1"), {"embedding"}),
+        (price(input="1", output="2"), {"chat", "embedding", "tts"}),
+        (price(input="1", output="2", hold_per_image="0.3"), {"chat", "embedding", "tts", "image"}),
+        (price(per_image_low="0.1"), {"image"}),
+        (price(per_1k_chars="0.1"), {"tts"}),
+        (price(per_audio_hour="0.1"), {"stt"}),
+        (price(per_second="0.1"), {"stt", "music"}),
+        (price(per_clip="0.1"), {"music"}),
+    ],
+)
+def test_what_a_row_prices(row: Price, modes: set[str]) -> None:
+    assert {mode for mode in ("chat", "embedding", "image", "tts", "stt", "music") if is_priced(mode, row)} == modes
 
 
 @pytest.mark.parametrize(("usd", "credits"), [("0.04", 7), ("0.003", 1), ("0.05", 9), ("0.002", 1)])
