@@ -10,6 +10,7 @@ from .accounts import pages
 from .ledger import api as credits
 from .ledger import usage_api as usage
 from .notices.api import CreditNoticeView
+from .payments import returns
 from .payments.inbox.api import GatewayWebhookView
 from .plans import api as plans
 from .subscriptions.models import Subscription
@@ -84,6 +85,11 @@ urlpatterns = [
         for address, gateway in OLDER_WEBHOOK_ADDRESSES.items()
         for slash in ("", "/")
     ),
+    *api_path("api/payment/razorpay/verify", returns.RazorpayVerifyView, "payment-razorpay-verify"),
+    *api_path("api/payment/payu/verify", returns.PayUVerifyView, "payment-payu-verify"),
+    path("payment/return/<slug:reference>", returns.payment_return, name="payment-return"),
+    path("payment/pay/<slug:reference>", returns.payment_pay, name="payment-pay"),
+    path("payment/payu/return", returns.payu_return, name="payment-payu-return"),
     path("auth/verify-email", pages.verify_email, name="verify-email"),
     path("auth/password-reset", pages.password_reset, name="password-reset"),
 ]

@@ -15,6 +15,7 @@ app.autodiscover_tasks(
         "billing.abuse",
         "billing.invoices",
         "billing.notices",
+        "billing.payments.inbox",
         "billing.webhooks",
         "routing",
     ]

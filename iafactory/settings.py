@@ -364,6 +364,12 @@ CELERY_BEAT_SCHEDULE = {
     # Credits that run low or out.
     "notice-credits": {"task": "billing.notices.credits", "schedule": 60.0, "options": {"expire_seconds": 60}},
     "notice-key-budgets": {"task": "billing.notices.budgets", "schedule": 300.0, "options": {"expire_seconds": 300}},
+    # Webhooks of gateways that nobody worked, and those that could not be verified at once.
+    "sweep-gateway-webhooks": {"task": "billing.payments.webhooks_sweep", "schedule": 30.0, "options": {"expire_seconds": 30}},
+    # Open payments are asked about at 2, 10 and 30 minutes, then every hour: webhooks may never come.
+    "poll-open-payments": {"task": "billing.payments.poll_open", "schedule": 60.0, "options": {"expire_seconds": 60}},
+    # What was not a gateway's word is kept for a week.
+    "forget-rejected-webhooks": {"task": "billing.payments.rejected_forget", "schedule": 24 * 3600.0},
     # The usage log needs next month's partition before the month begins.
     "ensure-usage-partitions": {"task": "billing.ledger.ensure_usage_partitions", "schedule": 6 * 3600.0},
 }

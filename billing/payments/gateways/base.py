@@ -40,7 +40,7 @@ class Money:
         return hash((self.amount, self.currency))
 
     def __str__(self) -> str:
-        return f"{self.amount:f} {self.currency}"
+        return f"{self.amount.normalize():f} {self.currency}"
 
 
 def to_units(money: Money, digits: int) -> int:

@@ -1,0 +1,281 @@
+"""Subscribing and topping up at every gateway, over real HTTP: the gateways are fakes, everything else is the product."""
+
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+
+from billing.events.services import SYSTEM
+from billing.invoices.models import Invoice
+from billing.models import GatewayWebhook, Payment
+from billing.payments.checkout import checkout_open
+from billing.payments.polling import payment_poll
+from tests.billing.subscriptions.selling import wrong
+
+from .market import Market
+
+ALL = ["chargily", "stripe", "paypal", "razorpay", "payu"]
+MarketOf = Callable[[str], Market]
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.mark.parametrize("slug", ALL)
+def test_a_plan_that_is_paid_begins(market_of: MarketOf, slug: str) -> None:
+    market = market_of(slug)
+    payment = market.subscribe()
+
+    market.paid(payment)
+
+    invoice = Invoice.objects.get(pk=payment.invoice_id)
+    assert (payment.state, payment.received_amount, payment.unapplied_amount) == ("succeeded", market.price, Decimal(0))
+    assert (invoice.state, market.live_plan(), market.credits()) == ("paid", f"pro-{slug}", Decimal(500))
+    assert payment.gateway_payment_id
+    assert market.webhook_states() == {"processed"}
+    assert wrong() == []
+
+
+@pytest.mark.parametrize("slug", ALL)
+def test_a_pack_that_is_paid_brings_its_credits(market_of: MarketOf, slug: str) -> None:
+    market = market_of(slug)
+    payment = market.top_up()
+
+    market.paid(payment)
+
+    assert (payment.state, market.credits(), market.lots()) == ("succeeded", Decimal(1050), 2)
+    assert wrong() == []
+
+
+@pytest.mark.parametrize("slug", ALL)
+def test_every_webhook_twenty_times_by_twenty_threads_has_one_effect(market_of: MarketOf, slug: str) -> None:
+    market = market_of(slug)
+    payment = market.top_up()
+    market.act(payment)
+
+    statuses = market.deliver(threads=20, seed=7)
+    # PayPal tells of the capture that the first round made.
+    statuses += market.deliver(threads=20, seed=8)
+    rows = list(GatewayWebhook.objects.values_list("pk", flat=True))
+    market.queue.waiting = [("billing.payments.webhook_work", str(pk)) for pk in rows]
+    market.queue.work(threads=20, times=20, seed=9)
+
+    payment.refresh_from_db()
+    assert set(statuses) == {200}
+    assert sum(GatewayWebhook.objects.values_list("deliveries", flat=True)) == len(statuses) == 20 * len(rows)
+    assert (payment.state, market.credits(), market.lots()) == ("succeeded", Decimal(1050), 2)
+    assert Payment.objects.count() == 1
+    assert Invoice.objects.filter(state="paid").count() == 1
+    assert wrong() == []
+
+
+@pytest.mark.parametrize("slug", ALL)
+def test_without_any_webhook_the_poll_finds_the_money(market_of: MarketOf, slug: str) -> None:
+    market = market_of(slug)
+    payment = market.top_up()
+    market.act(payment)
+
+    polled = payment_poll(payment_id=payment.pk)
+
+    assert (polled.state, market.credits()) == ("succeeded", Decimal(1050))
+    assert not GatewayWebhook.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("slug", "action", "state"),
+    [
+        ("chargily", "decline", "failed"),
+        ("chargily", "cancel", "canceled"),
+        ("stripe", "decline", "pending"),
+        ("razorpay", "decline", "pending"),
+        ("payu", "decline", "failed"),
+        ("payu", "cancel", "canceled"),
+    ],
+)
+def test_a_buyer_who_does_not_pay_gets_nothing(market_of: MarketOf, slug: str, action: str, state: str) -> None:
+    market = market_of(slug)
+    payment = market.subscribe()
+    market.act(payment, action)
+
+    market.deliver()
+
+    payment.refresh_from_db()
+    assert (payment.state, market.live_plan(), market.credits()) == (state, "free", Decimal(0))
+
+
+@pytest.mark.parametrize("slug", ["chargily", "stripe", "razorpay"])
+def test_a_checkout_that_expires_ends_its_payment(market_of: MarketOf, slug: str) -> None:
+    market = market_of(slug)
+    payment = market.subscribe()
+    market.fake.expire(payment.checkout_id)
+
+    market.deliver()
+
+    payment.refresh_from_db()
+    assert (payment.state, market.live_plan(), payment.next_poll_at) == ("expired", "free", None)
+
+
+@pytest.mark.parametrize("slug", ["chargily", "razorpay"])
+def test_money_after_a_failure_is_money(market_of: MarketOf, slug: str) -> None:
+    market = market_of(slug)
+    payment = market.top_up()
+    market.act(payment, "decline")
+    market.deliver()
+
+    market.fake.pay_late(payment.checkout_id)
+    market.deliver()
+
+    payment.refresh_from_db()
+    assert (payment.state, market.credits()) == ("succeeded", Decimal(1050))
+
+
+def test_news_in_any_order_ends_the_same(market_of: MarketOf) -> None:
+    market = market_of("chargily")
+    payment = market.top_up()
+    market.act(payment, "decline")
+    market.fake.pay_late(payment.checkout_id)
+    failed, succeeded = market.fake.outbox
+
+    market.fake.outbox = [succeeded]
+    market.deliver()
+    market.fake.outbox = [failed]
+    market.deliver()
+
+    payment.refresh_from_db()
+    assert (payment.state, market.credits()) == ("succeeded", Decimal(1050))
+
+
+def test_an_invoice_paid_at_two_gateways_leaves_the_second_money_unapplied(market_of: MarketOf) -> None:
+    market, other = market_of("razorpay"), market_of("payu")
+    other.account = market.account
+    first = market.top_up()
+    assert first.invoice is not None
+    second = other.open(first.invoice, "topup")
+
+    market.paid(first)
+    other.paid(second)
+
+    assert (first.state, first.unapplied_amount) == ("succeeded", Decimal(0))
+    assert (second.state, second.unapplied_amount) == ("succeeded", other.price)
+    assert (market.credits(), market.lots()) == (Decimal(1050), 2)
+    assert wrong() == []
+
+
+def test_an_attempt_paid_twice_at_one_gateway_leaves_the_second_money_unapplied(market_of: MarketOf) -> None:
+    market = market_of("chargily")
+    payment = market.top_up()
+    body = dict(market.fake.checkouts[payment.checkout_id])
+    # A lost answer made a second checkout under the same reference; the buyer paid both.
+    market.fake.checkouts["01k9twin"] = body | {"id": "01k9twin"}
+    market.paid(payment)
+    market.fake.pay_late("01k9twin")
+
+    market.deliver(threads=5)
+    market.deliver()
+
+    surplus = Payment.objects.exclude(pk=payment.pk).get()
+    assert (surplus.state, surplus.unapplied_amount, surplus.gateway_payment_id) == ("succeeded", market.price, "01k9twin")
+    assert (market.credits(), Payment.objects.count()) == (Decimal(1050), 2)
+    assert wrong() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"amount": 100}, "amount: 100 DZD, not 2590 DZD; paid: 100 DZD, not 2590 DZD"),
+        ({"currency": "eur"}, "amount: 2590 EUR, not 2590 DZD; paid: 2590 EUR, not 2590 DZD"),
+        ({"livemode": True}, "mode: live, not test"),
+        ({"metadata": {"payment_attempt": "pasomeoneelse"}}, None),
+    ],
+)
+def test_money_that_is_not_what_was_asked_for_moves_nothing(
+    market_of: MarketOf, change: dict[str, object], said: str | None
+) -> None:
+    market = market_of("chargily")
+    payment = market.top_up()
+    market.act(payment)
+    market.fake.checkouts[payment.checkout_id].update(change)
+
+    market.deliver()
+
+    payment.refresh_from_db()
+    reason = said or f"reference: pasomeoneelse, not {payment.reference}"
+    row = GatewayWebhook.objects.get()
+    assert (payment.state, payment.review_reason, row.note) == ("review", reason, reason)
+    assert (row.state, row.payment, row.truth["status"]) == ("processed", payment, "paid")
+    assert (market.credits(), market.lots()) == (Decimal(0), 0)
+
+
+def test_a_gateway_that_is_down_when_asked_is_asked_again(market_of: MarketOf) -> None:
+    market = market_of("stripe")
+    payment = market.top_up()
+    market.act(payment)
+    market.fake.fail("error", "/v1/", times=3)
+
+    market.deliver()
+    waiting = GatewayWebhook.objects.get()
+    market.queue.waiting = [("billing.payments.webhook_work", str(waiting.pk))]
+    market.fake.faults.clear()
+    market.queue.work()
+
+    payment.refresh_from_db()
+    assert (waiting.state, waiting.note) == ("failed", "stripe: http_500: failed on their side")
+    assert waiting.next_attempt_at is not None
+    assert (payment.state, market.credits()) == ("succeeded", Decimal(1050))
+    assert market.webhook_states() == {"processed"}
+
+
+def test_a_webhook_about_nothing_of_ours_is_ignored(market_of: MarketOf) -> None:
+    market = market_of("razorpay")
+    payment = market.top_up()
+    market.act(payment)
+    Payment.objects.filter(pk=payment.pk).update(reference="paother", checkout_id="plink_other")
+
+    market.deliver()
+
+    assert market.webhook_states() == {"ignored"}
+    assert market.credits() == Decimal(0)
+
+
+def test_a_gateway_that_does_not_answer_is_replaced_by_the_next(market_of: MarketOf) -> None:
+    market, other = market_of("razorpay"), market_of("payu")
+    market.fake.fail("busy", "/v1/payment_links")
+
+    payment = market.top_up()
+
+    failed = Payment.objects.exclude(pk=payment.pk).get()
+    assert (failed.gateway, failed.state, failed.failure_code) == ("razorpay", "failed", "rate_limited")
+    assert (payment.gateway, payment.state) == ("payu", "pending")
+    other.paid(payment)
+    assert (payment.state, market.credits()) == ("succeeded", Decimal(1050))
+
+
+def test_an_unknown_outcome_is_remembered_and_the_next_gateway_offered(market_of: MarketOf) -> None:
+    market = market_of("razorpay")
+    market_of("payu")
+    market.fake.fail("drop_after", "/v1/payment_links")
+
+    payment = market.top_up()
+
+    unknown = Payment.objects.exclude(pk=payment.pk).get()
+    assert (unknown.gateway, unknown.state, unknown.failure_code) == ("razorpay", "unknown", "no_answer")
+    assert unknown.next_poll_at is not None
+    assert (payment.gateway, payment.state) == ("payu", "pending")
+
+
+def test_when_no_gateway_answers_a_dinar_customer_pays_by_hand(market_of: MarketOf) -> None:
+    market = market_of("chargily")
+    market.fake.fail("busy")
+
+    payment = market.top_up()
+
+    assert (payment.gateway, payment.state, payment.checkout_url) == ("manual", "pending", "")
+
+
+def test_a_repeated_request_gets_the_same_payment(market_of: MarketOf) -> None:
+    market = market_of("stripe")
+    first = market.top_up(idempotency_key="order-1")
+    assert first.invoice is not None
+
+    again = checkout_open(invoice=first.invoice, purpose="topup", actor=SYSTEM, idempotency_key="order-1")
+
+    assert again == first
+    assert len(market.fake.sessions) == 1
