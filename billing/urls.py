@@ -7,6 +7,7 @@ from django.urls import URLPattern, path
 from .abuse import api as abuse
 from .accounts import api as accounts
 from .accounts import pages
+from .invoices import api as invoices
 from .ledger import api as credits
 from .ledger import usage_api as usage
 from .notices.api import CreditNoticeView
@@ -15,6 +16,7 @@ from .payments.inbox.api import GatewayWebhookView
 from .plans import api as plans
 from .subscriptions.models import Subscription
 from .subscriptions.onboarding_api import RegisterView
+from .subscriptions.preview import invoices_upcoming
 from .subscriptions.selectors import subscription_live
 from .subscriptions.services import period_credits_grant
 from .webhooks import api as webhooks
@@ -59,6 +61,13 @@ urlpatterns = [
     *api_path("api/billing/me", usage.BillingMeView, "billing-me", **SUBSCRIPTIONS),
     *api_path("api/billing/usage", usage.UsageView, "billing-usage"),
     *api_path("api/billing/usage/<str:request_id>", usage.UsageExplainView, "billing-usage-explain"),
+    *api_path("api/billing/invoices", invoices.InvoicesView, "billing-invoices"),
+    *api_path(
+        "api/billing/invoices/preview", invoices.InvoicePreviewView, "billing-invoices-preview", upcoming=invoices_upcoming
+    ),
+    # A number may have slashes: Indian ones do.
+    *api_path("api/billing/invoices/<path:number>/pdf", invoices.InvoicePdfView, "billing-invoice-pdf"),
+    *api_path("api/billing/invoices/<path:number>", invoices.InvoiceView, "billing-invoice"),
     *api_path("api/billing/plans", plans.PlansView, "billing-plans"),
     *api_path("api/billing/packs", plans.PacksView, "billing-packs"),
     *api_path("api/billing/credit-costs", plans.CreditCostsView, "billing-credit-costs"),
