@@ -162,6 +162,17 @@ class ModelProfile(models.Model):
         return self.slug
 
 
+class ProfileHealth(ModelProfile):
+    """A profile as the console's page of routes' health shows it; no table of its own."""
+
+    class Meta:
+        proxy = True
+        verbose_name = _("route's health")
+        verbose_name_plural = _("routes' health")
+        default_permissions = ("view",)
+        permissions = [("operate_profilehealth", "Can check, open, close and drain routes")]
+
+
 class ModelPrice(models.Model):
     """A profile's list price in USD from an instant on. Never changed or deleted: a new price is a new row.
 

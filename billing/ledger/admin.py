@@ -587,7 +587,7 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
     search_help_text = _("Request id; or what finds an account: name, e-mail, its id, a key's id or beginning.")
     fieldsets = (
         (None, {"fields": ("id", "account_link", "api_key_link", "how_it_ended", "repetitions", "explore")}),
-        (_("Where it ran"), {"fields": ("route", "requested_model", "endpoint", "plan", "flags", "timing")}),
+        (_("Where it ran"), {"fields": ("route", "requested_model", "endpoint", "plan", "flags", "timing", "why")}),
         (_("From tokens to credits"), {"fields": ("price_version", "token_table", "terms", "steps", "provider_cost")}),
         (_("From credits to lots"), {"fields": ("charge", "lots_debited", "balance_change", "borne_by_us", "books")}),
         (_("Snapshot of prices"), {"classes": ("collapse",), "fields": ("price_block",)}),
@@ -606,6 +606,7 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
         "route",
         "flags",
         "timing",
+        "why",
         "price_version",
         "token_table",
         "terms",
@@ -670,6 +671,35 @@ class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
         served = " / ".join(part for part in (usage.provider, usage.model) if part) or str(_("nobody"))
         profile = f" ({usage.profile})" if usage.profile else ""
         return f"{served}{profile}, " + str(_("%d attempts") % usage.attempts)
+
+    @admin.display(description=_("why this one"))
+    def why(self, usage: UsageRecord) -> SafeString:
+        """Who could have served the call, in order, what each scored, and why others were not asked or did not serve it."""
+        choice = usage.choice
+        if not choice:
+            return SafeString(EMPTY)
+        reasons = choice.get("left_out", {}) | choice.get("tried", {})
+        terms = ("score", "latency_ms", "capacity", "cost", "priority")
+        shown = {str(candidate.get("route")): candidate for candidate in choice.get("candidates", ())}
+        rows = [
+            (route, *(shown.get(route, {}).get(term, EMPTY) for term in terms), self._verdict(usage, route, reasons))
+            for route in shown | dict.fromkeys(reasons)
+        ]
+        headings = (_("route"), _("score"), _("latency, ms"), _("capacity"), _("USD per 1,000 tokens"), _("priority"), "")
+        return table(headings, rows, caption=self._way_of_choosing(choice))
+
+    def _verdict(self, usage: UsageRecord, route: str, reasons: dict[str, Any]) -> str:
+        served = str(_("served")) if route == usage.profile else ""
+        return ", ".join(part for part in (served, str(reasons.get(route, ""))) if part)
+
+    def _way_of_choosing(self, choice: dict[str, Any]) -> str:
+        drawn = choice.get("drawn")
+        if drawn:
+            weights = ", ".join(f"{slug} {weight}" for slug, weight in drawn.get("weights", {}).items())
+            told = {"provider": drawn.get("provider"), "position": drawn.get("position"), "weights": weights}
+            return str(_("Split by weights (%(weights)s): position %(position)s fell to %(provider)s.") % told)
+        ways = {"score": _("By score, best first."), "split": _("By the plan's order."), "model": _("Whoever has the model.")}
+        return str(ways.get(str(choice.get("by")), ""))
 
     @admin.display(description=_("time"))
     def timing(self, usage: UsageRecord) -> str:

@@ -62,6 +62,8 @@ class IAFactoryAdminSite(admin.AdminSite):
                 "routing.providercredential",
                 "routing.aimodel",
                 "routing.modelprofile",
+                "routing.profilehealth",
+                "routing.healthcheck",
                 "routing.modelprice",
                 "routing.budget",
                 "routing.gatewaylimits",

@@ -5,6 +5,7 @@ from django.db import close_old_connections, transaction
 
 from billing.accounts.services import task_enqueue
 from billing.events.services import SYSTEM, Actor, event_record
+from routing.models import ModelProfile
 
 from .state import RouteHealth
 from .store import Moved
@@ -13,14 +14,17 @@ CREDENTIAL_REFUSED_TASK = "routing.credential_refused"
 
 
 def breaker_event(route: str, state: RouteHealth, *, actor: Actor, reason: str = "") -> None:
-    """Write that a breaker opened or closed."""
+    """Write that a breaker opened or closed; about a route that is gone nothing is written."""
+    profile_id = ModelProfile.objects.filter(slug=route).values_list("pk", flat=True).first()
+    if profile_id is None:
+        return
     with transaction.atomic():
         event_record(
-            kind="route.opened" if state.opened else "route.closed",
+            kind="model_profile.breaker_opened" if state.opened else "model_profile.breaker_closed",
             object_type="model_profile",
-            object_id=route[:64],
+            object_id=profile_id,
             actor=actor,
-            after={"route": route, "openings": state.openings, "retry_at_ms": state.retry_at_ms} if state.opened else {},
+            after={"route": route, "openings": state.openings} if state.opened else {"route": route},
             reason=reason or state.reason,
         )
 

@@ -28,7 +28,17 @@ from iafactory.common.crypto import encrypt
 from iafactory.common.ids import uuid7
 from ratelimit.blocks import network_block
 from ratelimit.signals import signal_raise
-from routing.models import AiModel, Budget, GatewayLimits, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
+from routing.models import (
+    AiModel,
+    Budget,
+    GatewayLimits,
+    HealthCheck,
+    ModelPrice,
+    ModelProfile,
+    PlanRouting,
+    Provider,
+    ProviderCredential,
+)
 
 SECRET = "sk-live-0123456789-never-shown-abcd"
 PASSWORD = "correct horse battery"
@@ -191,6 +201,7 @@ def catalogue_object(number: int) -> None:
     model = AiModel.objects.create(name=f"model-{number}")
     profile = ModelProfile.objects.create(slug=f"provider-{number}/model", provider=provider, model=model, upstream_model="m")
     ModelPrice.objects.create(profile=profile, effective_from=now, input_per_mtok=Decimal("2.5"))
+    HealthCheck.objects.create(profile=profile, ok=False, failure="overloaded", detail="timeout")
     PlanRouting.objects.create(plan=plan, strategy="split", split={"groq": 100})
     Budget.objects.create(provider=provider, daily_limit_usd=50)
     GatewayLimits.objects.get_or_create(id=1, defaults={"requests_per_minute": 1000})
