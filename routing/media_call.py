@@ -90,6 +90,14 @@ class MediaCall(ModelCall):
         }
         return _event(completed, named=True)
 
+    def _headers(self, candidate: Candidate) -> Headers:
+        headers = super()._headers(candidate)
+        takes = media_adapter_for(candidate.route.protocol, self.request.mode).takes
+        dropped = [] if takes is None else [name for name in self.request.body if name not in takes]
+        if dropped:
+            headers.append((b"x-iaf-dropped", ", ".join(dropped).encode()))
+        return headers
+
     def _head(self, served: Candidate) -> Headers:
         kind = JSON_TYPE
         if self.made is not None and self.made.body is None:

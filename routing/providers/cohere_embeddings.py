@@ -25,6 +25,7 @@ class CohereEmbeddings:
 
     protocol = "cohere"
     mode = Mode.EMBEDDING
+    takes: frozenset[str] | None = frozenset({"model", "input", "dimensions", "encoding_format", "input_type"})
 
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """Token ids, and more texts than it takes at once; see `MediaAdapter.inexpressible`."""

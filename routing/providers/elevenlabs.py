@@ -34,6 +34,7 @@ class ElevenLabsSpeech:
 
     protocol = "elevenlabs"
     mode = Mode.SPEECH
+    takes: frozenset[str] | None = frozenset({"model", "input", "voice", "response_format", "speed"})
 
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """Formats it does not write; see `MediaAdapter.inexpressible`. Instructions and speeds beyond its range are hints."""
@@ -62,6 +63,7 @@ class ElevenLabsMusic:
 
     protocol = "elevenlabs"
     mode = Mode.MUSIC
+    takes: frozenset[str] | None = None
 
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """Lengths it does not make and formats it does not write; see `MediaAdapter.inexpressible`."""

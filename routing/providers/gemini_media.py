@@ -118,6 +118,7 @@ class GeminiEmbeddings:
 
     protocol = "gemini"
     mode = Mode.EMBEDDING
+    takes: frozenset[str] | None = frozenset({"model", "input", "dimensions", "encoding_format"})
 
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """Token ids, and more texts than it takes at once; see `MediaAdapter.inexpressible`."""
@@ -151,6 +152,7 @@ class GeminiImages:
 
     protocol = "gemini"
     mode = Mode.IMAGE
+    takes: frozenset[str] | None = frozenset({"model", "prompt", "n", "size", "background", "output_format", "response_format"})
 
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """More than one image, shapes and formats it does not make, transparency; see `MediaAdapter.inexpressible`."""
@@ -185,6 +187,7 @@ class GeminiSpeech:
 
     protocol = "gemini"
     mode = Mode.SPEECH
+    takes: frozenset[str] | None = frozenset({"model", "input", "voice", "instructions", "response_format"})
 
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """Any format but samples, bare or as WAV; see `MediaAdapter.inexpressible`. The speed is a hint."""
@@ -219,6 +222,7 @@ class GeminiMusic:
 
     protocol = "gemini"
     mode = Mode.MUSIC
+    takes: frozenset[str] | None = frozenset({"model", "prompt", "instrumental", "seed"})
 
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """A length and a format of the client's choice; see `MediaAdapter.inexpressible`."""

@@ -90,6 +90,8 @@ class MediaAdapter(Protocol):
 
     protocol: str
     mode: Mode
+    takes: frozenset[str] | None
+    """The fields it heeds, for whoever wants to name the hints that are dropped; None: it hands on all of them."""
 
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """The fields of `request` whose loss would change the meaning and that the protocol cannot say. No I/O."""

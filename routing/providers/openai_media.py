@@ -55,6 +55,7 @@ class OpenAIEmbeddings:
 
     protocol = "openai"
     mode = Mode.EMBEDDING
+    takes: frozenset[str] | None = frozenset({"model", "input", "dimensions", "encoding_format", "user"})
 
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """Nothing; see `MediaAdapter.inexpressible`."""
@@ -87,6 +88,7 @@ class OpenAIImages:
 
     protocol = "openai"
     mode = Mode.IMAGE
+    takes: frozenset[str] | None = None
 
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """Nothing; see `MediaAdapter.inexpressible`."""
@@ -116,6 +118,7 @@ class OpenAISpeech:
 
     protocol = "openai"
     mode = Mode.SPEECH
+    takes: frozenset[str] | None = None
 
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """Nothing; see `MediaAdapter.inexpressible`."""
@@ -144,6 +147,7 @@ class OpenAITranscription:
 
     protocol = "openai"
     mode = Mode.TRANSCRIPTION
+    takes: frozenset[str] | None = None
 
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """Nothing; see `MediaAdapter.inexpressible`."""

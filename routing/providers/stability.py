@@ -39,6 +39,7 @@ class StabilityImages:
 
     protocol = "stability"
     mode = Mode.IMAGE
+    takes: frozenset[str] | None = frozenset({"model", "prompt", "n", "size", "background", "output_format", "response_format"})
 
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """More than one image, shapes and formats it does not make, transparency; see `MediaAdapter.inexpressible`."""
@@ -77,6 +78,7 @@ class StabilityMusic:
 
     protocol = "stability"
     mode = Mode.MUSIC
+    takes: frozenset[str] | None = frozenset({"model", "prompt", "seconds", "seed", "response_format"})
 
     def __init__(self, polls_after_seconds: Sequence[float] = (2, 5, 10)) -> None:
         self._polls_after_seconds = polls_after_seconds

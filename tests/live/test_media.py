@@ -173,6 +173,17 @@ def test_speech_of_other_providers(live: Live) -> None:
     assert costs[0] == D("0.00072")
 
 
+def test_hints_that_a_provider_does_not_take_are_named(live: Live) -> None:
+    customer = live.customer()
+    body = {"model": "eleven_v3", "input": "Bonjour", "voice": "alloy", "instructions": "Slowly.", "speed": 1.1}
+
+    dropped = live.post(SPEECH, customer, json=body)
+    taken = live.post(SPEECH, customer, json=body | {"model": "tts-1"})
+
+    assert dropped.headers["x-iaf-dropped"] == "instructions"
+    assert "x-iaf-dropped" not in taken.headers
+
+
 @pytest.mark.parametrize("wanted", ["json", "text", "srt", "verbose_json", "vtt"])
 def test_transcription_costs_its_length(live: Live, wanted: Any) -> None:
     customer = live.customer()

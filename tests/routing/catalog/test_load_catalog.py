@@ -220,6 +220,12 @@ def test_the_command_fails_on_a_bad_setting(settings: pytest.FixtureRequest) -> 
         ),
         (
             "plan_routing.toml",
+            'image = "stable-image-core"',
+            'image = "tts-1"',
+            "plan_routing.toml: plan 'free': 'tts-1' is no model for 'image'",
+        ),
+        (
+            "plan_routing.toml",
             "[plan.pro]",
             "[plan.prof]",
             "plan_routing.toml: plan 'pro' is either not a plan or has no routing",
