@@ -344,9 +344,7 @@ def slow() -> Iterator[Receiver]:
     receiver.stop()
 
 
-def test_a_slow_endpoint_holds_up_nobody_else(
-    account: Account, receiver: Receiver, slow: Receiver, register: Register
-) -> None:
+def test_a_slow_endpoint_holds_up_nobody_else(account: Account, receiver: Receiver, slow: Receiver, register: Register) -> None:
     register(url=slow.url, event_types=["key.revoked"])
     register(event_types=["key.created"])
     for number in range(15):
@@ -439,7 +437,6 @@ def test_what_ended_a_month_ago_is_forgotten_and_nothing_else(account: Account, 
     assert forgotten == 1
     assert set(WebhookDelivery.objects.values_list("event_id", flat=True)) == {new.pk, waiting.pk}
     assert fan_out() == 0
-
 
 
 def test_jitter_spreads_retries_by_a_tenth(account: Account) -> None:

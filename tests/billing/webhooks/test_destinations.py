@@ -140,7 +140,9 @@ async def attempt(url: str, session: aiohttp.ClientSession) -> Outcome:
     return await message_send(session, Message(url, "{}", {}), at=datetime.now(UTC), timeout_seconds=3)
 
 
-@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["::ffff:127.0.0.1"], ["fe80::1%eth0"], ["nonsense"]])
+@pytest.mark.parametrize(
+    "addresses", [["127.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["::ffff:127.0.0.1"], ["fe80::1%eth0"], ["nonsense"]]
+)
 async def test_a_name_is_refused_when_any_of_its_addresses_is_forbidden(addresses: list[str]) -> None:
     resolver = CheckedResolver(lookup=lambda host, port: addresses)
 

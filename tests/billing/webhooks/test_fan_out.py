@@ -189,9 +189,9 @@ def test_an_event_that_commits_late_is_not_missed(account: Account, register: Re
 def test_what_is_rolled_back_is_told_to_nobody(account: Account, register: Register) -> None:
     register()
 
-    with pytest.raises(RuntimeError), transaction.atomic():
+    with transaction.atomic():
         key_made(account)
-        raise RuntimeError
+        transaction.set_rollback(True)
 
     assert fan_out() == 0
     assert WebhookDelivery.objects.count() == 0
@@ -204,9 +204,10 @@ def test_a_worker_that_dies_while_fanning_out_leaves_the_queue_as_it_was(
     register()
     key_made(account)
 
-    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as broken:
         broken.setattr(WebhookDelivery.objects, "bulk_create", _killed)
-        fan_out()
+        with pytest.raises(KeyboardInterrupt):
+            fan_out()
 
     assert (WebhookQueueItem.objects.count(), WebhookDelivery.objects.count()) == (1, 0)
     assert (fan_out(), WebhookDelivery.objects.count()) == (1, 1)
