@@ -6,6 +6,7 @@ from .events import admin as events_admin
 from .ledger import admin as ledger_admin
 from .marketplace import admin as marketplace_admin
 from .notices import admin as notices_admin
+from .payments.inbox import admin as inbox_admin
 from .plans import admin as plans_admin
 from .subscriptions import admin as subscriptions_admin
 from .webhooks import admin as webhooks_admin
@@ -14,6 +15,7 @@ __all__ = (
     "abuse_admin",
     "accounts_admin",
     "events_admin",
+    "inbox_admin",
     "ledger_admin",
     "marketplace_admin",
     "notices_admin",

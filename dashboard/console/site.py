@@ -28,7 +28,10 @@ class IAFactoryAdminSite(admin.AdminSite):
     # The menu by what operators look for; a model named nowhere stays with its app.
     SECTIONS: tuple[tuple[Any, tuple[str, ...]], ...] = (
         (_("Customers"), ("billing.account", "billing.user", "billing.membership", "billing.apikey", "billing.subscription")),
-        (_("Usage and money"), ("billing.usagerecord", "billing.hold", "billing.wallet", "billing.lot")),
+        (
+            _("Usage and money"),
+            ("billing.usagerecord", "billing.hold", "billing.wallet", "billing.lot", "billing.gatewaywebhook"),
+        ),
         (_("Abuse"), ("ratelimit.abusesignal", "ratelimit.networkblock", "billing.accountlimits")),
         (
             BOOKS,

@@ -18,7 +18,7 @@ from billing.ledger.models import BooksVerification, DaySeal
 from billing.ledger.services import call_settle, credits_grant, hold_open
 from billing.marketplace.models import MarketplacePlan
 from billing.marketplace.services import account_follow
-from billing.models import CatalogRecord, CreditPack, FxRate, Lot, Plan, PlanPrice, ServicePrice
+from billing.models import CatalogRecord, CreditPack, FxRate, GatewayWebhook, Lot, Payment, Plan, PlanPrice, ServicePrice
 from billing.notices.models import CreditNotice
 from billing.subscriptions.onboarding import customer_register
 from billing.webhooks.services import endpoint_create, endpoint_test
@@ -228,6 +228,24 @@ def customer(number: int) -> None:
     )
     network_block(network=f"192.0.2.{number}", reason="spam")
     outbound(account, number)
+    inbound(account, number)
+
+
+def inbound(account: Account, number: int) -> None:
+    """One more payment at a gateway, and what the gateway told of it."""
+    payment = Payment.objects.create(account=account, purpose="topup", gateway="stripe", mode="test", amount=10, currency="USD")
+    GatewayWebhook.objects.create(
+        gateway="stripe",
+        mode="test",
+        state="processed",
+        body=b'{"id": "evt_1", "data": {"object": {"id": "cs_1", "amount_total": 1000}}}',
+        body_sha256="a" * 64,
+        verified_at=clock.now(),
+        event_id=f"evt_{number}",
+        event_type="checkout.session.completed",
+        truth={"id": "cs_1", "amount_total": 900},
+        payment=payment,
+    )
 
 
 def outbound(account: Account, number: int) -> None:
