@@ -282,6 +282,10 @@ SPECTACULAR_SETTINGS = {
         "ApiKeyState": ["active", "revoked", "expired"],
         "Language": LANGUAGES,
         "MembershipRole": "billing.accounts.models.Membership.Role",
+        "CreditLevel": "billing.notices.models.CreditNotice.Level",
+        "WebhookDeliveryKind": "billing.webhooks.models.WebhookDelivery.Kind",
+        "WebhookDeliveryState": "billing.webhooks.models.WebhookDelivery.State",
+        "WebhookDisabledBy": "billing.webhooks.models.WebhookEndpoint.DisabledBy",
     },
 }
 
