@@ -239,7 +239,8 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
             return HttpResponseRedirect(list_url("billing.webhookdelivery"))
         form = ReasonForm(request.POST or None)
         if request.method == "POST" and form.is_valid():
-            queued, refused = 0, {}
+            queued = 0
+            refused: dict[str, int] = {}
             for delivery in chosen:
                 try:
                     delivery_replay(delivery=delivery, actor=operator_actor(request), reason=form.cleaned_data["reason"])

@@ -59,6 +59,7 @@ _SUBSCRIPTION = frozenset(
         "trial_ends_at",
     }
 )
+_PAYMENT = frozenset({"reference", "amount", "currency", "gateway", "method", "state", "failure", "received", "applied"})
 _INVOICE = frozenset({"number", "state", "currency", "total", "due", "means"})
 _CREDITS = frozenset({"kind", "credits", "balance", "threshold", "previous_level"})
 _BUDGET = frozenset({"window", "limit", "spent", "window_start", "name"})
@@ -76,6 +77,12 @@ _ENTRIES = (
     EventType("subscription.paused", "subscription.paused", "A subscription was paused.", _SUBSCRIPTION),
     EventType("subscription.canceled", "subscription.canceled", "A subscription was ended.", _SUBSCRIPTION),
     EventType("subscription.expired", "subscription.expired", "A subscription ran out.", _SUBSCRIPTION),
+    EventType("payment.created", "payment.created", "An attempt to pay began.", _PAYMENT),
+    EventType("payment.pending", "payment.pending", "The payment can be made at the gateway.", _PAYMENT),
+    EventType("payment.succeeded", "payment.succeeded", "Money came.", _PAYMENT),
+    EventType("payment.failed", "payment.failed", "The payment was refused or could not be made.", _PAYMENT),
+    EventType("payment.expired", "payment.expired", "Nobody paid in time.", _PAYMENT),
+    EventType("payment.canceled", "payment.canceled", "The payment was given up.", _PAYMENT),
     EventType("invoice.issued", "invoice.issued", "An invoice was issued.", _INVOICE),
     EventType("invoice.paid", "invoice.paid", "An invoice was paid.", _INVOICE),
     EventType("invoice.voided", "invoice.voided", "An invoice was voided.", _INVOICE),

@@ -99,7 +99,7 @@ def events_fan_out(*, now: datetime, limit: int = 500) -> int:
         if not queued:
             return 0
         events = list(Event.objects.filter(pk__in=queued).order_by("pk"))
-        accounts = {event.account_id for event in events}
+        accounts = {event.account_id for event in events if event.account_id is not None}
         endpoints: dict[UUID | None, list[WebhookEndpoint]] = {}
         # Nobody may delete them until their deliveries stand.
         for endpoint in (
@@ -172,8 +172,8 @@ def attempt_record(*, delivery_id: UUID, outcome: Outcome, now: datetime) -> Web
     gone, or that took nothing in all the time a delivery was tried, is disabled and its owners are told.
     """
     with transaction.atomic():
-        found = WebhookDelivery.objects.filter(pk=delivery_id).values_list("endpoint_id", flat=True).first()
-        endpoint = WebhookEndpoint.objects.select_for_update(no_key=True).filter(pk=found).first()
+        # The endpoint first: the written lock order.
+        endpoint = WebhookEndpoint.objects.select_for_update(no_key=True, of=("self",)).filter(deliveries=delivery_id).first()
         delivery = WebhookDelivery.objects.select_for_update(no_key=True).filter(pk=delivery_id).first()
         if endpoint is None or delivery is None:
             return None

@@ -16,7 +16,7 @@ class StrictBooleanField(serializers.BooleanField):
     def to_internal_value(self, data: Any) -> bool:
         if not isinstance(data, bool):
             self.fail("invalid", input=data)
-        return data
+        return bool(data)
 
 
 class KnownFieldsSerializer(serializers.Serializer):
@@ -31,7 +31,7 @@ class KnownFieldsSerializer(serializers.Serializer):
 class EventTypeSerializer(serializers.Serializer):
     name = serializers.CharField(help_text="What `event_types` and a message's `type` say.")
     description = serializers.CharField()
-    fields = serializers.ListField(child=serializers.CharField(), help_text="What `data.after` and `data.before` may hold.")  # type: ignore[assignment]
+    fields = serializers.ListField(child=serializers.CharField(), help_text="What `data.after` and `data.before` may hold.")
 
 
 class EndpointSerializer(serializers.ModelSerializer):

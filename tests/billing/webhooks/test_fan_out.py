@@ -255,3 +255,10 @@ def test_every_event_of_the_catalogue_is_one_that_the_code_writes(kind: str) -> 
     prefixed = (f"{parts[1]}.*" in TEXTS or ("*.*" in TEXTS and parts[1] in TEXTS)) and parts[2] in TEXTS
 
     assert kind in TEXTS or prefixed
+
+
+def test_the_catalogue_is_documented() -> None:
+    page = (PROJECT / "docs/architecture.md").read_text(encoding="utf-8")
+    section = page.partition("## Outbound webhooks")[2].partition("\n## ")[0]
+
+    assert re.findall(r"^\| `([\w.]+)` \|", section, re.M) == list(CATALOGUE)
