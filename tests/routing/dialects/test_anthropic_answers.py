@@ -12,9 +12,9 @@ from anthropic import Anthropic
 from anthropic.types import Message
 
 from iafactory.common.errors import ApiError
-from routing.dialects.anthropic import AnthropicMessages
+from routing.dialects.anthropic import AnthropicMessages, message_of
 from routing.dialects.anthropic_request import messages_request
-from routing.providers.base import ChatChunk, Target
+from routing.providers.base import ChatAnswer, ChatChunk, Target, Usage
 from routing.providers.presets import PRESETS
 from tests.routing.dialects.telling import call_of, stream_answer, streamed, whole, whole_answer
 from tests.wire.replay import ReplayServer
@@ -283,3 +283,24 @@ def test_an_event_s_name_is_nothing_but_a_name() -> None:
 
 def test_an_event_that_nobody_knows_yet_is_passed_on() -> None:
     assert dialect().event(ChatChunk(b"", native=b'{"type":"new_one"}')) == b'event: new_one\ndata: {"type":"new_one"}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ('{"a":1}', {"a": 1}),
+        ("", {}),
+        (" ", {}),
+        (None, {}),
+        ("{broken", {"INVALID_JSON": "{broken"}),
+        ("[1]", {"INVALID_JSON": "[1]"}),
+        ("[" * 5000, {"INVALID_JSON": "[" * 5000}),
+    ],
+)
+def test_arguments_become_an_object_whatever_the_model_wrote(arguments: Any, expected: Any) -> None:
+    said = {"content": None, "tool_calls": [{"id": "c1", "function": {"name": "f", "arguments": arguments}}]}
+    answer = ChatAnswer({"choices": [{"message": said}]}, None, 0, "tool_calls", None)
+
+    message = message_of(answer, message_id="msg_ours", model="m", usage=Usage())
+
+    assert message["content"] == [{"type": "tool_use", "id": "c1", "name": "f", "input": expected}]
