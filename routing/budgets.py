@@ -1,7 +1,7 @@
 """The operator's ceilings on provider cost: setting them, and how far each is spent.
 
 Days and months are UTC's. Spent is what calls have cost, from the usage log; reserved is the worst case of calls under way,
-from the open holds. Alerts look at what is spent; calls are admitted as long as spent and reserved together stay below the limit.
+from the open holds. Alerts look at what is spent; calls are admitted while spent and reserved together stay below the limit.
 """
 
 from collections.abc import Sequence

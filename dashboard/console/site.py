@@ -32,6 +32,17 @@ class IAFactoryAdminSite(admin.AdminSite):
             _("Usage and money"),
             ("billing.usagerecord", "billing.hold", "billing.wallet", "billing.lot", "billing.gatewaywebhook"),
         ),
+        (
+            _("Invoices"),
+            (
+                "billing.invoice",
+                "billing.billingprofile",
+                "billing.moneybalance",
+                "billing.sellerprofile",
+                "billing.taxrate",
+                "billing.numberseries",
+            ),
+        ),
         (_("Abuse"), ("ratelimit.abusesignal", "ratelimit.networkblock", "billing.accountlimits")),
         (
             BOOKS,
@@ -68,6 +79,7 @@ class IAFactoryAdminSite(admin.AdminSite):
                 "routing.profilehealth",
                 "routing.healthcheck",
                 "routing.modelprice",
+                "routing.priceproposal",
                 "routing.budget",
                 "routing.gatewaylimits",
             ),

@@ -1,7 +1,7 @@
 """A console with something in it."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -13,6 +13,10 @@ from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from billing.accounts.models import Account, User
 from billing.accounts.services import account_limits_set, api_key_create
 from billing.events.services import SYSTEM
+from billing.invoices.balance import money_balance_change
+from billing.invoices.lines import LineItem
+from billing.invoices.models import BillingProfile, Invoice, SellerProfile, TaxRate
+from billing.invoices.services import invoice_draft, invoice_finalise
 from billing.ledger.items import AnswerItem, CallItem, HoldItem, UsageItem
 from billing.ledger.models import BooksVerification, DaySeal
 from billing.ledger.services import call_settle, credits_grant, hold_open
@@ -36,6 +40,7 @@ from routing.models import (
     ModelPrice,
     ModelProfile,
     PlanRouting,
+    PriceProposal,
     Provider,
     ProviderCredential,
 )
@@ -202,6 +207,7 @@ def catalogue_object(number: int) -> None:
     profile = ModelProfile.objects.create(slug=f"provider-{number}/model", provider=provider, model=model, upstream_model="m")
     ModelPrice.objects.create(profile=profile, effective_from=now, input_per_mtok=Decimal("2.5"))
     HealthCheck.objects.create(profile=profile, ok=False, failure="overloaded", detail="timeout")
+    PriceProposal.objects.create(source="list.json")
     PlanRouting.objects.create(plan=plan, strategy="split", split={"groq": 100})
     Budget.objects.create(provider=provider, daily_limit_usd=50)
     GatewayLimits.objects.get_or_create(id=1, defaults={"requests_per_minute": 1000})
@@ -229,6 +235,35 @@ def customer(number: int) -> None:
     network_block(network=f"192.0.2.{number}", reason="spam")
     outbound(account, number)
     inbound(account, number)
+    billed(account, number)
+
+
+def billed(account: Account, number: int) -> None:
+    """One more invoice with its parties, taxes, series and money in hand."""
+    seller = SellerProfile.objects.create(
+        code=f"seller-{number}", legal_name="IA Factory", is_default=number == 1, country="DZ"
+    )
+    TaxRate.objects.create(
+        country="*",
+        code=f"none-{number}",
+        scope="not_registered",
+        category=f"c{number}",
+        label="None",
+        valid_from=date(2026, 1, 1),
+    )
+    BillingProfile.objects.create(
+        account=account, name=f"Company {number}", country="DZ", identifiers={"nif": "000916001122334"}
+    )
+    draft = invoice_draft(
+        account=account,
+        purpose="other",
+        items=[LineItem(kind="plan", description="Pro", amount=Decimal(1190), category="c1")],
+        currency="DZD",
+    )
+    Invoice.objects.filter(pk=draft.pk).update(seller=seller, seller_code=seller.code)
+    draft.refresh_from_db()
+    invoice_finalise(invoice=draft, actor=SYSTEM)
+    money_balance_change(account=account, currency="DZD", amount=Decimal(5), key=f"gift-{number}", reason="Gift")
 
 
 def inbound(account: Account, number: int) -> None:
