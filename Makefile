@@ -16,6 +16,7 @@ help:
 	@echo "make run            the whole product on http://127.0.0.1:8000  (PORT, HOST, VAR, DATABASE_URL, REDIS_URL)"
 	@echo "make test           all tests on a real PostgreSQL and Redis     (ARGS=\"-k ledger -x\")"
 	@echo "make chaos          kill the running product's processes under load  (SECONDS=60, SEED)"
+	@echo "make bench          requests/s, latency and CPU beside a bare proxy, billing on  (ARGS=--quick)"
 	@echo "make backup-test    back up, restore elsewhere, verify the books there"
 	@echo "make check          lint, imports, secrets, types, migrations, deploy-check, schema: each is a target too"
 	@echo "make format         format the code and fix what ruff can fix"
@@ -32,9 +33,12 @@ test: $(DEV_READY)
 
 SECONDS ?= 60
 SEED ?=
-.PHONY: chaos backup-test
+.PHONY: chaos bench backup-test
 chaos: $(RUN_READY)
 	@exec $(BIN)/python -m chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+bench: $(DEV_READY)
+	@exec $(BIN)/python -m benchmarks.gateway $(ARGS)
 
 backup-test: $(RUN_READY)
 	@exec $(BIN)/python -m iafactory.local.backup_test
