@@ -36,6 +36,8 @@ def secrets_are_usable(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -
 @register()
 def choices_are_known(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """A setting with named choices must have one of them."""
-    if settings.SPEED_LIMITS_WITHOUT_REDIS in ("refuse", "allow"):
-        return []
-    return [Error("SPEED_LIMITS_WITHOUT_REDIS must be `refuse` or `allow`", id="iafactory.E005")]
+    return [
+        Error(f"{name} must be `refuse` or `allow`", id=f"iafactory.E{number:03}")
+        for number, name in ((5, "SPEED_LIMITS_WITHOUT_REDIS"), (6, "LOGIN_BRAKES_WITHOUT_REDIS"))
+        if getattr(settings, name) not in ("refuse", "allow")
+    ]

@@ -151,6 +151,8 @@ PASSWORD_RESET_CONFIRMATIONS_PER_ADDRESS = env.int("PASSWORD_RESET_CONFIRMATIONS
 VERIFICATION_MAILS_PER_USER = env.int("VERIFICATION_MAILS_PER_USER", default=5)
 VERIFICATION_MAILS_PER_ADDRESS = env.int("VERIFICATION_MAILS_PER_ADDRESS", default=30)
 LEAKED_KEY_REPORTS_PER_ADDRESS = env.int("LEAKED_KEY_REPORTS_PER_ADDRESS", default=30)
+# `refuse` or `allow`: attempts that cannot be counted while Redis is away. Its loss must not lock everybody out.
+LOGIN_BRAKES_WITHOUT_REDIS = env.str("LOGIN_BRAKES_WITHOUT_REDIS", default="allow")
 
 # --- Abuse signals: what is strange enough to be shown to an operator ---
 ABUSE_MESSAGES_A_DAY = env.int("ABUSE_MESSAGES_A_DAY", default=300)

@@ -40,7 +40,8 @@ _GRACE_SECONDS = 60
 class Brake:
     """At most as many attempts per subject in each window as the setting `limit_setting` says, exactly.
 
-    Windows are cut by our clock, not by Redis's. Without Redis the brake is open: its loss must not lock everybody out.
+    Windows are cut by our clock, not by Redis's. Without Redis the brake is open, because its loss must not lock everybody out,
+    unless the setting `LOGIN_BRAKES_WITHOUT_REDIS` says `refuse`.
     """
 
     name: str
@@ -48,12 +49,18 @@ class Brake:
     window: timedelta
 
     def attempt(self, subject: str) -> None:
-        """Count one attempt; raises ApiError 429 `too_many_attempts` when `subject` has none left in this window."""
+        """Count one attempt; raises ApiError 429 `too_many_attempts` when `subject` has none left in this window.
+
+        503 `limits_unavailable` when attempts cannot be counted and are to be refused then.
+        """
         key, left_seconds = self._window(subject)
         try:
             passed = self._run(_ATTEMPT, key, getattr(settings, self.limit_setting), left_seconds + _GRACE_SECONDS)
         except (ConnectionInterrupted, RedisError):
             logger.exception("attempts of %s cannot be counted", self.name)
+            if settings.LOGIN_BRAKES_WITHOUT_REDIS == "refuse":
+                told = "Attempts cannot be counted at the moment."
+                raise ApiError(503, "limits_unavailable", told, retry_after_seconds=2) from None
             return
         if not passed:
             raise ApiError(
