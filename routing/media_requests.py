@@ -145,7 +145,7 @@ def _text(body: Mapping[str, Any], name: str, *, longest: int) -> str:
     if not isinstance(value, str) or not value.strip():
         raise _wrong(name, f"`{name}` must be a text that is not empty.")
     if len(value) > longest:
-        raise _wrong(name, f"`{name}` may have {longest} characters at most.", "string_above_max_length")
+        raise _wrong(name, f"`{name}` may have {longest} characters at most.")
     return value
 
 
