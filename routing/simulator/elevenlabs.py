@@ -45,7 +45,7 @@ def _kind(request: web.BaseRequest) -> str:
     return request.query.get("output_format", "mp3_44100_128").partition("_")[0]
 
 
-def _wrong(request: web.BaseRequest, simulated: Simulated, message: str) -> web.Response:
+def _refuse(request: web.BaseRequest, simulated: Simulated, message: str) -> web.Response:
     simulated.remember(request.path, "", False, "")
     simulated.counters.failed += 1
     return send_json({"detail": [{"loc": ["body"], "msg": message, "type": "invalid"}]}, 422)
@@ -56,9 +56,9 @@ async def speech(request: web.BaseRequest, simulated: Simulated) -> web.StreamRe
     try:
         call = msgspec.json.decode(await request.read(), type=_Speech)
     except msgspec.DecodeError as error:
-        return _wrong(request, simulated, str(error))
+        return _refuse(request, simulated, str(error))
     if _kind(request) not in SOUNDS:
-        return _wrong(request, simulated, f"The simulator speaks {', '.join(SOUNDS)} alone.")
+        return _refuse(request, simulated, f"The simulator speaks {', '.join(SOUNDS)} alone.")
 
     def make(behaviour: Behaviour) -> web.Response:
         return send_sound(_kind(request), spoken_seconds(call.text), **{"character-cost": str(len(call.text))})
@@ -71,9 +71,9 @@ async def music(request: web.BaseRequest, simulated: Simulated) -> web.StreamRes
     try:
         call = msgspec.json.decode(await request.read(), type=_Music)
     except msgspec.DecodeError as error:
-        return _wrong(request, simulated, str(error))
+        return _refuse(request, simulated, str(error))
     if _kind(request) not in SOUNDS:
-        return _wrong(request, simulated, f"The simulator plays {', '.join(SOUNDS)} alone.")
+        return _refuse(request, simulated, f"The simulator plays {', '.join(SOUNDS)} alone.")
 
     def make(behaviour: Behaviour) -> web.Response:
         return send_sound(_kind(request), 2)

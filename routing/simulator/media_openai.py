@@ -63,7 +63,7 @@ def find_handler(method: str, path: str) -> Any:
     return _HANDLERS.get(path) if method == "POST" else None
 
 
-def _wrong(request: web.BaseRequest, simulated: Simulated, message: str) -> web.Response:
+def _refuse(request: web.BaseRequest, simulated: Simulated, message: str) -> web.Response:
     simulated.remember(request.path, "", False, "")
     simulated.counters.failed += 1
     return send_json(error_body(400, message), 400)
@@ -74,7 +74,7 @@ async def embeddings(request: web.BaseRequest, simulated: Simulated) -> web.Stre
     try:
         call = msgspec.json.decode(await request.read(), type=_Embeddings)
     except msgspec.DecodeError as error:
-        return _wrong(request, simulated, f"Invalid request: {error}")
+        return _refuse(request, simulated, f"Invalid request: {error}")
     given = call.input if isinstance(call.input, list) and not isinstance(call.input[0], int) else [call.input]
     items = [item if isinstance(item, str) else _encode(item).decode() for item in given]
 
@@ -101,10 +101,10 @@ async def images(request: web.BaseRequest, simulated: Simulated) -> web.StreamRe
     try:
         call = msgspec.json.decode(await request.read(), type=_Images)
     except msgspec.DecodeError as error:
-        return _wrong(request, simulated, f"Invalid request: {error}")
+        return _refuse(request, simulated, f"Invalid request: {error}")
     by_tokens = call.model.startswith("gpt-image")
     if by_tokens and call.response_format is not None:
-        return _wrong(request, simulated, "Unknown parameter: 'response_format'.")
+        return _refuse(request, simulated, "Unknown parameter: 'response_format'.")
 
     def make(behaviour: Behaviour) -> web.Response:
         image = base64.b64encode(image_png(call.prompt)).decode()
@@ -129,10 +129,10 @@ async def speech(request: web.BaseRequest, simulated: Simulated) -> web.StreamRe
     try:
         call = msgspec.json.decode(await request.read(), type=_Speech)
     except msgspec.DecodeError as error:
-        return _wrong(request, simulated, f"Invalid request: {error}")
+        return _refuse(request, simulated, f"Invalid request: {error}")
     kind = call.response_format or "mp3"
     if kind not in SOUNDS:
-        return _wrong(request, simulated, f"The simulator speaks {', '.join(SOUNDS)} alone.")
+        return _refuse(request, simulated, f"The simulator speaks {', '.join(SOUNDS)} alone.")
 
     def make(behaviour: Behaviour) -> web.Response:
         seconds = spoken_seconds(call.input)
@@ -155,10 +155,10 @@ async def transcriptions(request: web.BaseRequest, simulated: Simulated) -> web.
     fields = await request.post()
     file, model = fields.get("file"), fields.get("model")
     if not isinstance(file, web.FileField) or not isinstance(model, str):
-        return _wrong(request, simulated, "`file` and `model` are required.")
+        return _refuse(request, simulated, "`file` and `model` are required.")
     wanted = str(fields.get("response_format") or "json")
     if wanted not in ("json", "verbose_json", *_TRANSCRIPT_TYPES):
-        return _wrong(request, simulated, f"Unknown response_format {wanted!r}.")
+        return _refuse(request, simulated, f"Unknown response_format {wanted!r}.")
     seconds = recording_seconds(file.file.read())
 
     def make(behaviour: Behaviour) -> web.Response:

@@ -41,7 +41,7 @@ async def _prompt(request: web.BaseRequest) -> tuple[str, Any]:
     return str(fields.get("prompt") or ""), fields
 
 
-def _wrong(request: web.BaseRequest, simulated: Simulated) -> web.Response:
+def _refuse(request: web.BaseRequest, simulated: Simulated) -> web.Response:
     simulated.remember(request.path, "", False, "")
     simulated.counters.failed += 1
     return send_json({"id": unique_id(), "name": "bad_request", "errors": ["prompt: is required, in a form of parts"]}, 400)
@@ -51,7 +51,7 @@ async def image(request: web.BaseRequest, simulated: Simulated) -> web.StreamRes
     """One call for an image, as bytes or as JSON."""
     prompt, fields = await _prompt(request)
     if not prompt:
-        return _wrong(request, simulated)
+        return _refuse(request, simulated)
     found = _IMAGE_PATH.search(request.path)
     assert found is not None, "find_handler saw the same path"
 
@@ -69,7 +69,7 @@ async def music(request: web.BaseRequest, simulated: Simulated) -> web.StreamRes
     """One call for music: the sound itself, or a ticket for it."""
     prompt, fields = await _prompt(request)
     if not prompt:
-        return _wrong(request, simulated)
+        return _refuse(request, simulated)
     by_ticket = request.path.endswith(_TICKETS)
     kind = "wav" if fields.get("output_format") == "wav" else "mp3"
 
