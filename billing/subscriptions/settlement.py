@@ -26,6 +26,8 @@ from .plan_lots import (
     next_period_grant,
     overage_lots_void,
     plan_lots_void,
+    share_of,
+    stretch_credits,
     stretch_grant,
     stretch_of,
     unspent_share,
@@ -153,12 +155,20 @@ def _spent_since(subscription: Subscription, change: PlanChange) -> Decimal | No
     if share >= change.unused_share or not change.unused or subscription.plan.period_credits <= 0:
         return ZERO
     owed = Fraction(change.unused) * (change.unused_share - share) / change.unused_share
-    credits = change.plan.period_credits
+    credits = _credits_of(subscription, change)
     if credits <= 0 or change.charge <= 0:
         return None
     exact = owed * Fraction(credits) / Fraction(change.charge)
     missing = (Decimal(exact.numerator) / Decimal(exact.denominator)).quantize(CREDIT, ROUND_UP)
     return missing if missing <= credits else None
+
+
+def _credits_of(subscription: Subscription, change: PlanChange) -> Decimal:
+    """Credits that the new plan would grant now."""
+    start, end, now = subscription.current_period_start, subscription.current_period_end, clock.now()
+    if not change.keeps_period or end is None:
+        return change.plan.period_credits
+    return stretch_credits(change.plan, share_of(now, end, start, end))
 
 
 def _change_paid(subscription: Subscription, invoice: Invoice, actor: Actor, payment_id: UUID | None) -> None:

@@ -12,7 +12,7 @@ from billing.events.services import Actor
 from billing.invoices.models import Invoice
 from billing.ledger.foundations import usage_partitions_ensure
 from billing.ledger.models import Lot
-from billing.ledger.services import call_settle, hold_open
+from billing.ledger.services import call_settle, due_wallets_roll, hold_open
 from billing.ledger.verification import books_verify
 from billing.payments.manual import manual_confirm, manual_method, manual_payment_begin
 from billing.payments.models import Payment
@@ -86,6 +86,7 @@ def spend(account: Account, credits: str, *, subscription: Subscription | None =
 
 def plan_credits(account: Account) -> Decimal:
     """Plan credits that are there now."""
+    due_wallets_roll()
     alive = Lot.objects.filter(wallet=account.pk, kind="plan", booked_at__isnull=False, closed_at__isnull=True)
     return alive.aggregate(total=Sum("remaining"))["total"] or Decimal(0)
 
