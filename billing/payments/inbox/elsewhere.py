@@ -23,11 +23,14 @@ from billing.payments.services import payment_succeeded
 from billing.plans.selectors import fx_rate_at
 from billing.subscriptions.moves import account_lock
 from iafactory.common import clock
-from iafactory.common.errors import ApiError
 from iafactory.common.money import credits_quantise, plain
 
 HIDDEN = "[hidden]"
 MOST_CREDITS = Decimal(10_000_000)
+
+
+class NotPlaceable(Exception):
+    """Money came that an operator has to place; the message says why."""
 
 
 def names_a_key(data: Mapping[str, Any]) -> bool:
@@ -48,7 +51,7 @@ def without_key(data: Any) -> Any:
 def elsewhere_paid(truth: GatewayPayment) -> Payment:
     """Book a paid session of another page: an invoice over its credits for the key's account, paid by it, once per session.
 
-    Raises ApiError 409 `credits_not_readable`, `key_not_known`: money that an operator has to look at.
+    Raises NotPlaceable.
     """
     assert truth.state is PaymentState.PAID
     assert truth.paid is not None
@@ -57,7 +60,7 @@ def elsewhere_paid(truth: GatewayPayment) -> Payment:
     credits = _credits(str(metadata["credits"]))
     key = api_key_by_secret(str(metadata["apiKey"]))
     if key is None:
-        raise ApiError(409, "key_not_known", f"{truth.paid} came for an API key that does not exist.")
+        raise NotPlaceable(f"{truth.paid} came for an API key that does not exist.")
     with transaction.atomic():
         account_lock(key.account_id)
         known = Payment.objects.filter(gateway=truth.gateway, mode=truth.mode.value, checkout_id=truth.checkout_id).first()
@@ -79,7 +82,7 @@ def _credits(text: str) -> Decimal:
     except InvalidOperation:
         credits = Decimal(0)
     if not 0 < credits <= MOST_CREDITS:
-        raise ApiError(409, "credits_not_readable", f"{text[:40]!r} is no number of credits.")
+        raise NotPlaceable(f"{text[:40]!r} is no number of credits.")
     return credits
 
 

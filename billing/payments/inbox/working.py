@@ -66,6 +66,8 @@ def webhook_work(*, webhook_id: UUID | str) -> GatewayWebhook:
         outcome = _Outcome(State.FAILED, str(error), row.payment)
     except ApiError as error:
         outcome = _Outcome(State.FAILED, f"{error.code}: {error.message}", row.payment)
+    except elsewhere.NotPlaceable as error:
+        outcome = _Outcome(State.FAILED, str(error))
     except Exception as error:
         logger.exception("webhook %s", row.pk)
         _finish(row, _Outcome(State.FAILED, f"{type(error).__name__}: {error}", row.payment))
