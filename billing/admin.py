@@ -3,6 +3,7 @@
 from .abuse import admin as abuse_admin
 from .accounts import admin as accounts_admin
 from .events import admin as events_admin
+from .invoices import admin as invoices_admin
 from .ledger import admin as ledger_admin
 from .marketplace import admin as marketplace_admin
 from .notices import admin as notices_admin
@@ -16,6 +17,7 @@ __all__ = (
     "accounts_admin",
     "events_admin",
     "inbox_admin",
+    "invoices_admin",
     "ledger_admin",
     "marketplace_admin",
     "notices_admin",

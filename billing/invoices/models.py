@@ -255,6 +255,13 @@ class Invoice(models.Model):
 
     class Meta:
         ordering = ["-created_at"]
+        permissions = [
+            ("finalise_invoice", "Can finalise drafts of invoices"),
+            ("void_invoice", "Can void invoices"),
+            ("writeoff_invoice", "Can write invoices off"),
+            ("credit_invoice", "Can issue credit notes"),
+            ("mail_invoice", "Can have invoices mailed again"),
+        ]
         indexes = [
             models.Index(fields=["account", "-created_at"], name="invoice_account_created"),
             models.Index(fields=["state", "due_at"], condition=Q(state="open"), name="invoice_open_due"),

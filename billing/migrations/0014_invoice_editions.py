@@ -8,6 +8,19 @@ class Migration(migrations.Migration):
     dependencies = [("billing", "0013_running_stretch")]
 
     operations = [
+        migrations.AlterModelOptions(
+            name="invoice",
+            options={
+                "ordering": ["-created_at"],
+                "permissions": [
+                    ("finalise_invoice", "Can finalise drafts of invoices"),
+                    ("void_invoice", "Can void invoices"),
+                    ("writeoff_invoice", "Can write invoices off"),
+                    ("credit_invoice", "Can issue credit notes"),
+                    ("mail_invoice", "Can have invoices mailed again"),
+                ],
+            },
+        ),
         migrations.RemoveConstraint(model_name="invoicepdf", name="invoicepdf_unique"),
         migrations.AddField(
             model_name="invoicepdf",
