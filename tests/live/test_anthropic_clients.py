@@ -229,18 +229,25 @@ def test_a_stream_that_breaks_raises_and_is_charged_for_what_was_delivered(live:
     assert min(row.credits_charged for row in rows) > 0
 
 
-def test_another_provider_takes_over_before_the_first_word(live: Live) -> None:
-    customer = live.customer()
-    live.behave("anthropic", error_after_chunks=0)
+@pytest.mark.parametrize(
+    ("model", "first", "second", "attempts"),
+    # groq has a free and a paid profile.
+    [("claude-opus-5-5", "openrouter", "anthropic", 2), ("llama-3.3-70b", "groq", "openrouter", 3)],
+)
+def test_another_provider_takes_over_before_the_first_word(
+    model: str, first: str, second: str, attempts: int, live: Live
+) -> None:
+    customer = live.customer(plan="whole")
+    live.behave(first, error_after_chunks=0)
 
-    with client_of(live, customer).messages.stream(model="claude-opus-5-5", max_tokens=50, messages=ASK) as stream:
+    with client_of(live, customer).messages.stream(model=model, max_tokens=50, messages=ASK) as stream:
         kinds = [event.type for event in stream]
         message = stream.get_final_message()
 
     assert kinds.count("message_start") == 1
-    assert message.content[0].text.startswith("IA Factory's simulator answers for openrouter")  # type: ignore[union-attr]
+    assert message.content[0].text.startswith(f"IA Factory's simulator answers for {second}")  # type: ignore[union-attr]
     row = usage_rows(customer)[0]
-    assert (row.provider, row.end, row.fallback) == ("openrouter", "complete", True)
+    assert (row.provider, row.end, row.fallback, row.attempts) == (second, "complete", True, attempts)
 
 
 def test_a_repetition_gets_the_same_events_once_paid(live: Live) -> None:
@@ -290,7 +297,7 @@ def test_models_are_listed_in_anthropic_s_shape_for_its_clients(live: Live) -> N
     plain = live.get("/v1/models", customer).json()
 
     assert (len(first.data), first.has_more, first.first_id, first.last_id) == (3, True, "auto", names[2])
-    assert names == [model["id"] for model in plain["data"]]
+    assert names == [model["id"] for model in plain["data"] if model.get("mode", "chat") == "chat"]
     assert [model.id for model in back.data] == names[3:5]
     assert (detail.type, detail.id, detail.max_input_tokens, detail.max_tokens) == (
         "model",
