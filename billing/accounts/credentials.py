@@ -146,7 +146,7 @@ class OperatorScheme(OpenApiAuthenticationExtension):
     """How the API's description names `OperatorAuthentication`: any one of its headers."""
 
     target_class = "billing.accounts.authentication.OperatorAuthentication"
-    name = ["ApiKey", "AdminKey", "AdminSecret"]
+    name = ["OperatorToken", "AdminKey", "AdminSecret"]
 
     def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[Any]]]:
         return [{name: []} for name in self.name]
@@ -154,7 +154,11 @@ class OperatorScheme(OpenApiAuthenticationExtension):
     def get_security_definition(self, auto_schema: Any) -> list[dict[str, str]]:
         told = "An operator's API key, with the scope `admin`."
         return [
-            BearerScheme(None).get_security_definition(auto_schema),
+            {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "An operator's access token, or API key with the scope `admin`.",
+            },
             {"type": "apiKey", "in": "header", "name": "X-Admin-Key", "description": told},
             {"type": "apiKey", "in": "header", "name": "X-Admin-Secret", "description": told},
         ]
