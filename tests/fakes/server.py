@@ -56,8 +56,8 @@ class Reply:
 
 @dataclass
 class Fault:
-    """What goes wrong. `slow` answers late, `busy` is a 429, `garbage` is HTML after the work; `error` is a 500 before the work
-    and `error_after` a 502 after it; `drop_before` and `drop_after` cut the connection.
+    """What goes wrong. `slow` answers late, `drip` a byte at a time, `busy` is a 429, `garbage` is HTML after the work; `error` is
+    a 500 before the work and `error_after` a 502 after it; `drop_before` and `drop_after` cut the connection.
     """
 
     kind: str
@@ -273,7 +273,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("content-length", str(len(body)))
             self.send_header("connection", "close")
             self.end_headers()
-            self.wfile.write(body)
+            for piece in (body[i : i + 1] for i in range(len(body))) if kind == "drip" else [body]:
+                self.wfile.write(piece)
+                time.sleep(0.2 if kind == "drip" else 0)
         if self.fake.send_at_once:
             # Never under the lock: who receives a webhook asks back.
             threading.Thread(target=self.fake.deliver, daemon=True).start()

@@ -1,5 +1,6 @@
 """What every gateway owes, against its fake over real HTTP."""
 
+import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -277,12 +278,37 @@ def test_a_fetch_that_fails_only_means_try_again(pair_of: PairOf, slug: str, fau
 
 
 @pytest.mark.parametrize("slug", ALL)
-@pytest.mark.parametrize("unknown", ["nosuchobject01", "../../v1/balance", "a b", "x" * 300])
-def test_an_object_that_is_not_there(pair_of: PairOf, slug: str, unknown: str) -> None:
+def test_an_answer_that_trickles_in_is_given_up_in_time(pair_of: PairOf, slug: str) -> None:
+    pair = pair_of(slug, total_seconds=1)
+    payment = paid(pair)
+    pair.fake.fail("drip", times=3)
+    started = time.monotonic()
+
+    with pytest.raises(GatewayUnavailable):
+        pair.adapter.fetch_payment(checkout_id=payment.checkout_id)
+
+    assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("slug", ALL)
+def test_an_object_that_is_not_there(pair_of: PairOf, slug: str) -> None:
     pair = pair_of(slug)
 
     with pytest.raises(ObjectNotFound):
-        pair.adapter.fetch_payment(checkout_id=unknown)
+        pair.adapter.fetch_payment(checkout_id="nosuchobject01")
+
+
+@pytest.mark.parametrize("slug", ALL)
+@pytest.mark.parametrize("hostile", ["../../v1/balance", "a b", "a|b", "a?b=c", "é", "x" * 300])
+def test_what_is_no_id_is_never_asked_for(pair_of: PairOf, slug: str, hostile: str) -> None:
+    pair = pair_of(slug)
+
+    with pytest.raises(ObjectNotFound):
+        pair.adapter.fetch_payment(checkout_id=hostile)
+    with pytest.raises(ObjectNotFound):
+        pair.adapter.fetch_payment(payment_id=hostile)
+
+    assert pair.fake.requests == []
 
 
 @pytest.mark.parametrize(
