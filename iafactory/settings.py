@@ -284,6 +284,7 @@ SPECTACULAR_SETTINGS = {
         "ApiKeyState": ["active", "revoked", "expired"],
         "Language": LANGUAGES,
         "MembershipRole": "billing.accounts.models.Membership.Role",
+        "PaymentState": "billing.payments.models.Payment.State",
         "CreditLevel": "billing.notices.models.CreditNotice.Level",
         "WebhookDeliveryKind": "billing.webhooks.models.WebhookDelivery.Kind",
         "WebhookDeliveryState": "billing.webhooks.models.WebhookDelivery.State",
