@@ -56,8 +56,8 @@ class Reply:
 
 @dataclass
 class Fault:
-    """What goes wrong. `slow` answers late, `drip` a byte at a time, `busy` is a 429, `garbage` is HTML after the work; `error` is
-    a 500 before the work and `error_after` a 502 after it; `drop_before` and `drop_after` cut the connection.
+    """What goes wrong. `slow` answers late, `drip` a byte at a time, `busy` is a 429, `garbage` is HTML after the work; `error`
+    is a 500 before the work and `error_after` a 502 after it; `drop_before` and `drop_after` cut the connection.
     """
 
     kind: str
