@@ -100,7 +100,7 @@ SPEECH_REQUEST = _body(
         "input": {"type": "string", "maxLength": 40_000},
         "voice": {
             "oneOf": [STRING, {"type": "object", "properties": {"id": STRING}}],
-            "description": "A voice of the model's provider; OpenAI's names work with every one.",
+            "description": "A voice of the model's provider; OpenAI's names work with ElevenLabs' and Google's models too.",
         },
         "instructions": STRING,
         "response_format": _one_of(*SPEECH_FORMATS),
