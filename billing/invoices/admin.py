@@ -542,7 +542,9 @@ class TaxRateForm(forms.ModelForm):  # type: ignore[type-arg]
         data: dict[str, Any] = super().clean() or {}
         if "components" not in self.fields:  # only the end of a rule in force is in the form
             return data
-        read = {name: data[name] for name in ("country", "code", "label", "category", "components", "mention") if name in data}
+        read: dict[str, Any] = {
+            name: data[name] for name in ("country", "code", "label", "category", "components", "mention") if name in data
+        }
         try:
             tax_rule_read({"scope": data.get("scope"), "regions": data.get("regions") or (), **read})
         except (KeyError, TypeError, ValueError, ArithmeticError):

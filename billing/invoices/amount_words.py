@@ -227,7 +227,8 @@ _AND = " و"
 
 def _arabic_amount(whole: int, minor: int, currency: str) -> str:
     if currency not in _ARABIC_CURRENCIES:
-        uncounted = _Noun(*[currency] * 3, *(f"{word} {currency}" for word in ("واحد", "اثنان") * 2))
+        one, two = f"واحد {currency}", f"اثنان {currency}"
+        uncounted = _Noun(currency, currency, currency, one, two, one, two)
         return arabic(whole, uncounted) + (f"{_AND}{_in_parts(minor, currency)}" if minor else "")
     noun, minor_noun = _ARABIC_CURRENCIES[currency]
     return arabic(whole, noun) + (f"{_AND}{arabic(minor, minor_noun)}" if minor else "")
