@@ -76,16 +76,13 @@ class ProfileHealthAdmin(ReadOnlyAdmin):
     provider_link = link_column("provider", "routing.provider", _("provider"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ProfileHealth]:
+        rows: QuerySet[ProfileHealth] = super().get_queryset(request)
         latest = HealthCheck.objects.filter(profile=OuterRef("pk")).order_by("-checked_at")
-        return (
-            super()
-            .get_queryset(request)
-            .annotate(
-                checked_at=Subquery(latest.values("checked_at")[:1]),
-                check_ok=Subquery(latest.values("ok")[:1]),
-                check_failure=Subquery(latest.values("failure")[:1]),
-                check_ms=Subquery(latest.values("latency_ms")[:1]),
-            )
+        return rows.annotate(
+            checked_at=Subquery(latest.values("checked_at")[:1]),
+            check_ok=Subquery(latest.values("ok")[:1]),
+            check_failure=Subquery(latest.values("failure")[:1]),
+            check_ms=Subquery(latest.values("latency_ms")[:1]),
         )
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:

@@ -26,7 +26,7 @@ def score(weights: dict[str, Decimal] = WEIGHTS, **changes: Any) -> Score:
 def test_each_term_has_its_unit() -> None:
     found = score()
 
-    assert (found.latency_ms, found.capacity, found.cost, found.priority) == (400, 1, Decimal("0.005"), Decimal("0.2"))
+    assert (found.latency_ms, found.capacity, found.cost, found.priority) == (400, Decimal(1), Decimal("0.005"), Decimal("0.2"))
     # 1000 / 400 + 1 - 100 * 0.005 + 0.2
     assert found.total == Decimal("3.2")
 
