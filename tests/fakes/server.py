@@ -10,6 +10,7 @@ import contextlib
 import html
 import json
 import re
+import secrets
 import socket
 import threading
 import time
@@ -107,7 +108,8 @@ class FakeGateway:
         self.send_at_once = False
         self.webhook_url = ""
         self.clock_offset = 0
-        self.counter = 0
+        # Ids differ from those of any other fake: some tests keep their rows.
+        self.counter = secrets.randbelow(10**9)
         self.url = ""
         self._routes = [
             (*getattr(type(self), name).route, getattr(self, name))
