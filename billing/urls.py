@@ -8,6 +8,7 @@ from .abuse import api as abuse
 from .accounts import api as accounts
 from .accounts import pages
 from .invoices import api as invoices
+from .invoices.profile_api import BillingProfileView
 from .ledger import api as credits
 from .ledger import usage_api as usage
 from .notices.api import CreditNoticeView
@@ -68,6 +69,7 @@ urlpatterns = [
     # A number may have slashes: Indian ones do.
     *api_path("api/billing/invoices/<path:number>/pdf", invoices.InvoicePdfView, "billing-invoice-pdf"),
     *api_path("api/billing/invoices/<path:number>", invoices.InvoiceView, "billing-invoice"),
+    *api_path("api/billing/profile", BillingProfileView, "billing-profile"),
     *api_path("api/billing/plans", plans.PlansView, "billing-plans"),
     *api_path("api/billing/packs", plans.PacksView, "billing-packs"),
     *api_path("api/billing/credit-costs", plans.CreditCostsView, "billing-credit-costs"),
