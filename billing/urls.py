@@ -13,8 +13,10 @@ from .ledger import api as credits
 from .ledger import usage_api as usage
 from .notices.api import CreditNoticeView
 from .payments import returns
+from .payments import api as payments
 from .payments.inbox.api import GatewayWebhookView
 from .plans import api as plans
+from .subscriptions import api as subscriptions
 from .subscriptions.models import Subscription
 from .subscriptions.onboarding_api import RegisterView
 from .subscriptions.preview import invoices_upcoming
@@ -90,6 +92,36 @@ urlpatterns = [
     *api_path("api/admin/users/abusive", abuse.AbusiveUsersView, "admin-users-abusive"),
     *api_path("api/admin/users/<str:user_id>/ban", abuse.BanView, "admin-users-ban"),
     *api_path("api/admin/users/<str:user_id>/unban", abuse.UnbanView, "admin-users-unban"),
+    *api_path("api/subscriptions", payments.SubscriptionsView, "subscriptions"),
+    *api_path("api/subscriptions/<str:subscription_id>", subscriptions.SubscriptionView, "subscription"),
+    *api_path("api/subscriptions/<str:subscription_id>/cancel", subscriptions.SubscriptionCancelView, "subscription-cancel"),
+    *api_path(
+        "api/subscriptions/<str:subscription_id>/change-plan", payments.SubscriptionChangePlanView, "subscription-change-plan"
+    ),
+    *api_path("api/subscriptions/<str:subscription_id>/pause", subscriptions.SubscriptionPauseView, "subscription-pause"),
+    *api_path("api/subscriptions/<str:subscription_id>/resume", subscriptions.SubscriptionResumeView, "subscription-resume"),
+    *api_path(
+        "api/subscriptions/<str:subscription_id>/regenerate-key",
+        subscriptions.SubscriptionKeyView,
+        "subscription-regenerate-key",
+    ),
+    *api_path("api/subscriptions/<str:subscription_id>/usage", subscriptions.SubscriptionUsageView, "subscription-usage"),
+    *api_path("api/payment/subscribe/<str:plan>", payments.SubscribeView, "payment-subscribe"),
+    *api_path("api/payment/topup", payments.TopupView, "payment-topup"),
+    *api_path("api/payment/status", payments.PaymentStatusView, "payment-status"),
+    *api_path("api/payment/cancel", payments.PaymentCancelView, "payment-cancel"),
+    *api_path("api/payment/gateways", payments.GatewaysView, "payment-gateways"),
+    *api_path("api/payment/payments/<str:reference>", payments.PaymentView, "payment"),
+    *api_path("api/payment/payments/<str:reference>/proof", payments.ProofView, "payment-proof"),
+    # Where older clients ask.
+    *(
+        path(f"{address}{slash}", view.as_view(schema=None))
+        for address, view in (
+            ("payment/subscribe/<str:plan>", payments.SubscribeView),
+            ("payment/subscription/status", payments.PaymentStatusView),
+        )
+        for slash in ("", "/")
+    ),
     *api_path("api/payment/webhook/<str:gateway>", GatewayWebhookView, "payment-webhook"),
     *(
         path(f"{address}{slash}", GatewayWebhookView.as_view(schema=None, gateway=gateway))

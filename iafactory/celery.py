@@ -15,7 +15,9 @@ app.autodiscover_tasks(
         "billing.abuse",
         "billing.invoices",
         "billing.notices",
+        "billing.payments",
         "billing.payments.inbox",
+        "billing.subscriptions",
         "billing.webhooks",
         "routing",
     ]

@@ -371,6 +371,17 @@ CELERY_BEAT_SCHEDULE = {
     # Credits that run low or out.
     "notice-credits": {"task": "billing.notices.credits", "schedule": 60.0, "options": {"expire_seconds": 60}},
     "notice-key-budgets": {"task": "billing.notices.budgets", "schedule": 300.0, "options": {"expire_seconds": 300}},
+    # Next periods are invoiced, periods begin, what nobody paid ends; each subscription by itself.
+    "renew-subscriptions": {"task": "billing.subscriptions.renew_due", "schedule": 300.0, "options": {"expire_seconds": 300}},
+    "bill-overage": {"task": "billing.subscriptions.bill_overage", "schedule": 3600.0},
+    "remind-of-unpaid-invoices": {
+        "task": "billing.subscriptions.remind",
+        "schedule": 900.0,
+        "options": {"expire_seconds": 900},
+    },
+    # Checkouts and payments by hand that came to nothing.
+    "expire-incomplete-subscriptions": {"task": "billing.subscriptions.expire_incomplete", "schedule": 3600.0},
+    "expire-manual-payments": {"task": "billing.payments.manual_expire", "schedule": 3600.0},
     # Webhooks of gateways that nobody worked, and those that could not be verified at once.
     "sweep-gateway-webhooks": {"task": "billing.payments.webhooks_sweep", "schedule": 30.0, "options": {"expire_seconds": 30}},
     # Open payments are asked about at 2, 10 and 30 minutes, then every hour: webhooks may never come.

@@ -20,6 +20,7 @@ from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO
 
+from .checkout import incomplete_expire
 from .models import Subscription
 from .moves import SubscriptionMoveRefused, instant_text, subscription_event, subscription_lock, subscription_moved
 from .periods import period_end
@@ -201,7 +202,9 @@ def subscription_cancel(
     with transaction.atomic():
         subscription = subscription_lock(subscription.pk)
         if subscription.state == State.INCOMPLETE:
-            return subscription_moved(subscription, State.EXPIRED, actor=actor, reason=reason)
+            incomplete_expire(subscription=subscription, actor=actor, reason=reason)
+            subscription.refresh_from_db()
+            return subscription
         can_wait = subscription.state in (State.ACTIVE, State.TRIALING) and subscription.current_period_end is not None
         if at_period_end and can_wait:
             if not subscription.cancel_at_period_end:

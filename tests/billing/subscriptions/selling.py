@@ -81,7 +81,9 @@ def spend(account: Account, credits: str, *, subscription: Subscription | None =
     usage_partitions_ensure(now=clock.now(), months_ahead=0)
     held = hold_item_for(account.pk, credits, subscription_id=subscription.pk if subscription else None)
     assert hold_open(held).verdict == "held"
-    assert call_settle(call_item_for(held, credits)).verdict == "settled"
+    item = call_item_for(held, credits)
+    item.usage.subscription_id = held.subscription_id
+    assert call_settle(item).verdict == "settled"
 
 
 def plan_credits(account: Account) -> Decimal:
