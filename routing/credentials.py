@@ -18,8 +18,8 @@ from iafactory.common import clock
 from iafactory.common.errors import ApiError
 
 from .models import AiModel, ModelProfile, Provider, ProviderCredential, model_price_at
-from .providers.base import ChatAdapter, FailureClass, ProviderError, Target
-from .providers.registry import adapter_for
+from .providers.base import FailureClass, ProviderError, Target
+from .providers.registry import adapter_for, media_adapter_for, speaks
 from .providers.session import open_session
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,12 @@ SHOW_LAST_FOUR_FROM = 12
 # Enough for the models that refuse fewer.
 PROBE_OUTPUT_TOKENS = 16
 PROBE_TIMEOUT_SECONDS = 20
+# What is asked, in the order of preference of modes.
+PROBE_REQUESTS: dict[str, dict[str, Any]] = {
+    AiModel.Mode.CHAT: {"messages": [{"role": "user", "content": "ping"}], "max_tokens": PROBE_OUTPUT_TOKENS},
+    AiModel.Mode.EMBEDDING: {"input": "ping"},
+    AiModel.Mode.SPEECH: {"input": "a", "voice": "alloy"},
+}
 _RESULT_LENGTH = 200
 _LABEL_LENGTH = 100
 
@@ -130,14 +136,13 @@ def credential_rotate(
 
 
 def secret_probe(provider: Provider, secret: str) -> Probe:
-    """One real call of a few tokens with `secret`, to the cheapest chat model of `provider`. Raises nothing; writes nothing."""
-    profile = _cheapest_chat(provider)
+    """One real call of a few tokens with `secret`, to the cheapest model of `provider`. Raises nothing; writes nothing.
+
+    A chat model if it has one in use, else one of embeddings or speech: pictures, clips and recordings are too dear to try.
+    """
+    profile = next((found for mode in PROBE_REQUESTS if (found := _cheapest(provider, mode)) is not None), None)
     if profile is None:
-        return Probe(False, "The provider has no chat model in use to try it with.")
-    try:
-        adapter = adapter_for(provider.protocol)
-    except LookupError as error:
-        return Probe(False, str(error))
+        return Probe(False, "The provider has no model in use that is cheap enough to try it with.")
     target = Target(
         provider=provider.slug,
         base_url=provider.base_url,
@@ -152,7 +157,7 @@ def secret_probe(provider: Provider, secret: str) -> Probe:
     )
     began = time.monotonic()
     try:
-        async_to_sync(_ask)(adapter, target)
+        async_to_sync(_ask)(provider.protocol, profile.model.mode, target)
     except ProviderError as error:
         said = f"{error.failure}: {error.detail or error.message}".replace(secret, "***")
         return Probe(False, said[:_RESULT_LENGTH], profile.slug, error.failure)
@@ -163,16 +168,21 @@ def secret_probe(provider: Provider, secret: str) -> Probe:
     return Probe(True, "", profile.slug, None, int((time.monotonic() - began) * 1000))
 
 
-async def _ask(adapter: ChatAdapter, target: Target) -> None:
-    request = {"messages": [{"role": "user", "content": "ping"}], "max_tokens": PROBE_OUTPUT_TOKENS}
+async def _ask(protocol: str, mode: str, target: Target) -> None:
+    request = {"model": target.public_model, **PROBE_REQUESTS[mode]}
     async with open_session() as session:
-        await adapter.chat(session, target, request)
+        if mode == AiModel.Mode.CHAT:
+            await adapter_for(protocol).chat(session, target, request)
+        else:
+            await media_adapter_for(protocol, mode).make(session, target, request)
 
 
-def _cheapest_chat(provider: Provider) -> ModelProfile | None:
-    """The chat profile in use with the lowest output price; without known prices any of them."""
+def _cheapest(provider: Provider, mode: str) -> ModelProfile | None:
+    """The profile of a mode in use with the lowest output price; without known prices any of them."""
+    if not speaks(provider.protocol, mode):
+        return None
     now = clock.now()
-    profiles = ModelProfile.objects.filter(provider=provider, enabled=True, model__mode=AiModel.Mode.CHAT)
+    profiles = ModelProfile.objects.filter(provider=provider, enabled=True, model__mode=mode)
     found = [profile for profile in profiles.select_related("model") if not _retired(profile, now)]
 
     def cost(profile: ModelProfile) -> tuple[bool, Any, str]:

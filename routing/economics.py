@@ -223,7 +223,8 @@ def _catalogue(plans: list[Plan], at: datetime) -> _Catalogue:
     for price in PlanPrice.objects.filter(plan__in=plans, effective_from__lte=at).order_by("effective_from"):
         found.prices.setdefault(price.plan_id, {})[price.currency] = price
     own_margin = AiModel.objects.filter(margin_multiplier__isnull=False)
-    found.margins = dict(own_margin.values_list("name", "margin_multiplier"))
+    margins = own_margin.values_list("name", "margin_multiplier")
+    found.margins = {name: margin for name, margin in margins if margin is not None}
     dear = ModelProfile.objects.filter(Q(enabled=True) & Q(cost_factor__gt=1)).order_by("cost_factor")
     found.factors = dict(dear.values_list("model__name", "cost_factor"))
     found.packs = list(CreditPack.objects.filter(is_public=True))

@@ -361,7 +361,7 @@ def operator_key_create(
             _account_created(account, actor)
         return api_key_create(
             account=account,
-            created_by=User.objects.filter(pk=actor.id).first(),
+            created_by=None if actor.id is None else User.objects.filter(pk=actor.id).first(),
             name=name,
             scopes=[ApiKey.Scope.ADMIN],
             expires_at=expires_at,
@@ -380,7 +380,7 @@ def _operator_key_check(account: Account, actor: Actor) -> None:
     owner = operator_key_owner(account)
     if owner is None:
         raise ApiError(403, "scope_not_allowed", "Only operators hold keys with the scope admin.", param="scopes")
-    by_superuser = User.objects.filter(pk=actor.id, is_superuser=True, is_active=True).exists()
+    by_superuser = actor.id is not None and User.objects.filter(pk=actor.id, is_superuser=True, is_active=True).exists()
     if actor.kind != Event.ActorKind.SYSTEM and actor.id != owner.pk and not by_superuser:
         raise ApiError(403, "scope_not_allowed", "An operator's key is made by themself or by a superuser.", param="scopes")
 

@@ -53,8 +53,8 @@ def _column_reencrypt(
     count = FieldCount(f"{model._meta.label}.{field.name}")
     names = {
         "table": sql.Identifier(model._meta.db_table),
-        "pk": sql.Identifier(model._meta.pk.column),
-        "column": sql.Identifier(field.column),
+        "pk": sql.Identifier(str(model._meta.pk.column)),
+        "column": sql.Identifier(str(field.column)),
     }
     first = sql.SQL("SELECT {pk}, {column} FROM {table} WHERE {column} <> '' ORDER BY {pk} LIMIT %s").format(**names)
     following = sql.SQL("SELECT {pk}, {column} FROM {table} WHERE {column} <> '' AND {pk} > %s ORDER BY {pk} LIMIT %s").format(

@@ -7,6 +7,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from billing.plans.models import Plan
 from iafactory.common.admin import EMPTY, decimal_text, list_link, table
 from routing.economics import PlanEconomics, cents, percent
 
@@ -29,14 +30,17 @@ def economics_table(economics: PlanEconomics, users: int = 1) -> SafeString:
         (_("Revenue"), usd(economics.revenue_usd), usd(economics.revenue_usd)),
         (_("Provider cost"), usd(economics.expected_cost_usd), usd(economics.worst_cost_usd)),
         (_("Margin"), share_text(economics.expected_margin), share_text(economics.worst_margin)),
-        (_("Profit of %s users") % f"{users:,}", usd(expected_profit), usd(worst_profit)),
+        (
+            _("Profit") if users == 1 else _("Profit of %s users") % f"{users:,}",
+            usd(expected_profit),
+            usd(worst_profit),
+        ),
     ]
     results = table((_("One subscription, one period"), _("expected"), _("at the worst")), rows)
     inputs: list[tuple[Any, Any]] = [
         (_("Price"), EMPTY if price is None else f"{decimal_text(price.amount)} {price.currency}"),
         (_("Exchange rate"), EMPTY if rate is None else list_link("billing.fxrate", rate, quote=rate.quote)),
         (_("Worst case"), economics.worst_because),
-        (_("A credit costs us at most"), f"{decimal_text(economics.credit_cost_usd.quantize(Decimal('0.000001')))} USD"),
         (_("Messages in a period"), EMPTY if economics.messages is None else decimal_text(economics.messages)),
         *(
             (
@@ -52,6 +56,9 @@ def economics_table(economics: PlanEconomics, users: int = 1) -> SafeString:
             for share in economics.shares
         ),
     ]
+    if economics.plan.billing_mode != Plan.BillingMode.QUOTA:
+        cost = f"{decimal_text(economics.credit_cost_usd.quantize(Decimal('0.000001')))} USD"
+        inputs.insert(3, (_("A credit costs us at most"), cost))
     if economics.credit_sold_usd is not None:
         sold = f"{decimal_text(economics.credit_sold_usd.quantize(Decimal('0.000001')))} USD"
         inputs.insert(4, (_("A bought credit earns at least"), sold))

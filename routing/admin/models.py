@@ -84,7 +84,8 @@ class ModelPriceInline(ReadOnlyInline):
         newer = ModelPrice.objects.filter(
             profile=OuterRef("profile"), effective_from__gt=OuterRef("effective_from"), effective_from__lte=now
         )
-        return super().get_queryset(request).annotate(replaced=Exists(newer), begun=Q(effective_from__lte=now))
+        rows: QuerySet[ModelPrice] = super().get_queryset(request)
+        return rows.annotate(replaced=Exists(newer), begun=Q(effective_from__lte=now))
 
     @admin.display(description=_("standing"))
     def standing(self, price: ModelPrice) -> SafeString:

@@ -79,6 +79,7 @@ class PlanRoutingForm(forms.ModelForm):  # type: ignore[type-arg]
             "expected_messages",
             "expected_cost_usd",
         )
+        labels = {"cost_allowance_usd": _("Cost allowance, USD"), "usd_per_credit": _("USD a credit")}
         widgets = {
             "models_allowed": forms.Textarea(attrs={"rows": 3, "cols": 80}),
             "fallback": forms.TextInput(attrs={"class": "vTextField"}),
@@ -225,8 +226,11 @@ for model in (Plan, PlanPrice, FxRate):
 class GuardedPlanAdmin(LossGuardMixin, PlanAdmin):
     """Offers, with what they earn and may cost."""
 
-    list_display = (*PlanAdmin.list_display, "risk")
-    readonly_fields = (*PlanAdmin.readonly_fields, "economics")
+    def get_list_display(self, request: HttpRequest) -> tuple[Any, ...]:
+        return (*super().get_list_display(request), "risk")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return (*super().get_readonly_fields(request, obj), "economics")
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[Plan]":
         return super().get_queryset(request).select_related("routing")

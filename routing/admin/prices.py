@@ -79,7 +79,8 @@ class PriceProposalAdmin(ReadOnlyAdmin):
 
         counted = {f"{kind}_count": count(lines__kind=kind) for kind in PriceProposalLine.Kind.values}
         warned = Count("lines", filter=~Q(lines__warnings=[]))
-        return super().get_queryset(request).annotate(**counted, warned_count=warned)
+        rows: QuerySet[PriceProposal] = super().get_queryset(request)
+        return rows.annotate(**counted, warned_count=warned)
 
     @admin.display(description=_("state"), ordering="state")
     def state_mark(self, proposal: PriceProposal) -> SafeString:

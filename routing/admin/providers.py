@@ -308,7 +308,7 @@ class ProviderCredentialAdmin(AuditedModelAdmin):
                 self.message_user(
                     request,
                     format_html(
-                        _("The new secret is in use. The old one is kept, disabled: {}."),
+                        str(_("The new secret is in use. The old one is kept, disabled: {}.")),
                         change_link("routing.providercredential", credential.pk, credential.label),
                     ),
                     messages.SUCCESS,

@@ -87,7 +87,8 @@ class BudgetUpdateView(AccountsView):
                 raise ApiError(400, "invalid_request", "There is no such provider.", param="provider")
         budget_set(provider=provider, actor=request_operator(request), reason=reason, **data)
         states = budget_states(now=clock.now(), providers=[slug])
-        return Response({"budgets": [_state_body(state) for state in states]})
+        told: list[Any] = [_state_body(state) for state in states]
+        return Response({"budgets": told})
 
 
 def _state_body(state: BudgetState) -> dict[str, Any]:
@@ -202,9 +203,14 @@ class CostBreakdownView(AccountsView):
         )
         if request.accepted_renderer.format == CsvRenderer.format:
             return _csv_response(found)
-        body = {"from": found.since.isoformat(), "to": found.until.isoformat(), "totals": _line_body(found.totals)}
+        body: dict[str, Any] = {
+            "from": found.since.isoformat(),
+            "to": found.until.isoformat(),
+            "totals": _line_body(found.totals),
+        }
         for dimension, lines in found.by.items():
-            body[f"by_{dimension}"] = [{dimension: key, **_line_body(line)} for key, line in lines]
+            told: list[Any] = [{dimension: key, **_line_body(line)} for key, line in lines]
+            body[f"by_{dimension}"] = told
         return Response(body)
 
 

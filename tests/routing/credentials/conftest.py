@@ -28,14 +28,18 @@ class Company:
     url: str = ""
     good_keys: set[str] = field(default_factory=lambda: {GOOD, BETTER})
     status: int | None = None
-    calls: list[tuple[str, str, int]] = field(default_factory=list)
+    calls: list[tuple[str, str, int | None]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
-    def answer(self, key: str) -> tuple[int, dict[str, Any]]:
+    def answer(self, key: str, path: str) -> tuple[int, dict[str, Any]]:
         if self.status is not None:
             return self.status, {"error": {"message": "Something is wrong here."}}
         if key not in self.good_keys:
             # Some companies repeat the key they refuse.
             return 401, {"error": {"message": f"Incorrect API key provided: {key}.", "code": "invalid_api_key"}}
+        if path.endswith("/embeddings"):
+            vector = {"object": "embedding", "index": 0, "embedding": [0.5]}
+            return 200, {"object": "list", "data": [vector], "model": "m", "usage": {"prompt_tokens": 1, "total_tokens": 1}}
         choice = {"index": 0, "message": {"role": "assistant", "content": "pong"}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 8, "completion_tokens": 1, "total_tokens": 9}
         return 200, {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
@@ -48,9 +52,10 @@ def company() -> Iterator[Company]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            key = self.headers["authorization"].removeprefix("Bearer ")
-            company.calls.append((key, body["model"], body["max_tokens"]))
-            status, answer = company.answer(key)
+            key = (self.headers["authorization"] or self.headers["xi-api-key"]).removeprefix("Bearer ")
+            company.calls.append((key, body.get("model") or body.get("model_id"), body.get("max_tokens")))
+            company.paths.append(self.path)
+            status, answer = company.answer(key, self.path)
             data = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")

@@ -131,12 +131,35 @@ def test_a_provider_that_is_away_fails_the_test(credential: ProviderCredential, 
     assert (probe.passed, probe.failure) == (False, "overloaded")
 
 
-def test_a_provider_without_a_chat_model_cannot_be_tried(provider: Provider) -> None:
+def test_a_provider_of_embeddings_is_tried_with_one(provider: Provider, company: Company) -> None:
     provider.profiles.update(enabled=False)
+    profile_make(provider, "vectors", None, mode="embedding")
+    profile_make(provider, "pictures", None, mode="image")
 
     probe = secret_probe(provider, GOOD)
 
-    assert (probe.passed, probe.detail) == (False, "The provider has no chat model in use to try it with.")
+    assert (probe.passed, company.calls, company.paths) == (True, [(GOOD, "up-vectors", None)], ["/v1/embeddings"])
+
+
+def test_a_provider_of_speech_is_tried_with_one_letter(provider: Provider, company: Company) -> None:
+    Provider.objects.update(protocol="elevenlabs", base_url=company.url.removesuffix("/v1"))
+    profile_make(provider, "voice", None, mode="tts")
+    provider.refresh_from_db()
+
+    good, bad = secret_probe(provider, GOOD), secret_probe(provider, BAD)
+
+    assert (bad.passed, bad.failure, good.failure is not bad.failure) == (False, "auth", True)
+    assert [key for key, _, _ in company.calls] == [GOOD, BAD]
+    assert company.paths[0].startswith("/v1/text-to-speech/")
+
+
+def test_a_provider_of_pictures_alone_cannot_be_tried(provider: Provider) -> None:
+    provider.profiles.update(enabled=False)
+    profile_make(provider, "pictures", None, mode="image")
+
+    probe = secret_probe(provider, GOOD)
+
+    assert (probe.passed, probe.detail) == (False, "The provider has no model in use that is cheap enough to try it with.")
 
 
 def test_rotation_tries_the_new_key_and_keeps_the_old_one_disabled(
