@@ -88,7 +88,7 @@ class WebhookEndpointAdmin(AccountSearchMixin, ReadOnlyAdmin):
             "{}",
             (
                 (list_link("billing.webhookdelivery", _("Deliveries"), endpoint__id__exact=endpoint.pk),),
-                (list_link("billing.event", _("Events"), object_type="webhook_endpoint", object_id=endpoint.pk),),
+                (list_link("billing.event", _("Events"), object_type__exact="webhook_endpoint", object_id__exact=endpoint.pk),),
                 (format_html('<a href="{}">{}</a>', act, label),),
             ),
         )

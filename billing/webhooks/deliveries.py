@@ -58,6 +58,7 @@ LEASE_GRACE = timedelta(seconds=45)
 KEPT = timedelta(days=30)
 
 _CLAIM_LOCK = 7_362_001
+_CLAIM_PAUSE = timedelta(milliseconds=50)
 _CLAIM = """
     SELECT due.id FROM billing_webhookendpoint e
     CROSS JOIN LATERAL (
@@ -262,7 +263,9 @@ async def deliveries_send(
                 return attempts
             if alive is not None:
                 await sync_to_async(alive)()
-            done, running = await asyncio.wait(running, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(running, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+            # Others that are nearly done make room for the same claim.
+            done, running = await asyncio.wait(running, timeout=_CLAIM_PAUSE.total_seconds())
             for task in done:
                 if (error := task.exception()) is not None:
                     # Its lease runs out and the message goes out again.

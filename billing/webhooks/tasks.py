@@ -27,7 +27,7 @@ def fan_out() -> int:
     return count
 
 
-@shared_task(name="billing.webhooks.deliver", time_limit=120)
+@shared_task(name="billing.webhooks.deliver", time_limit=300)
 def deliver() -> int:
     """Send what is due, retries and what dead workers left included; nothing while another worker does."""
     lock = get_redis_connection("default").lock(_SENDER_LOCK, timeout=_SENDER_LOCK_SECONDS, thread_local=False)

@@ -34,6 +34,12 @@ class Behaviour:
     drip_seconds: float = 0
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # Connections that wait to be taken: a hundred may come at once.
+    request_queue_size = 256
+
+
 class Receiver:
     """Runs until `stop`. `requests` is what came; `at_once` the most requests that were under way together."""
 
@@ -64,8 +70,7 @@ class Receiver:
             def log_message(self, *args: Any) -> None:
                 return
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port: int = self._server.server_address[1]
