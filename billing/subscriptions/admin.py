@@ -7,9 +7,11 @@ from django.utils.translation import gettext_lazy as _
 
 from billing.accounts.admin import AccountSearchMixin
 from billing.accounts.models import Account
-from iafactory.common.admin import ReadOnlyAdmin, link_column, linked_filter, list_link
+from iafactory.common.admin import EMPTY, ReadOnlyAdmin, link_column, linked_filter, list_link, table
+from iafactory.common.errors import ApiError
 
 from .models import Subscription
+from .preview import invoices_upcoming
 
 
 @admin.register(Subscription)
@@ -49,9 +51,10 @@ class SubscriptionAdmin(AccountSearchMixin, ReadOnlyAdmin):
                 )
             },
         ),
+        (_("Invoices"), {"fields": ("next_invoices",)}),
         (_("Life"), {"fields": ("created_at", "ended_at", "previous_link")}),
     )
-    readonly_fields = ("account_link", "plan_link", "state_label", "price_link", "previous_link", "explore")
+    readonly_fields = ("account_link", "plan_link", "state_label", "price_link", "previous_link", "explore", "next_invoices")
 
     account_link = link_column("account", "billing.account", _("account"))
     plan_link = link_column("plan", "billing.plan", _("plan"))
@@ -61,6 +64,30 @@ class SubscriptionAdmin(AccountSearchMixin, ReadOnlyAdmin):
     @admin.display(description=_("state"), ordering="state")
     def state_label(self, subscription: Subscription) -> SafeString:
         return format_html('<span class="state state-{}">{}</span>', subscription.state, subscription.get_state_display())
+
+    @admin.display(description=_("next invoices, if nothing changes"))
+    def next_invoices(self, subscription: Subscription) -> SafeString:
+        if subscription.state not in Subscription.LIVE:
+            return SafeString(EMPTY)
+        try:
+            upcoming = invoices_upcoming(subscription.account)
+        except ApiError as error:
+            return format_html("{}", error.message)
+        rows = [
+            (
+                f"{invoice['expected_at'][:10]} ({'' if invoice['final'] else _('so far')})".replace(" ()", ""),
+                ", ".join(line["description"] for line in invoice["lines"]),
+                invoice["net"],
+                invoice["tax"],
+                invoice["total"],
+                invoice["balance_applied"],
+                invoice["amount_due"],
+                invoice["currency"],
+            )
+            for invoice in upcoming
+        ]
+        headings = (_("issued"), _("lines"), _("net"), _("tax"), _("total"), _("from money in hand"), _("due"), "")
+        return table(headings, rows) if rows else SafeString(EMPTY)
 
     @admin.display(description=_("see also"))
     def explore(self, subscription: Subscription) -> SafeString:
@@ -76,6 +103,7 @@ class SubscriptionAdmin(AccountSearchMixin, ReadOnlyAdmin):
                         subscription_id__exact=subscription.pk,
                     ),
                 ),
+                (list_link("billing.invoice", _("Invoices"), account__id__exact=subscription.account_id),),
                 (
                     list_link(
                         "billing.event",

@@ -22,6 +22,8 @@ from billing.invoices.services import invoice_draft, invoice_finalise, invoice_p
 from billing.ledger.models import UsageRecord
 from billing.payments.defaults import selling_write
 from billing.plans.catalog import catalog_writing
+from billing.plans.models import Plan, PlanPrice
+from billing.subscriptions.models import Subscription
 from iafactory.common import clock
 from iafactory.common.ids import uuid7
 
@@ -332,3 +334,21 @@ def test_a_tax_rule_that_cannot_be_reckoned_with_is_refused(console: Client) -> 
 
     assert "rates are fractions as text" in answer.content.decode()
     assert not TaxRate.objects.filter(code="x").exists()
+
+
+def test_a_subscription_tells_its_next_invoice(console: Client, account: Account) -> None:
+    plan = Plan.objects.create(code="pro", name="Pro", family="x", billing_mode="quota")
+    price = PlanPrice.objects.create(plan=plan, currency="DZD", amount=2590, effective_from=NOON)
+    end = NOON + timedelta(days=30)
+    Subscription.objects.filter(account=account).update(
+        plan=plan, price=price, current_period_start=NOON, current_period_end=end, billing_anchor=NOON, paid_through=end
+    )
+    subscription = Subscription.objects.get(account=account)
+
+    with freeze_time(NOON + timedelta(days=1)):
+        client = Client()
+        client.force_login(User.objects.get(email="operator@example.com"))
+        text = text_of(client.get(reverse("admin:billing_subscription_change", args=[subscription.pk])))
+
+    assert "2026-04-27 Subscription Pro 2,176.47 413.53 2,590 0 2,590 DZD" in text
+    assert not Invoice.objects.exists()
