@@ -259,6 +259,18 @@ async def test_a_slow_model_is_not_stalled(running: list[HealthBoard], unique: s
     assert len(attempts) == 5
 
 
+async def test_a_route_that_answers_others_is_not_stalled(running: list[HealthBoard], unique: str) -> None:
+    board = running[0]
+    attempts = [board.begin(unique, "", typical_ms=100) for _ in range(5)]
+
+    for _ in range(25):
+        board.see(unique, Seen(Kind.ANSWERED, int(time.time() * 1000), 100.0))
+        await asyncio.sleep(0.1)
+
+    assert unique not in board.stalled
+    assert len(board.waiting[unique]) == len(attempts)
+
+
 async def test_an_attempt_counts_once(boards: list[HealthBoard], unique: str) -> None:
     board = boards[0]
     attempt = board.begin(unique, "")
