@@ -291,6 +291,22 @@ def test_usage_page_explains_the_price(console: Client, account: Account) -> Non
     assert "fallback, 2 attempts" in page
 
 
+def test_usage_page_tells_units_and_their_prices(console: Client, account: Account) -> None:
+    request_id = call(account)
+    row = UsageRecord.objects.get(pk=request_id)
+    line = {"name": "per_image", "unit": "images", "count": "2", "per": 1, "usd": "0.00375"}
+    price = {name: row.price[name] for name in ("margin_multiplier", "usd_per_credit", "rounding", "charged")}
+    none = {"input_tokens": 0, "output_tokens": 0, "cache_read_tokens": 0, "reasoning_tokens": 0}
+    UsageRecord.objects.filter(pk=request_id).update(units={"images": "2"}, price=price | {"unit_prices": [line]}, **none)
+
+    page = text_of(console.get(address(UsageRecord, "change", request_id)))
+    listed = text_of(console.get(address(UsageRecord, "changelist")))
+
+    assert "images 2 0.00375 / 1 images 0.0075 sum 0 0.0075 list cost as booked 0.0075" in page
+    assert "2 images × 0.00375 USD = 0.0075 USD" in page
+    assert "2 images" in listed
+
+
 def test_usage_page_survives_a_snapshot_it_does_not_know(console: Client, account: Account) -> None:
     request_id = call(account)
     UsageRecord.objects.filter(pk=request_id).update(price={"input_per_mtok": "n/a", "units": {"per_image": "0.04"}})
