@@ -218,13 +218,3 @@ def test_a_header_wins_over_the_body(live: Live) -> None:
     response = live.post(ROUTE, customer, json={"payload": "hello", "api_key": "sk-no"})
 
     assert response.status_code == 200
-
-
-def test_the_credential_never_reaches_a_provider(live: Live) -> None:
-    customer = live.customer()
-
-    routed = live.post(ROUTE, None, json={"api_key": customer.secret, "prompt": "hello"})
-    pinned = live.post(CHAT, customer, json={"api_key": customer.secret, "prompt": "hello"})
-
-    # The simulator refuses fields that are not the protocol's.
-    assert (routed.status_code, pinned.status_code) == (200, 200)
