@@ -1,0 +1,125 @@
+"""A month's webhooks of many customers in fifty random orders, repeated, while gateways know more or less: one end state."""
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from billing.invoices.models import Invoice
+from billing.ledger.models import Lot, Wallet
+from billing.models import GatewayWebhook, Payment
+from billing.payments.inbox.receiving import webhook_receive
+from billing.payments.inbox.working import webhook_work
+from billing.payments.polling import OPEN, payment_poll
+from tests.billing.subscriptions.selling import wrong
+from tests.factories import account_make
+from tests.fakes.server import Delivery
+
+from .conftest import PAYU_TOKEN
+from .market import Market
+
+ORDERS = 50
+# What buyers did, in turn; each is a customer of its own.
+STORIES = ("pay", "decline", "cancel", "decline late", "expire", "nothing", "pay twice", "two gateways")
+
+
+def story(market: Market, other: Market, what: str) -> None:
+    """One customer's dealings with the gateways."""
+    market.account = other.account = account_make()
+    payment = market.top_up()
+    match what:
+        case "pay" | "decline" | "cancel":
+            market.act(payment, what)
+        case "decline late":
+            market.act(payment, "decline")
+            market.fake.pay_late(payment.checkout_id)
+        case "expire":
+            market.fake.expire(payment.checkout_id)
+        case "pay twice":
+            twin = f"{payment.checkout_id}twin"
+            market.fake.checkouts[twin] = dict(market.fake.checkouts[payment.checkout_id]) | {"id": twin}
+            market.act(payment)
+            market.fake.pay_late(twin)
+        case "two gateways":
+            assert payment.invoice is not None
+            second = other.open(payment.invoice, "topup")
+            market.act(payment)
+            other.act(second)
+
+
+def snapshot() -> dict[str, Any]:
+    """Everything that money did, without what only the order decides: numbers of invoices, and which of two came first."""
+    payments = Payment.objects.values_list("account_id", "gateway_payment_id", "state", "received_amount", "currency")
+    return {
+        "payments": sorted(map(str, payments)),
+        "unapplied": sum(Payment.objects.values_list("unapplied_amount", flat=True)),
+        "wallets": sorted(map(str, Wallet.objects.values_list("account_id", "balance"))),
+        "lots": sorted(map(str, Lot.objects.values_list("wallet_id", "kind", "amount"))),
+        "invoices": sorted(map(str, Invoice.objects.values_list("account_id", "state", "total"))),
+        "webhooks": sorted(map(str, GatewayWebhook.objects.values_list("event_id", "state"))),
+    }
+
+
+def replay(
+    deliveries: list[tuple[str, Delivery]], histories: dict[str, list[str]], checkouts: dict[str, Any], seed: int
+) -> None:
+    """Deliver everything in an order of its own, some of it again; the gateway's knowledge grows as its events come."""
+    chance = random.Random(seed)
+    order = chance.sample(deliveries, len(deliveries))
+    order += chance.choices(order, k=len(order) // 2)
+    known = dict.fromkeys(histories, 0)
+    for slug, delivery in order:
+        for checkout_id, states in histories.items():
+            if checkout_id.encode() in delivery.body:
+                known[checkout_id] = chance.randrange(known[checkout_id], len(states))
+                checkouts[checkout_id]["status"] = states[known[checkout_id]]
+        row = webhook_receive(
+            gateway=slug, body=delivery.body, headers=delivery.signed(), token=PAYU_TOKEN, address=None, at=datetime.now(UTC)
+        )
+        webhook_work(webhook_id=row.pk)
+    for checkout_id, states in histories.items():
+        checkouts[checkout_id]["status"] = states[-1]
+    # Whatever webhooks said too early, the polls set right.
+    for payment_id in Payment.objects.filter(state__in=OPEN).exclude(gateway="manual").values_list("pk", flat=True):
+        payment_poll(payment_id=payment_id)
+    for row in GatewayWebhook.objects.all():
+        GatewayWebhook.objects.filter(pk=row.pk).update(state="replayed")
+        webhook_work(webhook_id=row.pk)
+
+
+def histories_of(deliveries: list[tuple[str, Delivery]], checkouts: dict[str, Any]) -> dict[str, list[str]]:
+    """The states that each checkout went through, the first before anything happened."""
+    found = {checkout_id: ["pending"] for checkout_id in checkouts}
+    for slug, delivery in deliveries:
+        for checkout_id, states in found.items():
+            if slug == "chargily" and f'"id":"{checkout_id}"'.encode() in delivery.body:
+                states.append(delivery.kind.partition(".")[2])
+    return found
+
+
+@pytest.mark.django_db(transaction=True)
+def test_fifty_orders_of_a_month_end_the_same(market_of: Callable[[str], Market]) -> None:
+    market, other = market_of("chargily"), market_of("stripe")
+    # Stripe takes dinars too: both can pay one invoice.
+    market.queue.waiting.clear()
+    for what in STORIES:
+        story(market, other, what)
+    deliveries = [(one.slug, delivery) for one in (market, other) for delivery in one.fake.outbox]
+    histories = histories_of(deliveries, market.fake.checkouts)
+    ends = []
+
+    for seed in range(ORDERS):
+        with transaction.atomic():
+            replay(deliveries, histories, market.fake.checkouts, seed)
+            ends.append(snapshot())
+            problems = wrong()
+            transaction.set_rollback(True)
+
+    assert connection.in_atomic_block is False
+    assert problems == []
+    assert ends[0]["unapplied"] > Decimal(0)
+    assert [seed for seed, end in enumerate(ends) if end != ends[0]] == []
