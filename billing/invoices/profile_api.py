@@ -10,10 +10,9 @@ from rest_framework.response import Response
 from billing.accounts.api import X_ACCOUNT, SessionView, errors, validated
 from billing.accounts.credentials import request_account, request_actor
 from billing.accounts.models import Account, Membership
-from billing.accounts.serializers import StrictCharField
+from billing.accounts.serializers import LANGUAGE_CHOICES, StrictCharField
 from iafactory.common.errors import ApiError
 
-from .document import LANGUAGES
 from .models import BillingProfile
 from .parties import profile_of
 from .profiles import CUSTOMER_TAX_STATUSES, billing_profile_set
@@ -47,7 +46,7 @@ class BillingProfileSerializer(serializers.Serializer):
     region = serializers.CharField(help_text="India: the state's two digits.")
     email = serializers.CharField(help_text="Invoices go here; empty: the account's billing e-mail.")
     phone = serializers.CharField()
-    language = serializers.ChoiceField(choices=LANGUAGES, help_text="Of invoices.")
+    language = serializers.ChoiceField(choices=LANGUAGE_CHOICES, help_text="Of invoices.")
     identifiers = serializers.DictField(child=serializers.CharField(), help_text="rc, nif, ai, nis, gstin, vat.")
     tax_status = serializers.ChoiceField(choices=BillingProfile.TaxStatus.choices)
 
@@ -65,7 +64,7 @@ class BillingProfileChangeSerializer(serializers.Serializer):
     region = StrictCharField(max_length=8, required=False, allow_blank=True)
     email = serializers.EmailField(required=False, allow_blank=True)
     phone = StrictCharField(max_length=64, required=False, allow_blank=True)
-    language = serializers.ChoiceField(choices=LANGUAGES, required=False)
+    language = serializers.ChoiceField(choices=LANGUAGE_CHOICES, required=False)
     identifiers = IdentifiersField(required=False, help_text="All of them: what is left out is taken away.")
     tax_status = serializers.ChoiceField(choices=[str(status) for status in CUSTOMER_TAX_STATUSES], required=False)
 

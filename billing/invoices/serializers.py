@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 from django.urls import reverse
 from rest_framework import serializers
 
+from billing.accounts.serializers import LANGUAGE_CHOICES
 from iafactory.common.errors import ApiError
 from iafactory.common.money import plain
 
@@ -177,9 +178,7 @@ class UpcomingInvoicesSerializer(serializers.Serializer):
 
 
 class PdfQuerySerializer(serializers.Serializer):
-    language = serializers.ChoiceField(
-        choices=("fr", "ar", "en"), required=False, help_text="By default the document's own language."
-    )
+    language = serializers.ChoiceField(choices=LANGUAGE_CHOICES, required=False, help_text="By default the document's own.")
 
 
 def invoice_body(invoice: Invoice) -> dict[str, Any]:
