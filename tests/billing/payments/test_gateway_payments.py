@@ -4,6 +4,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
+from django.test import Client
 
 from billing.events.services import SYSTEM
 from billing.invoices.models import Invoice
@@ -12,7 +13,7 @@ from billing.payments.checkout import checkout_open
 from billing.payments.polling import payment_poll
 from tests.billing.subscriptions.selling import wrong
 
-from .market import Market
+from .market import PRICES, Market
 
 ALL = ["chargily", "stripe", "paypal", "razorpay", "payu"]
 MarketOf = Callable[[str], Market]
@@ -279,3 +280,68 @@ def test_a_repeated_request_gets_the_same_payment(market_of: MarketOf) -> None:
 
     assert again == first
     assert len(market.fake.sessions) == 1
+
+
+def test_an_earlier_checkout_that_expires_does_not_end_the_payment(market_of: MarketOf) -> None:
+    market = market_of("chargily")
+    payment = market.top_up()
+    # A lost answer made another checkout under the same reference before.
+    twin = market.fake.checkouts[payment.checkout_id] | {"id": "01k9twin"}
+    market.fake.checkouts["01k9twin"] = twin
+    market.fake.expire("01k9twin")
+
+    market.deliver()
+
+    payment.refresh_from_db()
+    row = GatewayWebhook.objects.get()
+    assert (payment.state, row.state) == ("pending", "processed")
+    assert row.note == "an earlier checkout, 01k9twin, which came to nothing"
+
+
+def logged_in(market: Market) -> dict[str, str]:
+    """The headers of the customer's session."""
+    login = {"email": market.account.personal_of.email, "password": "correct horse battery"}  # type: ignore[union-attr]
+    token = Client().post("/api/auth/login", data=login, content_type="application/json").json()["access_token"]
+    return {"authorization": f"Bearer {token}"}
+
+
+@pytest.mark.parametrize("slug", ALL)
+def test_by_the_api_a_customer_subscribes_pays_and_is_served(market_of: MarketOf, slug: str) -> None:
+    market = market_of(slug)
+    session = logged_in(market)
+    wish = {"currency": PRICES[slug][0], "gateway": slug}
+
+    begun = Client().post(f"/api/payment/subscribe/pro-{slug}", data=wish, content_type="application/json", headers=session)
+    payment = Payment.objects.get()
+    market.paid(payment)
+    status = Client().get("/api/payment/status", headers=session).json()
+
+    assert begun.status_code == 201
+    assert (begun.json()["checkout_url"], begun.json()["amount"]) == (payment.checkout_url, float(market.price))
+    assert (status["tier"], status["is_active"], status["to_pay"]) == (f"pro-{slug}", True, [])
+    assert market.credits() == Decimal(500)
+
+
+def test_by_the_api_a_customer_tops_up_once_however_often_the_request_comes(market_of: MarketOf) -> None:
+    market = market_of("stripe")
+    headers = logged_in(market) | {"idempotency-key": "order-7"}
+    wish = {"pack": "pack-stripe", "currency": "USD"}
+
+    answers = [
+        Client().post("/api/payment/topup", data=wish, content_type="application/json", headers=headers).json()
+        for _ in range(3)
+    ]
+    market.paid(Payment.objects.get())
+
+    assert len({answer["checkout_url"] for answer in answers}) == 1
+    assert (len(market.fake.sessions), market.credits()) == (1, Decimal(1050))
+
+
+def test_the_gateways_of_an_account_are_those_of_its_currency(market_of: MarketOf) -> None:
+    market = market_of("chargily")
+    market_of("razorpay")
+    market_of("stripe")
+
+    answer = Client().get("/api/payment/gateways", headers=logged_in(market)).json()
+
+    assert [one["gateway"] for one in answer["results"] if one["gateway"] != "manual"] == ["chargily", "stripe"]

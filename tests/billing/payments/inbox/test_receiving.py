@@ -15,6 +15,8 @@ from freezegun import freeze_time
 from pytest_django.fixtures import Settings
 
 from billing.models import GatewayWebhook
+from billing.payments.inbox.receiving import webhook_receive
+from iafactory.common.errors import ApiError
 
 from .conftest import Gate, send
 
@@ -102,6 +104,17 @@ def test_what_is_too_large_is_not_stored(gate_of: GateOf) -> None:
     response = send("/webhooks/stripe", b"x" * (1024 * 1024 + 1), {"stripe-signature": "t=1,v1=00"})
 
     assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")
+    assert not GatewayWebhook.objects.exists()
+
+
+@pytest.mark.django_db
+def test_what_is_too_large_is_not_stored_whatever_its_headers_said(gate_of: GateOf) -> None:
+    gate_of("stripe")
+    body = b"x" * (1024 * 1024 + 1)
+
+    with pytest.raises(ApiError, match="larger than 1048576 bytes"):
+        webhook_receive(gateway="stripe", body=body, headers={}, token="", address=None, at=datetime.now(UTC))
+
     assert not GatewayWebhook.objects.exists()
 
 
