@@ -39,7 +39,8 @@ def account_follow(*, external_user: str, subscription: str, now: datetime) -> M
         found = _provision(external_user, subscription, now)
     with transaction.atomic():
         row = MarketplaceAccount.objects.select_for_update(no_key=True).get(pk=found.pk)
-        if is_straggler(subscription, row.previous_subscription, row.subscription_since, now):
+        # A call that was on its way when its subscription stopped being that.
+        if subscription == row.previous_subscription and row.subscription_since > now - STRAGGLERS:
             return row
         live = subscription_live(row.account)
         plan = _plan_for(subscription, live)
@@ -58,11 +59,6 @@ def account_follow(*, external_user: str, subscription: str, now: datetime) -> M
         if live is None or live.plan_id != plan.pk:
             _switch(row.account, plan, subscription)
     return row
-
-
-def is_straggler(told: str, previous: str | None, since: datetime, now: datetime) -> bool:
-    """Whether a call that tells `told` was on its way when the subscription stopped being that."""
-    return previous is not None and told == previous and since > now - STRAGGLERS
 
 
 def _provision(external_user: str, subscription: str, now: datetime) -> MarketplaceAccount:

@@ -50,8 +50,9 @@ PAUSES = (
 # Each pause is this share shorter or longer, at random, so that what failed together does not come back together.
 JITTER_PERCENT = 10
 RETRY_AFTER_MAX = timedelta(hours=24)
-# At once: to one endpoint, so that a slow one holds up nobody else; and in one worker.
+# At once: to one endpoint and to one account's, so that slow ones hold up nobody else; and in one worker.
 PER_ENDPOINT = 5
+PER_ACCOUNT = 20
 AT_ONCE = 100
 # A worker is dead when it has not noted an outcome so long after the timeout.
 LEASE_GRACE = timedelta(seconds=45)
@@ -60,21 +61,25 @@ KEPT = timedelta(days=30)
 _CLAIM_LOCK = 7_362_001
 _CLAIM_PAUSE = timedelta(milliseconds=50)
 _CLAIM = """
-    SELECT due.id FROM billing_webhookendpoint e
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS busy FROM billing_webhookdelivery b
-        WHERE b.endpoint_id = e.id AND b.state = 'pending' AND b.leased_until > %(now)s
-    ) now
-    CROSS JOIN LATERAL (
-        SELECT d.id, d.next_attempt_at FROM billing_webhookdelivery d
-        WHERE d.endpoint_id = e.id AND d.state = 'pending' AND d.next_attempt_at <= %(now)s
-          AND (d.leased_until IS NULL OR d.leased_until <= %(now)s)
-        ORDER BY d.next_attempt_at, d.id
-        LIMIT greatest(0, %(per_endpoint)s - now.busy)
-    ) due
-    WHERE e.is_enabled
-    ORDER BY due.next_attempt_at, due.id
-    LIMIT %(limit)s
+    WITH leased AS (
+        SELECT d.endpoint_id, e.account_id, count(*) AS busy
+        FROM billing_webhookdelivery d JOIN billing_webhookendpoint e ON e.id = d.endpoint_id
+        WHERE d.leased_until > %(now)s AND d.state = 'pending' GROUP BY d.endpoint_id, e.account_id
+    ), due AS (
+        SELECT d.id, d.next_attempt_at,
+               row_number() OVER (PARTITION BY e.account_id ORDER BY d.next_attempt_at, d.id)
+                   + coalesce((SELECT sum(busy) FROM leased WHERE account_id = e.account_id), 0) AS place
+        FROM billing_webhookendpoint e
+        CROSS JOIN LATERAL (
+            SELECT d.id, d.next_attempt_at FROM billing_webhookdelivery d
+            WHERE d.endpoint_id = e.id AND d.state = 'pending' AND d.next_attempt_at <= %(now)s
+              AND (d.leased_until IS NULL OR d.leased_until <= %(now)s)
+            ORDER BY d.next_attempt_at, d.id
+            LIMIT greatest(0, %(per_endpoint)s - coalesce((SELECT busy FROM leased WHERE endpoint_id = e.id), 0))
+        ) d
+        WHERE e.is_enabled
+    )
+    SELECT id FROM due WHERE place <= %(per_account)s ORDER BY next_attempt_at, id LIMIT %(limit)s
 """
 
 
@@ -142,14 +147,17 @@ def _deliveries_of(event: Event, endpoints: list[WebhookEndpoint], now: datetime
     ]
 
 
-def deliveries_claim(*, now: datetime, limit: int = AT_ONCE, per_endpoint: int = PER_ENDPOINT) -> list[Claim]:
-    """Lease what is due, at most `per_endpoint` of each endpoint together with what is on its way already."""
+def deliveries_claim(
+    *, now: datetime, limit: int = AT_ONCE, per_endpoint: int = PER_ENDPOINT, per_account: int = PER_ACCOUNT
+) -> list[Claim]:
+    """Lease what is due: of each endpoint and account at most so many together with what is on its way already."""
     leased_until = now + timedelta(seconds=settings.WEBHOOK_TIMEOUT_SECONDS) + LEASE_GRACE
     with transaction.atomic():
         with connection.cursor() as cursor:
             # One claim after the other: two at once would each see the same room.
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIM_LOCK])
-            cursor.execute(_CLAIM, {"now": now, "limit": limit, "per_endpoint": per_endpoint})
+            wanted = {"now": now, "limit": limit, "per_endpoint": per_endpoint, "per_account": per_account}
+            cursor.execute(_CLAIM, wanted)
             ids = [row[0] for row in cursor.fetchall()]
         if not ids:
             return []

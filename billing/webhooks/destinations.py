@@ -8,6 +8,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import aiohttp
@@ -55,6 +56,8 @@ _FORBIDDEN_V6 = tuple(
         "5f00::/16",
     )
 )
+# As many as messages under way: a name server that never answers holds up its own endpoint only.
+_LOOKUPS = ThreadPoolExecutor(100, thread_name_prefix="webhook-lookup")
 _LOCAL_TOPS = ("localhost", "local", "internal", "arpa")
 _LOOPBACK = ipaddress.IPv4Address("127.0.0.1")
 
@@ -130,7 +133,7 @@ class CheckedResolver(AbstractResolver):
         self._lookup = lookup
 
     async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[ResolveResult]:
-        addresses = await asyncio.get_running_loop().run_in_executor(None, self._lookup, host, port)
+        addresses = await asyncio.get_running_loop().run_in_executor(_LOOKUPS, self._lookup, host, port)
         results: list[ResolveResult] = []
         for text in addresses:
             address = _literal(text)

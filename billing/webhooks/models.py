@@ -127,6 +127,7 @@ class WebhookDelivery(models.Model):
         permissions = [("replay_webhookdelivery", "Can replay webhook deliveries")]
         indexes = [
             models.Index(fields=["endpoint", "next_attempt_at"], condition=Q(state="pending"), name="webhookdelivery_due"),
+            models.Index(fields=["leased_until"], condition=Q(leased_until__isnull=False), name="webhookdelivery_leased"),
             models.Index(fields=["endpoint", "-created_at"], name="webhookdelivery_endpoint"),
             models.Index(fields=["-created_at"], name="webhookdelivery_created"),
         ]
