@@ -7,9 +7,11 @@ from .invoices import admin as invoices_admin
 from .ledger import admin as ledger_admin
 from .marketplace import admin as marketplace_admin
 from .notices import admin as notices_admin
+from .payments import admin as payments_admin
 from .payments.inbox import admin as inbox_admin
 from .plans import admin as plans_admin
 from .subscriptions import admin as subscriptions_admin
+from .subscriptions import lifecycle_admin
 from .webhooks import admin as webhooks_admin
 
 __all__ = (
@@ -19,8 +21,10 @@ __all__ = (
     "inbox_admin",
     "invoices_admin",
     "ledger_admin",
+    "lifecycle_admin",
     "marketplace_admin",
     "notices_admin",
+    "payments_admin",
     "plans_admin",
     "subscriptions_admin",
     "webhooks_admin",

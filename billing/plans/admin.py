@@ -7,8 +7,10 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.core.validators import RegexValidator
+from django.db.models import Count
 from django.http import HttpRequest
-from django.utils.html import format_html_join
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
@@ -26,7 +28,7 @@ from iafactory.common.admin import (
     text_filter,
 )
 
-from .models import CatalogRecord, CreditPack, FxRate, Plan, PlanPrice, ServicePrice
+from .models import CatalogRecord, Coupon, CreditPack, FxRate, Plan, PlanPrice, ServicePrice
 
 
 class CurrencyField(forms.CharField):
@@ -100,11 +102,12 @@ class PlanAdmin(AuditedModelAdmin):
     list_filter = ("visibility", "billing_mode", "interval", "renews")
     search_fields = ("code", "name", "family")
     inlines = (PlanPriceInline,)
+    autocomplete_fields = ("only_account",)
     readonly_fields = ("created_at", "updated_at", "explore")
     fieldsets = (
-        (None, {"fields": ("code", "family", "name", "description", "visibility", "sort_order", "explore")}),
+        (None, {"fields": ("code", "family", "name", "description", "visibility", "only_account", "sort_order", "explore")}),
         (_("Period"), {"fields": ("interval", "interval_count", "renews", "trial_days")}),
-        (_("Billing"), {"fields": ("billing_mode", "rounding", "period_credits", "daily_limit")}),
+        (_("Billing"), {"fields": ("billing_mode", "rounding", "period_credits", "daily_limit", "overage_ceiling")}),
         (
             _("Speed"),
             {"fields": ("requests_per_minute", "tokens_per_minute", "concurrent_calls", "priority")},
@@ -153,10 +156,62 @@ class PlanPriceAdmin(CurrencyMixin, NewRowMixin, WriteOnceAdmin):
     list_select_related = ("plan",)
     search_fields = ("plan__code", "plan__name")
     autocomplete_fields = ("plan",)
-    readonly_fields = ("created_at",)
+    readonly_fields = ("created_at", "running")
 
     plan_link = link_column("plan", "billing.plan", _("plan"))
     price = decimal_column("amount", _("price"))
+
+    @admin.display(description=_("running subscriptions"))
+    def running(self, price: PlanPrice) -> SafeString:
+        # The page belongs to subscriptions, which stand above plans.
+        address = reverse("admin:billing_subscription_price_migration", args=[price.pk])
+        return format_html('<a class="button" href="{}">{}</a>', address, _("Move running subscriptions to this price…"))
+
+
+class CouponForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Keeps the code in capitals, and either a percentage or an amount with its currency."""
+
+    def clean_code(self) -> str:
+        code: str = self.cleaned_data["code"].strip().upper()
+        return code
+
+    def clean_currency(self) -> str:
+        currency: str = (self.cleaned_data["currency"] or "").strip().upper()
+        return currency
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        percent, amount, currency = (cleaned.get(name) for name in ("percent", "amount", "currency"))
+        if cleaned.get("kind") == Coupon.Kind.PERCENT and (percent is None or not 0 < percent <= 100 or amount or currency):
+            self.add_error("percent", _("A percentage above 0 and up to 100, and neither amount nor currency."))
+        if cleaned.get("kind") == Coupon.Kind.FIXED and (amount is None or amount <= 0 or not currency or percent):
+            self.add_error("amount", _("An amount with its currency, and no percentage."))
+        return cleaned
+
+
+@admin.register(Coupon)
+class CouponAdmin(AuditedModelAdmin):
+    """Reductions for whoever knows the code."""
+
+    form = CouponForm
+    list_display = ("code", "name", "value", "periods", "used", "max_redemptions", "valid_from", "valid_until", "is_active")
+    list_filter = ("is_active", "kind", "valid_from", "valid_until")
+    search_fields = ("code", "name")
+    filter_horizontal = ("plans",)
+    readonly_fields = ("created_at",)
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).annotate(uses=Count("redemptions"))
+
+    @admin.display(description=_("value"))
+    def value(self, coupon: Coupon) -> str:
+        if coupon.percent is not None:
+            return f"{coupon.percent.normalize():f} %"
+        return f"{coupon.amount or 0:f} {coupon.currency}"
+
+    @admin.display(description=_("used"), ordering="uses")
+    def used(self, coupon: Any) -> int:
+        return int(coupon.uses)
 
 
 @admin.register(CreditPack)

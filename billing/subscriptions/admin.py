@@ -10,12 +10,13 @@ from billing.accounts.models import Account
 from iafactory.common.admin import EMPTY, ReadOnlyAdmin, link_column, linked_filter, list_link, table
 from iafactory.common.errors import ApiError
 
+from .lifecycle_admin import LifecycleMixin
 from .models import Subscription
 from .preview import invoices_upcoming
 
 
 @admin.register(Subscription)
-class SubscriptionAdmin(AccountSearchMixin, ReadOnlyAdmin):
+class SubscriptionAdmin(LifecycleMixin, AccountSearchMixin, ReadOnlyAdmin):
     """What accounts have bought and until when."""
 
     list_display = (
@@ -39,7 +40,7 @@ class SubscriptionAdmin(AccountSearchMixin, ReadOnlyAdmin):
     list_select_related = ("account", "plan")
     search_help_text = _("Subscription id, account, e-mail or beginning of a key.")
     fieldsets = (
-        (None, {"fields": ("account_link", "plan_link", "state_label", "price_link", "explore")}),
+        (None, {"fields": ("account_link", "plan_link", "state_label", "deed_buttons", "price_link", "explore")}),
         (
             _("Period"),
             {
@@ -47,6 +48,16 @@ class SubscriptionAdmin(AccountSearchMixin, ReadOnlyAdmin):
                     "current_period_start",
                     "current_period_end",
                     "billing_anchor",
+                    "paid_through",
+                    "plan_since",
+                    "trial_ends_at",
+                    "past_due_since",
+                    "grace_until",
+                    "paused_at",
+                    "next_plan_link",
+                    "next_price_link",
+                    "coupon_link",
+                    "last_error",
                     "cancel_at_period_end",
                 )
             },
@@ -54,11 +65,26 @@ class SubscriptionAdmin(AccountSearchMixin, ReadOnlyAdmin):
         (_("Invoices"), {"fields": ("next_invoices",)}),
         (_("Life"), {"fields": ("created_at", "ended_at", "previous_link")}),
     )
-    readonly_fields = ("account_link", "plan_link", "state_label", "price_link", "previous_link", "explore", "next_invoices")
+    readonly_fields = (
+        "account_link",
+        "plan_link",
+        "state_label",
+        "deed_buttons",
+        "price_link",
+        "next_plan_link",
+        "next_price_link",
+        "coupon_link",
+        "previous_link",
+        "explore",
+        "next_invoices",
+    )
 
     account_link = link_column("account", "billing.account", _("account"))
     plan_link = link_column("plan", "billing.plan", _("plan"))
     price_link = link_column("price", "billing.planprice", _("price it was sold at"))
+    next_plan_link = link_column("next_plan", "billing.plan", _("plan from the next period"))
+    next_price_link = link_column("next_price", "billing.planprice", _("price from the next period"))
+    coupon_link = link_column("coupon", "billing.coupon", _("coupon"))
     previous_link = link_column("previous", "billing.subscription", _("previous subscription"))
 
     @admin.display(description=_("state"), ordering="state")

@@ -43,6 +43,18 @@ class IAFactoryAdminSite(admin.AdminSite):
                 "billing.numberseries",
             ),
         ),
+        (
+            _("Payments"),
+            (
+                "billing.payment",
+                "billing.refund",
+                "billing.dispute",
+                "billing.manualmethod",
+                "billing.dunningnotice",
+                "billing.dunningstep",
+                "billing.jobrun",
+            ),
+        ),
         (_("Abuse"), ("ratelimit.abusesignal", "ratelimit.networkblock", "billing.accountlimits")),
         (
             BOOKS,
@@ -63,6 +75,8 @@ class IAFactoryAdminSite(admin.AdminSite):
                 "billing.plan",
                 "billing.planprice",
                 "routing.planrouting",
+                "billing.coupon",
+                "billing.couponredemption",
                 "billing.creditpack",
                 "billing.serviceprice",
                 "billing.fxrate",

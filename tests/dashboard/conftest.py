@@ -22,7 +22,27 @@ from billing.ledger.models import BooksVerification, DaySeal
 from billing.ledger.services import call_settle, credits_grant, hold_open
 from billing.marketplace.models import MarketplacePlan
 from billing.marketplace.services import account_follow
-from billing.models import CatalogRecord, CreditPack, FxRate, GatewayWebhook, Lot, Payment, Plan, PlanPrice, ServicePrice
+from billing.models import (
+    CatalogRecord,
+    Coupon,
+    CouponRedemption,
+    CreditPack,
+    Dispute,
+    DunningNotice,
+    DunningStep,
+    FxRate,
+    GatewayWebhook,
+    JobRun,
+    Lot,
+    ManualMethod,
+    Payment,
+    PaymentProof,
+    Plan,
+    PlanPrice,
+    Refund,
+    ServicePrice,
+    Subscription,
+)
 from billing.notices.models import CreditNotice
 from billing.subscriptions.onboarding import customer_register
 from billing.webhooks.services import endpoint_create, endpoint_test
@@ -236,6 +256,31 @@ def customer(number: int) -> None:
     outbound(account, number)
     inbound(account, number)
     billed(account, number)
+    sold(account, number)
+
+
+def sold(account: Account, number: int) -> None:
+    """One more coupon with its use, a reminder, a run of a job, a way to pay by hand, a proof, a refund, a dispute."""
+    now = clock.now()
+    coupon = Coupon.objects.create(code=f"C{number}", name="Coupon", kind="percent", percent=10)
+    subscription = Subscription.objects.get(account=account)
+    CouponRedemption.objects.create(coupon=coupon, account=account, subscription=subscription)
+    DunningStep.objects.create(offset_hours=number, template="renewal_overdue")
+    DunningNotice.objects.create(
+        subscription=subscription,
+        invoice_id=Invoice.objects.filter(account=account).latest("created_at").pk,
+        template="renewal_overdue",
+    )
+    JobRun.objects.create(job="renewal", started_at=now, updated_at=now, due=10, done=5)
+    ManualMethod.objects.create(code=f"m-{number}", name="CCP", instructions="Pay.", currencies=["DZD"])
+    payment = Payment.objects.create(
+        account=account, purpose="topup", gateway="manual", method=f"m-{number}", amount=10, currency="DZD", state="pending"
+    )
+    PaymentProof.objects.create(
+        payment=payment, file_name="a.png", content_type="image/png", content=b"x", size=1, sha256="a" * 64, uploaded_at=now
+    )
+    Refund.objects.create(payment=payment, amount=1, currency="DZD", reason="asked", requested_by="op", requested_at=now)
+    Dispute.objects.create(payment=payment, gateway_dispute_id=f"d{number}", amount=1, currency="DZD", opened_at=now)
 
 
 def billed(account: Account, number: int) -> None:

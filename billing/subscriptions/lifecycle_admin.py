@@ -1,0 +1,211 @@
+"""The lifecycle in the console: what operators do to subscriptions, prices moved with a preview, reminders, runs of jobs."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import path
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from billing.accounts.admin import AccountSearchMixin
+from billing.events.admin import AuditedModelAdmin, operator_actor
+from billing.events.services import Actor
+from billing.plans.models import Plan, PlanPrice
+from iafactory.common.admin import ReadOnlyAdmin, ReasonForm, change_link, decimal_text, link_column, list_url, moment_column
+
+from . import changes
+from .deeds import Deed, DeedsMixin
+from .models import CouponRedemption, DunningNotice, DunningStep, JobRun, Subscription
+from .price_migration import price_migrate, price_migration_preview
+
+State = Subscription.State
+PERMISSION = "billing.change_subscription"
+
+
+class ChangePlanForm(ReasonForm):
+    """To which plan, and when."""
+
+    plan = forms.ModelChoiceField(label=_("Plan"), queryset=Plan.objects.exclude(visibility=Plan.Visibility.ARCHIVED))
+    when = forms.ChoiceField(
+        label=_("When"), choices=[("period_end", _("At the end of the period")), ("now", _("Now, with proration"))]
+    )
+    field_order = ("plan", "when", "reason")
+
+
+def _change(subscription: Subscription, *, actor: Actor, plan: Plan, when: str, reason: str) -> None:
+    changes.plan_change(subscription=subscription, plan=plan, when=when, actor=actor, reason=reason)
+
+
+def _cancel(subscription: Subscription, *, actor: Actor, reason: str) -> None:
+    changes.subscription_cancel(subscription=subscription, actor=actor, reason=reason)
+
+
+def _cancel_now(subscription: Subscription, *, actor: Actor, reason: str) -> None:
+    changes.subscription_cancel(subscription=subscription, actor=actor, reason=reason, at_period_end=False)
+
+
+def _pause(subscription: Subscription, *, actor: Actor, reason: str) -> None:
+    changes.subscription_pause(subscription=subscription, actor=actor, reason=reason)
+
+
+def _resume(subscription: Subscription, *, actor: Actor, reason: str) -> None:
+    changes.subscription_resume(subscription=subscription, actor=actor, reason=reason)
+
+
+DEEDS = {
+    "change-plan": Deed(
+        _("Change plan"),
+        _("Now: what is to be paid waits as a draft until it is paid; what is given back is money in hand."),
+        _("The plan is changed, scheduled, or waits for its payment."),
+        _change,
+        PERMISSION,
+        lambda row: row.state == State.ACTIVE,
+        form=ChangePlanForm,
+    ),
+    "cancel": Deed(
+        _("Cancel at period end"),
+        _("It runs until the end of what is paid; then the account is on the free plan."),
+        _("It will end."),
+        _cancel,
+        PERMISSION,
+        lambda row: row.state in (State.ACTIVE, State.TRIALING) and not row.cancel_at_period_end,
+    ),
+    "cancel-now": Deed(
+        _("Cancel now"),
+        _("It ends at once and nothing is given back; unpaid invoices of it are voided. The account is on the free plan."),
+        _("It has ended."),
+        _cancel_now,
+        PERMISSION,
+        lambda row: row.state in (*Subscription.LIVE, State.INCOMPLETE),
+        dangerous=True,
+    ),
+    "pause": Deed(
+        _("Pause"),
+        _("Its time stops and calls are refused; the rest of the period, in time and credits, comes back with resume."),
+        _("Paused."),
+        _pause,
+        PERMISSION,
+        lambda row: row.state == State.ACTIVE and row.current_period_end is not None,
+    ),
+    "resume": Deed(
+        _("Resume"),
+        _("It goes on after its pause, or does not end at the period's end."),
+        _("Resumed."),
+        _resume,
+        PERMISSION,
+        lambda row: row.state == State.PAUSED or (row.cancel_at_period_end and row.state in Subscription.LIVE),
+    ),
+}
+
+
+class LifecycleMixin(DeedsMixin):
+    """The deeds on a subscription's page, and the page that moves running ones to another price."""
+
+    deeds = DEEDS
+
+    def get_urls(self) -> list[Any]:
+        view = self.admin_site.admin_view(self.price_migration_view)
+        name = "billing_subscription_price_migration"
+        return [path("price-migration/<uuid:price_id>/", view, name=name), *super().get_urls()]
+
+    def price_migration_view(self, request: HttpRequest, price_id: Any) -> HttpResponse:
+        """Who would be moved to a price, and how much that is; then, with a reason, the move."""
+        if not request.user.has_perm(PERMISSION):
+            raise PermissionDenied
+        price = PlanPrice.objects.select_related("plan").filter(pk=price_id).first()
+        if price is None:
+            raise Http404
+        preview = price_migration_preview(price)
+        form = ReasonForm(request.POST or None)
+        back = list_url("billing.planprice", plan__id__exact=price.plan_id)
+        if request.method == "POST" and form.is_valid():
+            moved = price_migrate(price=price, actor=operator_actor(request), reason=form.cleaned_data["reason"])
+            self.message_user(request, _("%d subscriptions renew at this price.") % moved, messages.SUCCESS)
+            return HttpResponseRedirect(back)
+        facts = [
+            _("%d running subscriptions would renew at another price.") % preview.subscriptions,
+            format_html(
+                "{}: {} → {} {}",
+                _("Together, per period"),
+                decimal_text(preview.paid_now),
+                decimal_text(preview.paid_then),
+                price.currency,
+            ),
+            _("Running periods stay as they were paid."),
+        ]
+        named = [
+            format_html("{}: {}", change_link("billing.subscription", row.pk, row.account), row.next_price or row.price)
+            for row in preview.first
+        ]
+        return self.render_step(
+            request,
+            title=_("Move running subscriptions of %(plan)s to %(price)s") % {"plan": price.plan, "price": price},
+            form=form,
+            submit=_("Move them"),
+            dangerous=True,
+            items=[*facts, *named],
+            back=back,
+        )
+
+
+@admin.register(DunningStep)
+class DunningStepAdmin(AuditedModelAdmin):
+    """When customers are reminded of a renewal that is not paid."""
+
+    list_display = ("__str__", "offset_hours", "template", "is_enabled")
+    list_filter = ("is_enabled",)
+
+
+@admin.register(DunningNotice)
+class DunningNoticeAdmin(ReadOnlyAdmin):
+    """Reminders that were sent, or passed over because a later one was due."""
+
+    list_display = ("moment", "template", "subscription_link", "skipped", "sent_at")
+    list_filter = ("template", "skipped", "created_at")
+    list_select_related = ("subscription__plan",)
+    fields = ("subscription_link", "invoice_link", "template", "created_at", "sent_at", "skipped")
+    readonly_fields = ("subscription_link", "invoice_link")
+
+    moment = moment_column("created_at", _("at, UTC"))
+    subscription_link = link_column("subscription", "billing.subscription", _("subscription"))
+
+    @admin.display(description=_("invoice"))
+    def invoice_link(self, notice: DunningNotice) -> SafeString:
+        return change_link("billing.invoice", notice.invoice_id)
+
+
+@admin.register(CouponRedemption)
+class CouponRedemptionAdmin(AccountSearchMixin, ReadOnlyAdmin):
+    """Who used which coupon."""
+
+    list_display = ("moment", "coupon_link", "account_link", "subscription_link")
+    list_filter = ("redeemed_at",)
+    list_select_related = ("coupon", "account", "subscription__plan")
+    fields = ("coupon_link", "account_link", "subscription_link", "redeemed_at")
+    readonly_fields = ("coupon_link", "account_link", "subscription_link")
+
+    moment = moment_column("redeemed_at", _("at, UTC"))
+    coupon_link = link_column("coupon", "billing.coupon", _("coupon"))
+    account_link = link_column("account", "billing.account", _("account"))
+    subscription_link = link_column("subscription", "billing.subscription", _("subscription"))
+
+
+@admin.register(JobRun)
+class JobRunAdmin(ReadOnlyAdmin):
+    """Runs of jobs over many rows, with their progress."""
+
+    list_display = ("moment", "job", "progress", "failed", "finished_at", "last_error")
+    list_filter = ("job", "started_at")
+    fields = ("job", "started_at", "updated_at", "finished_at", "due", "done", "failed", "last_error")
+
+    moment = moment_column("started_at", _("began, UTC"))
+
+    @admin.display(description=_("progress"))
+    def progress(self, run: JobRun) -> SafeString:
+        return format_html(
+            '<progress max="{}" value="{}"></progress> {} / {}', run.due, run.done + run.failed, run.done, run.due
+        )

@@ -1,0 +1,144 @@
+"""Payments, the lifecycle and prices in the console: through the services, with a reason, and with rights of their own."""
+
+from decimal import Decimal
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.test import Client
+from django.urls import reverse
+
+from billing.accounts.models import Account, User
+from billing.events.models import Event
+from billing.models import Payment, PaymentProof, Subscription
+from billing.payments.manual import manual_method, manual_payment_begin, proof_add
+from tests.billing.subscriptions.conftest import customer, shop, time
+from tests.billing.subscriptions.selling import CUSTOMER, begin, live, pay, plan_make, price_make, subscribe
+from tests.dashboard.conftest import PASSWORD
+
+__all__ = ("customer", "shop", "time")
+
+
+def payment_of(account: Account) -> Payment:
+    invoice = begin(account, plan_make("pro", "3000")).to_pay
+    method = manual_method(account=account, currency="DZD")
+    payment = manual_payment_begin(invoice=invoice, method=method, purpose="subscribe", actor=CUSTOMER)
+    proof_add(payment=payment, content=b"%PDF-1.4 slip", file_name="slip.pdf", actor=CUSTOMER)
+    return payment
+
+
+def deed(model: str, pk: object, name: str) -> str:
+    return reverse(f"admin:billing_{model}_deed", args=[pk, name])
+
+
+def test_operator_confirms_a_payment_with_a_reason(console: Client, customer: Account) -> None:
+    payment = payment_of(customer)
+    page = console.get(reverse("admin:billing_payment_change", args=[payment.pk])).content.decode()
+    address = deed("payment", payment.pk, "confirm")
+    asked = console.get(address)
+
+    without = console.post(address, {"received": "3000"})
+    done = console.post(address, {"received": "3000", "reason": "on the statement of today"})
+
+    payment.refresh_from_db()
+    assert address in page
+    assert "slip.pdf" in asked.content.decode()
+    assert (without.status_code, done.status_code) == (200, 302)
+    assert (payment.state, live(customer).plan.code) == ("succeeded", "pro")
+    told = Event.objects.get(kind="payment.succeeded")
+    assert (told.reason, told.actor_label) == ("on the statement of today", "operator@example.com")
+
+
+def test_operator_rejects_a_payment(console: Client, customer: Account) -> None:
+    payment = payment_of(customer)
+
+    console.post(deed("payment", payment.pk, "reject"), {"reason": "nothing came"})
+
+    payment.refresh_from_db()
+    assert (payment.state, live(customer).plan.code) == ("failed", "free")
+
+
+def test_proof_is_shown_without_scripts(console: Client, customer: Account) -> None:
+    payment_of(customer)
+
+    response = console.get(reverse("admin:billing_payment_proof", args=[PaymentProof.objects.get().pk]))
+
+    assert (response.content, response["Content-Type"]) == (b"%PDF-1.4 slip", "application/pdf")
+    assert "sandbox" in response["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("name", ["confirm", "reject"])
+def test_who_may_only_look_confirms_nothing(customer: Account, name: str) -> None:
+    payment = payment_of(customer)
+    viewer = User.objects.create_user("viewer@example.com", PASSWORD, is_staff=True)
+    viewer.user_permissions.add(Permission.objects.get(codename="view_payment"))
+    client = Client()
+    client.force_login(viewer)
+
+    response = client.post(deed("payment", payment.pk, name), {"received": "3000", "reason": "mine"})
+
+    payment.refresh_from_db()
+    assert (response.status_code, payment.state) == (403, "pending")
+
+
+def test_unapplied_money_is_kept_in_hand(console: Client, customer: Account) -> None:
+    payment = pay(begin(customer, plan_make("pro", "3000")).to_pay, received=Decimal(500))
+
+    console.post(deed("payment", payment.pk, "keep"), {"reason": "asked"})
+
+    payment.refresh_from_db()
+    assert payment.unapplied_amount == 0
+    assert customer.money_balances.get().amount == Decimal(500)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "state", "canceled"),
+    [
+        ("cancel", {}, "active", True),
+        ("cancel-now", {}, "canceled", False),
+        ("pause", {}, "paused", False),
+    ],
+)
+def test_operator_moves_a_subscription(
+    console: Client, customer: Account, name: str, form: dict[str, str], state: str, canceled: bool
+) -> None:
+    subscription = subscribe(customer, plan_make("pro", "3000"))
+
+    console.post(deed("subscription", subscription.pk, name), {"reason": "asked by phone", **form})
+
+    subscription.refresh_from_db()
+    assert (subscription.state, subscription.cancel_at_period_end) == (state, canceled)
+    assert Event.objects.filter(object_id=str(subscription.pk), reason="asked by phone").exists()
+
+
+def test_operator_schedules_a_change_of_plan(console: Client, customer: Account) -> None:
+    subscription = subscribe(customer, plan_make("pro", "3000"))
+    small = plan_make("small", "1000")
+
+    console.post(
+        deed("subscription", subscription.pk, "change-plan"), {"plan": small.pk, "when": "period_end", "reason": "asked"}
+    )
+
+    assert live(customer).next_plan == small
+
+
+def test_prices_are_migrated_after_a_preview(console: Client, customer: Account) -> None:
+    pro = plan_make("pro", "3000")
+    subscribe(customer, pro)
+    raised = price_make(pro, "4000", at=customer.created_at)
+    address = reverse("admin:billing_subscription_price_migration", args=[raised.pk])
+
+    preview = console.get(address).content.decode()
+    untouched = live(customer).next_price
+    console.post(address, {"reason": "costs rose"})
+
+    assert "3,000 → 4,000 DZD" in preview
+    assert (untouched, live(customer).next_price) == (None, raised)
+
+
+def test_deed_that_makes_no_sense_any_more_is_not_done(console: Client, customer: Account) -> None:
+    subscription = subscribe(customer, plan_make("pro", "3000"))
+
+    console.post(deed("subscription", subscription.pk, "resume"), {"reason": "x"})
+
+    assert Subscription.objects.get(pk=subscription.pk).state == "active"
+    assert Payment.objects.count() == 1
