@@ -287,7 +287,7 @@ SPECTACULAR_SETTINGS = {
         "InvoiceState": "billing.invoices.models.Invoice.State",
         "Language": LANGUAGES,
         "MembershipRole": "billing.accounts.models.Membership.Role",
-        "PaymentState": "billing.payments.models.Payment.State",
+        "PaymentProgress": "billing.payments.models.Payment.State",
         "CreditLevel": "billing.notices.models.CreditNotice.Level",
         "WebhookDeliveryKind": "billing.webhooks.models.WebhookDelivery.Kind",
         "WebhookDeliveryState": "billing.webhooks.models.WebhookDelivery.State",
