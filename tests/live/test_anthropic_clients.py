@@ -8,7 +8,7 @@ import pytest
 from anthropic import Anthropic
 
 from billing.ledger.models import UsageRecord
-from tests.live.conftest import Customer, Live
+from tests.live.conftest import Customer, Live, wait_until
 
 # One model of each protocol the simulator speaks, and its provider.
 MODELS = [
@@ -364,3 +364,19 @@ def test_thousands_of_blocks_and_a_nul_are_just_text(live: Live) -> None:
             model=model, max_tokens=50, messages=[{"role": "user", "content": blocks}]
         )
         assert answer.stop_reason is not None
+
+
+def test_a_client_that_leaves_pays_for_what_it_got(live: Live) -> None:
+    customer = live.customer()
+    live.behave("anthropic", output_tokens=400, chunks=100, chunk_interval_ms=20)
+    client = client_of(live, customer)
+
+    with client.messages.stream(model="claude-haiku-5-5", max_tokens=500, messages=ASK) as stream:
+        read = [text for text, _ in zip(stream.text_stream, range(5), strict=False)]
+
+    wait_until(lambda: usage_rows(customer) != [], seconds=5, what="settled")
+    row = usage_rows(customer)[0]
+    assert len(read) == 5
+    assert (row.end, row.estimated) == ("client_gone", True)
+    assert 0 < row.output_tokens < 400
+    assert customer.wallet() == (100 - row.credits_charged, 0)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import openai
+import pydantic
 import pytest
 from openai import OpenAI
 
@@ -99,6 +100,22 @@ def test_formats_are_kept_by_other_protocols(model: str, live: Live) -> None:
     formed = client_of(live, live.customer()).responses.create(model=model, input="hello", text=wanted)
 
     assert formed.output_text.startswith('{"a":')
+
+
+class _Answer(pydantic.BaseModel):
+    a: int
+
+
+@pytest.mark.parametrize("model", ["claude-haiku-5-5", "gemini-2.5-flash", "command-a-03-2025"])
+def test_the_client_parses_what_it_asked_for(model: str, live: Live) -> None:
+    client = client_of(live, live.customer())
+
+    whole = client.responses.parse(model=model, input="hello", text_format=_Answer)
+    with client.responses.stream(model=model, input="hello", text_format=_Answer) as stream:
+        streamed = stream.get_final_response()
+
+    assert isinstance(whole.output_parsed, _Answer)
+    assert streamed.output_parsed == whole.output_parsed
 
 
 def test_a_response_cut_by_its_limit_is_incomplete(live: Live) -> None:
