@@ -210,9 +210,10 @@ def test_a_provider_killed_under_load_is_noticed_by_nobody_and_comes_back(live: 
     assert f"trio-{victim}" in {call.provider for call in calls if call.began > restarted_at}
 
     def told() -> list[str]:
-        return list(Event.objects.filter(object_id=route).order_by("at").values_list("kind", flat=True))
+        return list(Event.objects.filter(after__route=route).order_by("at").values_list("kind", flat=True))
 
-    wait_until(lambda: told()[-2:] == ["route.opened", "route.closed"], seconds=3, what="both moves are written down")
+    both = ["model_profile.breaker_opened", "model_profile.breaker_closed"]
+    wait_until(lambda: told()[-2:] == both, seconds=3, what="both moves are written down")
     failed = UsageRecord.objects.filter(account=customer.account, choice__tried__has_key=route)
     # Those under way when it died, those that opened the breaker, and the probes.
     assert 1 <= failed.count() <= 16 + 8 + 10
@@ -228,4 +229,4 @@ def test_a_provider_that_only_stays_silent_costs_few_slow_calls(live: Live, trio
     assert {(call.status, call.code) for call in calls} == {(200, "")}
     # Those sent there until five had waited in vain, and the probes since.
     assert len(slow) <= 12 + 4
-    assert len(calls) > 500
+    assert len(calls) > 150
