@@ -6,7 +6,7 @@ from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler
 
 
-class Scheduler(DatabaseScheduler):  # type: ignore[misc]
+class Scheduler(DatabaseScheduler):
     """django-celery-beat's scheduler, with two differences.
 
     A job that was missed while beat was down runs once as soon as beat is back: the original leaves out daily jobs whose
