@@ -6,7 +6,7 @@ from the open holds. Alerts look at what is spent; calls are admitted while spen
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import ROUND_DOWN, Decimal
 from enum import StrEnum
 from typing import Any
@@ -15,6 +15,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 
 from billing.events.services import Actor, event_record
+from billing.ledger.rollups import USAGE_DAYS, usage_parameters
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO
 
@@ -26,10 +27,11 @@ CRITICAL_PERCENT = 90
 # A limit that the caller does not mention stays as it is.
 UNCHANGED: Any = object()
 
-_SPENT = """
-    SELECT provider, coalesce(sum(cost_usd) FILTER (WHERE started_at >= %(day)s), 0), sum(cost_usd)
-    FROM billing_usagerecord WHERE started_at >= %(month)s AND provider <> '' GROUP BY provider
-"""
+# The running day is always read from the log, closed ones from their sums.
+_SPENT = f"""
+    SELECT provider, coalesce(sum(cost_usd) FILTER (WHERE day = %(until)s), 0), sum(cost_usd)
+    FROM ({USAGE_DAYS}) AS days WHERE provider <> '' GROUP BY provider
+"""  # noqa: S608  constant text
 _RESERVED = "SELECT provider, sum(worst_cost_usd) FROM billing_hold WHERE provider <> '' GROUP BY provider"
 
 
@@ -90,15 +92,15 @@ class BudgetState:
 
 
 def budget_states(*, now: datetime, providers: Sequence[str | None] | None = None) -> list[BudgetState]:
-    """Day and month of every budget, all providers together first; three queries.
+    """Day and month of every budget, all providers together first; four queries.
 
     There is always a state of all providers together, limited or not. `providers` names the wanted ones (None: all together),
     which are told whether limited or not.
     """
-    day = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    today = now.astimezone(UTC).date()
     with connection.cursor() as cursor:
-        cursor.execute(_SPENT, {"day": day, "month": day.replace(day=1)})
-        spent = {provider: (today, month) for provider, today, month in cursor.fetchall()}
+        cursor.execute(_SPENT, usage_parameters(since=today.replace(day=1), until=today))
+        spent = {provider: (of_day, of_month) for provider, of_day, of_month in cursor.fetchall()}
         cursor.execute(_RESERVED)
         reserved: dict[str, Decimal] = dict(cursor.fetchall())
     limits: dict[str | None, Budget | None] = {None: None, **dict.fromkeys(providers or ())}
@@ -109,14 +111,14 @@ def budget_states(*, now: datetime, providers: Sequence[str | None] | None = Non
         if providers is not None and provider not in providers:
             continue
         if provider is None:
-            today, month = (sum((sums[position] for sums in spent.values()), ZERO) for position in (0, 1))
+            of_day, of_month = (sum((sums[position] for sums in spent.values()), ZERO) for position in (0, 1))
             held = sum(reserved.values(), ZERO)
         else:
-            today, month = spent.get(provider, (ZERO, ZERO))
+            of_day, of_month = spent.get(provider, (ZERO, ZERO))
             held = reserved.get(provider, ZERO)
         daily, monthly = (None, None) if row is None else (row.daily_limit_usd, row.monthly_limit_usd)
-        states.append(BudgetState(provider, Period.DAY, daily, today, held))
-        states.append(BudgetState(provider, Period.MONTH, monthly, month, held))
+        states.append(BudgetState(provider, Period.DAY, daily, of_day, held))
+        states.append(BudgetState(provider, Period.MONTH, monthly, of_month, held))
     return states
 
 

@@ -159,7 +159,8 @@ def secret_probe(provider: Provider, secret: str) -> Probe:
     try:
         async_to_sync(_ask)(provider.protocol, profile.model.mode, target)
     except ProviderError as error:
-        said = f"{error.failure}: {error.detail or error.message}".replace(secret, "***")
+        # Adapters keep the key out of both.
+        said = f"{error.failure}: {error.detail or error.message}"
         return Probe(False, said[:_RESULT_LENGTH], profile.slug, error.failure)
     except Exception as error:
         # The text of an unexpected error may quote what was sent.

@@ -10,10 +10,15 @@ from .product import PROJECT, source_files
 MONEY = source_files(
     "billing",
     "iafactory/common/money.py",
+    "routing/admin",
+    "routing/budgets.py",
     "routing/catalog.py",
     "routing/choice.py",
+    "routing/costs.py",
+    "routing/economics.py",
     "routing/limits.py",
     "routing/models.py",
+    "routing/price_import",
     "routing/pricing.py",
     "routing/snapshot.py",
 )

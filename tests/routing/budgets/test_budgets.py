@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from billing.accounts.models import Account
 from billing.events.models import Event
 from billing.events.services import SYSTEM
+from billing.ledger.rollups import usage_days_sum
 from iafactory.common.errors import ApiError
 from routing.budgets import BudgetState, Level, Period, budget_set, budget_states
 from routing.models import Budget, Provider
@@ -52,6 +53,17 @@ def test_spent_and_reserved_by_day_and_month_together_and_per_provider(
     ]
 
 
+def test_summed_up_days_count_once(account: Account) -> None:
+    spent(account, "groq", "2.5", datetime(2026, 11, 3, tzinfo=UTC))
+    spent(account, "groq", "1", NOW)
+    before = budget_states(now=NOW)
+
+    usage_days_sum(now=NOW)
+
+    assert [state.spent_usd for state in before] == [1, Decimal("3.5")]
+    assert budget_states(now=NOW) == before
+
+
 def test_without_budgets_there_is_still_what_was_spent(account: Account) -> None:
     spent(account, "groq", "1.5")
 
@@ -75,14 +87,14 @@ def test_providers_asked_for_are_told_whether_limited_or_not(account: Account, g
     ]
 
 
-def test_it_takes_three_queries(account: Account, groq: Provider, openrouter: Provider) -> None:
+def test_it_takes_four_queries(account: Account, groq: Provider, openrouter: Provider) -> None:
     Budget.objects.create(provider=groq, daily_limit_usd=1)
     Budget.objects.create(provider=openrouter, daily_limit_usd=1)
 
     with CaptureQueriesContext(connection) as queries:
         budget_states(now=NOW)
 
-    assert len(queries) == 3
+    assert len(queries) == 4
 
 
 @pytest.mark.parametrize(
