@@ -15,7 +15,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST
 from django_redis.exceptions import ConnectionInterrupted
-from drf_spectacular.utils import OpenApiTypes, extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
 from redis.exceptions import RedisError
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -138,7 +139,7 @@ def _returned(gateway: str, fields: dict[str, str]) -> WebhookEvent:
         raise ApiError(400, "signature_not_valid", "The gateway did not sign this.") from None
 
 
-class PaymentStateSerializer(serializers.Serializer):  # type: ignore[misc]
+class PaymentStateSerializer(serializers.Serializer):
     """How a payment stands."""
 
     reference = serializers.CharField()

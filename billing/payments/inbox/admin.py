@@ -78,9 +78,9 @@ class GatewayWebhookAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[GatewayWebhook]:
         queryset: QuerySet[GatewayWebhook] = super().get_queryset(request)
-        match = request.resolver_match
+        name = request.resolver_match.url_name if request.resolver_match else None
         # Lists need no bodies.
-        return queryset.defer("body", "truth", "headers") if match and match.url_name.endswith("_changelist") else queryset
+        return queryset.defer("body", "truth", "headers") if (name or "").endswith("_changelist") else queryset
 
     @admin.display(description=_("state"), ordering="state")
     def state_label(self, webhook: GatewayWebhook) -> SafeString:
@@ -103,7 +103,9 @@ class GatewayWebhookAdmin(ReadOnlyAdmin):
     def comparison(self, webhook: GatewayWebhook) -> SafeString:
         """What payload and truth both name, side by side, with what we asked for."""
         told, true = dict(_leaves(payload_of(webhook))), dict(_leaves(webhook.truth))
-        rows = [(name, told.get(name, EMPTY), true.get(name, EMPTY)) for name in _TELLING if name in told or name in true]
+        rows: list[tuple[Any, Any, Any]] = [
+            (name, told.get(name, EMPTY), true.get(name, EMPTY)) for name in _TELLING if name in told or name in true
+        ]
         if webhook.payment is not None:
             asked = f"{webhook.payment.amount.normalize():f} {webhook.payment.currency}"
             rows.append((_("we asked for"), asked, webhook.payment.reference))
@@ -144,9 +146,9 @@ class GatewayWebhookAdmin(ReadOnlyAdmin):
         """Ask why, then have the webhooks named in `?webhooks=` worked again."""
         if not self.has_replay_permission(request):
             raise PermissionDenied
-        wanted = [found for text in request.GET.get("webhooks", "").split(",") if (found := uuid_or_none(text))]
-        found = GatewayWebhook.objects.filter(pk__in=wanted[:_MOST_AT_ONCE]).select_related("payment").order_by("received_at")
-        webhooks = [webhook for webhook in found if _replayable(webhook)]
+        wanted = [pk for text in request.GET.get("webhooks", "").split(",") if (pk := uuid_or_none(text))]
+        named = GatewayWebhook.objects.filter(pk__in=wanted[:_MOST_AT_ONCE]).select_related("payment").order_by("received_at")
+        webhooks = [webhook for webhook in named if _replayable(webhook)]
         if not webhooks:
             self.message_user(request, _("None of these can be worked again."), messages.WARNING)
             return HttpResponseRedirect(list_url("billing.gatewaywebhook"))

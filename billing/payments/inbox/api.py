@@ -17,7 +17,7 @@ from iafactory.common.client_address import request_client_address
 from .receiving import MAX_BODY_BYTES, body_too_large, webhook_receive
 
 
-class AnyAnswer(BaseContentNegotiation):  # type: ignore[misc]
+class AnyAnswer(BaseContentNegotiation):
     """Gateways accept anything, whatever their headers say."""
 
     def select_parser(self, request: Request, parsers: Any) -> Any:

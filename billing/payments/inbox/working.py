@@ -144,7 +144,7 @@ def _claim(webhook_id: UUID | str) -> GatewayWebhook | None:
 def _next_attempt(attempts: int) -> datetime | None:
     if attempts >= _ATTEMPTS:
         return None
-    pause = min(_FIRST_PAUSE * 2 ** min(attempts - 1, 20), _LONGEST_PAUSE)
+    pause: timedelta = min(_FIRST_PAUSE * 2 ** min(attempts - 1, 20), _LONGEST_PAUSE)
     return clock.now() + pause
 
 

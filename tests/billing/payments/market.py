@@ -63,8 +63,10 @@ def in_threads(jobs: list[Callable[[], Any]]) -> None:
             connection.close()
 
     threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     if failures:
         raise failures[0]
 

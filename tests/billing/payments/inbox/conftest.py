@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from django.http import HttpResponse
 from django.test import Client
 
 from tests.billing.payments.gateways.setups import SETUPS, request_for
@@ -26,7 +25,7 @@ class Gate:
         payment = self.adapter.fetch_payment(checkout_id=checkout.checkout_id)
         return self.adapter.capture_payment(payment) if payment.state == "authorised" else payment
 
-    def post(self, delivery: Delivery, *, path: str = "", **changes: Any) -> HttpResponse:
+    def post(self, delivery: Delivery, *, path: str = "", **changes: Any) -> Any:
         headers = delivery.signed() | changes.pop("headers", {})
         body = changes.pop("body", delivery.body)
         return send(path or f"/api/payment/webhook/{self.slug}", body, headers)
@@ -35,13 +34,12 @@ class Gate:
 _local = threading.local()
 
 
-def send(path: str, body: bytes, headers: dict[str, str]) -> HttpResponse:
+def send(path: str, body: bytes, headers: dict[str, str]) -> Any:
     content_type = headers.get("content-type", "application/json")
     extra = {name: value for name, value in headers.items() if name != "content-type"}
     # A client loads its middleware once; threads share none.
     client = _local.client = getattr(_local, "client", None) or Client()
-    response: HttpResponse = client.post(path, data=body, content_type=content_type, headers=extra)
-    return response
+    return client.post(path, data=body, content_type=content_type, headers=extra)
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 import hashlib
 import random
-import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.test import Client
 from freezegun import freeze_time
 from pytest_django.fixtures import Settings
@@ -17,6 +16,7 @@ from pytest_django.fixtures import Settings
 from billing.models import GatewayWebhook
 from billing.payments.inbox.receiving import webhook_receive
 from iafactory.common.errors import ApiError
+from tests.billing.payments.market import in_threads
 
 from .conftest import Gate, send
 
@@ -212,11 +212,8 @@ def test_twenty_threads_deliver_every_webhook_and_each_counts_once(gate_of: Gate
     def deliver(seed: int) -> None:
         for body, headers in random.Random(seed).sample(signed, len(signed)):
             statuses[send(f"/api/payment/webhook/{slug}", body, headers).status_code] += 1
-        connection.close()
 
-    threads = [threading.Thread(target=deliver, args=(seed,)) for seed in range(20)]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
+    in_threads([partial(deliver, seed) for seed in range(20)])
 
     rows = list(GatewayWebhook.objects.all())
     assert statuses == {200: 20 * len(signed)}
