@@ -4,6 +4,7 @@ import base64
 import io
 import struct
 import wave
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -442,6 +443,19 @@ def test_too_few_credits_for_an_image(live: Live) -> None:
 
     assert (refused.status_code, refused.json()["error"]["code"]) == (402, "insufficient_credits")
     assert (served.status_code, customer.wallet()) == (200, (D(1), 0))
+
+
+def test_parallel_images_never_pass_the_balance(live: Live) -> None:
+    customer = live.customer(plan="whole", credits=12)
+    live.behave("stability", latency_ms=200)
+    body = {"model": "stable-image-core", "prompt": "x"}
+
+    with ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(lambda _: live.post(IMAGES, customer, json=body), range(12)))
+
+    assert sorted(answer.status_code for answer in answers) == [200] * 2 + [402] * 10
+    assert customer.wallet() == (D(2), 0)
+    assert live.received("stability") == 2
 
 
 def test_a_client_that_hangs_up_pays_nothing(live: Live) -> None:
