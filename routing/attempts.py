@@ -28,11 +28,10 @@ PROBE_FIRST_BYTE_SECONDS = 15
 class Attempts:
     """See the module. `tried` says of each route that did not serve the call why; `last` is the candidate asked last."""
 
-    def __init__(self, gateway: "Gateway", call_id: UUID, *, priority: int, lease_seconds: float) -> None:
+    def __init__(self, gateway: "Gateway", call_id: UUID, *, priority: int) -> None:
         self._gateway = gateway
         self._member = str(call_id)
         self._priority = priority
-        self._lease_seconds = lease_seconds
         self._made = 0
         self._attempt: Attempt | None = None
         self._place: Place | None = None
@@ -67,7 +66,6 @@ class Attempts:
                 [candidate.route for candidate in candidates],
                 self._member,
                 priority=self._priority,
-                lease_seconds=self._lease_seconds,
                 wait_seconds=wait_seconds,
                 when_gone=when_gone,
             )
@@ -164,9 +162,7 @@ class Attempts:
     async def _take(self, route: Route) -> bool:
         """A place on `route` without waiting; a place held elsewhere is given back."""
         await self._give_place(unused=False)
-        answer = await self._gateway.capacity.take(
-            route, self._member, lease_seconds=self._lease_seconds, priority=self._priority
-        )
+        answer = await self._gateway.capacity.take(route, self._member, priority=self._priority)
         if isinstance(answer, Full):
             self.tried.setdefault(route.slug, f"full: {answer.cap}")
             return False

@@ -88,6 +88,7 @@ class Gateway:
         self.ledger.start()
         self.uses.start()
         self.health.start()
+        self.capacity.start()
         with contextlib.suppress(LimiterUnavailable):
             await self.limiter.recover(now_ms=clock.now_ms())
         self._sync_task = asyncio.create_task(self._sync_counters(), name="counter-sync")
@@ -101,6 +102,7 @@ class Gateway:
         await self.ledger.stop()
         await self.uses.stop()
         await self.health.stop()
+        await self.capacity.stop()
         await self._listener.stop()
         for task in (self._reload_task, self._sync_task):
             if task is not None:

@@ -120,12 +120,7 @@ class ModelCall(ABC):
         self.drawn: tuple[str, int] | None = None
         self.first_choice: Candidate | None = None
         self.candidates: tuple[Candidate, ...] = ()
-        self.attempts = Attempts(
-            gateway,
-            self.id,
-            priority=self.plan.priority,
-            lease_seconds=settings.CALL_TIMEOUT_SECONDS + settings.HOLD_GRACE_SECONDS,
-        )
+        self.attempts = Attempts(gateway, self.id, priority=self.plan.priority)
         self.on_quota = caller.plan.billing_mode == "quota"
         self.budget_fallback = False
         self.held = ZERO

@@ -31,6 +31,9 @@ _FIRST_IN_LINE = 8
 _ASK_SECONDS, _KEEP_PLACE_SECONDS = 0.05, 1.0
 _BEAT_MS = 3_000
 _FULL_BELIEVED_MS = 250
+# A place for a call under way counts this long without being renewed: what a dead process held comes free soon.
+LEASE_SECONDS = 60
+_RENEW_SECONDS = 15
 # Higher priorities go first; among equals who came first. Milliseconds wrap after three years.
 _ARRIVALS_MS = 10**11
 _HIGHEST_PRIORITY = 32_767
@@ -107,6 +110,11 @@ class Place:
     caps: tuple[Cap, ...]
     taken_ms: int
 
+    @property
+    def gauges(self) -> tuple[Cap, ...]:
+        """Those of its caps that count calls under way."""
+        return tuple(cap for cap in self.caps if not cap.window_ms)
+
 
 @dataclass(frozen=True, slots=True)
 class Full:
@@ -145,19 +153,32 @@ class Capacity:
     def __init__(self, redis_client: Any, *, on_share: Callable[[str, float], None] | None = None) -> None:
         """`on_share` hears how much of a route's tightest cap is left (0 to 1) whenever a place on it was asked for."""
         script = (Path(__file__).parent / "capacity.lua").read_text(encoding="utf-8")
+        self._client = redis_client
         self._script = redis_client.register_script(script)
         self._on_share = on_share
+        # Places for calls under way, to be renewed.
+        self._held: dict[str, Place] = {}
+        self._renewing: asyncio.Task[None] | None = None
         # Windows found full, and until when nobody need ask again.
         self._full: dict[str, tuple[int, Full]] = {}
         self._line: list[_Waiter] = []
         self._away = False
+
+    def start(self) -> None:
+        self._renewing = asyncio.create_task(self._keep_renewing(), name="capacity")
+
+    async def stop(self) -> None:
+        if self._renewing is not None:
+            self._renewing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._renewing
 
     @property
     def waiting(self) -> int:
         """Calls of this process that wait."""
         return len(self._line)
 
-    async def take(self, route: Capped, member: str, *, lease_seconds: float, priority: int) -> Place | Full | None:
+    async def take(self, route: Capped, member: str, *, priority: int) -> Place | Full | None:
         """A place on `route` for the call `member`, at once or not at all; None when it has no caps to count under."""
         caps = caps_of(route)
         if not caps:
@@ -165,7 +186,7 @@ class Capacity:
         known = self._full.get(route.slug)
         if known is not None and clock.now_ms() < known[0]:
             return known[1]
-        answer = await self._take(route.slug, caps, member, rank=_rank(priority), beat_ms=0, lease_seconds=lease_seconds)
+        answer = await self._take(route.slug, caps, member, rank=_rank(priority), beat_ms=0)
         if isinstance(answer, Full) and answer.wait_ms is not None:
             self._full[route.slug] = (clock.now_ms() + min(answer.wait_ms, _FULL_BELIEVED_MS), answer)
         return answer
@@ -176,7 +197,6 @@ class Capacity:
         member: str,
         *,
         priority: int,
-        lease_seconds: float,
         wait_seconds: float,
         when_gone: Callable[[Callable[[], None] | None], None],
     ) -> Place | None:
@@ -202,9 +222,7 @@ class Capacity:
         try:
             while not waiter.gone:
                 for slug, caps in capped:
-                    answer = await self._take(
-                        slug, caps, member, rank=waiter.rank, beat_ms=_BEAT_MS, lease_seconds=lease_seconds
-                    )
+                    answer = await self._take(slug, caps, member, rank=waiter.rank, beat_ms=_BEAT_MS)
                     if not isinstance(answer, Full):
                         capped = [(other, caps) for other, caps in capped if other != slug]
                         return answer
@@ -226,26 +244,44 @@ class Capacity:
 
     async def give(self, place: Place) -> None:
         """The call on it has ended. Windows go on counting it; only places for calls under way come free."""
-        gauges = tuple(cap for cap in place.caps if not cap.window_ms)
+        self._held.pop(place.member, None)
+        gauges = place.gauges
         if gauges:
             await self._tell("give", gauges, place.member, place.taken_ms)
             self._wake_first()
 
     async def undo(self, place: Place) -> None:
         """No call was made on it: it does not count at all."""
+        self._held.pop(place.member, None)
         await self._tell("undo", place.caps, place.member, place.taken_ms)
         self._wake_first()
+
+    async def renew(self) -> None:
+        """Tell that the calls on the places held here are still under way. Raises what redis-py raises."""
+        until_ms = clock.now_ms() + LEASE_SECONDS * 1000
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for place in self._held.values():
+                for cap in place.gauges:
+                    pipeline.zadd(_KEY_PREFIX + cap.key, {place.member: until_ms}, xx=True)
+            if len(pipeline):
+                await pipeline.execute()
+
+    async def _keep_renewing(self) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_SECONDS)
+            try:
+                await self.renew()
+            except (RedisError, OSError) as error:
+                self._lost(error)
 
     def _wake_first(self) -> None:
         for waiter in self._line[:_FIRST_IN_LINE]:
             waiter.awake.set()
 
-    async def _take(
-        self, slug: str, caps: tuple[Cap, ...], member: str, *, rank: int, beat_ms: int, lease_seconds: float
-    ) -> Place | Full:
+    async def _take(self, slug: str, caps: tuple[Cap, ...], member: str, *, rank: int, beat_ms: int) -> Place | Full:
         now_ms = clock.now_ms()
         try:
-            reply = await self._run("take", caps, member, now_ms, rank, beat_ms, round(lease_seconds * 1000))
+            reply = await self._run("take", caps, member, now_ms, rank, beat_ms, LEASE_SECONDS * 1000)
         except (RedisError, OSError) as error:
             self._lost(error)
             return Place(slug, member, (), now_ms)
@@ -253,7 +289,10 @@ class Capacity:
         if self._on_share is not None:
             self._on_share(slug, max(0, reply[1]) / 1000 if reply[0] else 0.0)
         if reply[0]:
-            return Place(slug, member, caps, now_ms)
+            place = Place(slug, member, caps, now_ms)
+            if place.gauges:
+                self._held[member] = place
+            return place
         return Full(slug, caps[reply[1] - 1].name, None if reply[2] < 0 else reply[2])
 
     async def _tell(self, verb: str, caps: tuple[Cap, ...], member: str, at_ms: int) -> None:

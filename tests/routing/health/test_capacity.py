@@ -43,7 +43,7 @@ async def processes(redis_client: redis.asyncio.Redis) -> list[Capacity]:
 
 
 async def take(capacity: Capacity, route: Route, member: str, *, priority: int = 0) -> Place | Full | None:
-    return await capacity.take(route, member, lease_seconds=60, priority=priority)
+    return await capacity.take(route, member, priority=priority)
 
 
 async def wait(
@@ -53,7 +53,6 @@ async def wait(
         routes,
         member,
         priority=priority,
-        lease_seconds=60,
         wait_seconds=seconds,
         when_gone=(client or Client()).when_gone,
     )
@@ -88,6 +87,24 @@ async def test_a_lease_that_ran_out_frees_its_place(processes: list[Capacity], u
 
     assert isinstance(before, Full)
     assert isinstance(after, Place)
+
+
+async def test_a_call_that_goes_on_keeps_its_place(processes: list[Capacity], unique: str) -> None:
+    route = Route(unique, unique, concurrent_calls=1)
+
+    with freeze_time(NOW, real_asyncio=True):
+        place = await take(processes[0], route, "1")
+    with freeze_time(NOW + timedelta(seconds=45), real_asyncio=True):
+        await processes[0].renew()
+    with freeze_time(NOW + timedelta(seconds=100), real_asyncio=True):
+        meanwhile = await take(processes[1], route, "2")
+        assert isinstance(place, Place)
+        await processes[0].give(place)
+        await processes[0].renew()
+        afterwards = await take(processes[1], route, "3")
+
+    assert isinstance(meanwhile, Full)
+    assert isinstance(afterwards, Place)
 
 
 async def test_no_sixty_seconds_see_more_calls_than_the_cap(processes: list[Capacity], unique: str) -> None:
@@ -232,7 +249,7 @@ async def test_a_dead_process_does_not_hold_up_the_queue(processes: list[Capacit
     place = await take(processes[0], route, "first")
     assert isinstance(place, Place)
     with freeze_time(datetime.now(UTC) - timedelta(seconds=10), real_asyncio=True):
-        await processes[1]._take(unique, place.caps, "dead", rank=0, beat_ms=3_000, lease_seconds=60)
+        await processes[1]._take(unique, place.caps, "dead", rank=0, beat_ms=3_000)
 
     await processes[0].give(place)
 
