@@ -220,7 +220,12 @@ class PlanRouting(models.Model):
         default=dict, blank=True, help_text=_("Provider slug to weight, for the split strategy: {'groq': 85, …}.")
     )
     score_weights = models.JSONField(
-        default=dict, blank=True, help_text=_("w1 latency, w2 capacity, w3 cost, w4 priority, for the score strategy.")
+        default=dict,
+        blank=True,
+        help_text=_(
+            "For the score strategy: w1 / ms to the first byte + w2 x free capacity (0 to 1) - w3 x USD per 1,000 tokens "
+            "+ w4 x priority / 100."
+        ),
     )
     fallback = ArrayField(
         models.CharField(max_length=64), default=list, blank=True, help_text=_("Providers tried in this order next.")

@@ -47,7 +47,10 @@ class PlanRoutingForm(forms.ModelForm):  # type: ignore[type-arg]
     )
     score_weights = PairsField(
         read=weight,
-        help_text=_("For the score strategy, a line each: w1 latency, w2 free capacity, w3 cost, w4 priority."),
+        help_text=_(
+            "For the score strategy, a line each: w1 / ms to the first byte, w2 x free capacity (0 to 1), "
+            "w3 x USD per 1,000 tokens (taken off), w4 x priority / 100."
+        ),
     )
     default_models = PairsField(
         help_text=_("What the model `auto` means: provider (for chat) or mode (image, tts, …) and model a line.")
