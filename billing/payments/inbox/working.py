@@ -9,18 +9,22 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q
 
 from billing.accounts.services import task_enqueue
 from billing.events.services import Actor, event_record
 from billing.payments.configuration import gateway_configured
 from billing.payments.confirmation import payment_confirm, payment_find
 from billing.payments.gateways.base import (
+    Disputes,
     Fetches,
     GatewayError,
     GatewayPayment,
     GatewayRefused,
+    Money,
     ObjectNotFound,
     PaymentState,
+    Refunds,
     Subject,
 )
 from billing.payments.gateways.reading import storable
@@ -52,6 +56,8 @@ class _Outcome:
     note: str = ""
     payment: Payment | None = None
     truth: Mapping[str, Any] | None = None
+    look: bool = False
+    """Trying again would say the same: only an operator can do something."""
 
 
 def webhook_work(*, webhook_id: UUID | str) -> GatewayWebhook:
@@ -161,7 +167,7 @@ def _finish(row: GatewayWebhook, outcome: _Outcome) -> GatewayWebhook:
         if outcome.truth is not None:
             now_row.truth = storable(outcome.truth)
         now_row.worked_at = clock.now()
-        now_row.next_attempt_at = _next_attempt(now_row.attempts) if failed else None
+        now_row.next_attempt_at = _next_attempt(now_row.attempts) if failed and not outcome.look else None
         now_row.save(update_fields=["state", "note", "payment", "truth", "worked_at", "next_attempt_at"])
     return now_row
 
@@ -170,6 +176,10 @@ def _work(row: GatewayWebhook) -> _Outcome:
     match row.subject:
         case Subject.PAYMENT:
             return _work_payment(row)
+        case Subject.REFUND:
+            return _work_refund(row)
+        case Subject.DISPUTE:
+            return _work_dispute(row)
         case _:
             return _Outcome(State.IGNORED, "nothing that concerns us")
 
@@ -197,6 +207,54 @@ def _work_payment(row: GatewayWebhook) -> _Outcome:
     row.payment = payment
     confirmed = payment_confirm(payment=payment, checkout_id=row.checkout_id, gateway_payment_id=row.gateway_payment_id)
     return _Outcome(State.PROCESSED, confirmed.note, confirmed.payment, confirmed.truth.raw)
+
+
+def _work_refund(row: GatewayWebhook) -> _Outcome:
+    """What a refund's webhook says, made sure of. One that stands as we have it is done; any other is an operator's."""
+    adapter = gateway_configured(row.gateway)
+    if not isinstance(adapter, Refunds):
+        return _Outcome(State.IGNORED, "this gateway refunds nothing")
+    truth = adapter.fetch_refund(row.refund_id)
+    payment = _find_of(row, truth.payment_id)
+    if payment is None:
+        return _Outcome(State.IGNORED, "a refund of no payment of ours", truth=truth.raw)
+    refund = payment.refunds.filter(Q(reference=truth.key) | Q(gateway_refund_id=truth.refund_id)).first()
+    said = f"refund {truth.refund_id}: {truth.money} {truth.state}"
+    if refund is None:
+        return _Outcome(State.FAILED, f"{said}, which nobody asked for here", payment, truth.raw, look=True)
+    if Money(refund.amount, refund.currency) != truth.money:
+        return _Outcome(State.FAILED, f"{said}, not {refund.amount} {refund.currency}", payment, truth.raw, look=True)
+    if refund.state == truth.state.value:
+        return _Outcome(State.PROCESSED, said, payment, truth.raw)
+    return _Outcome(State.FAILED, f"{said}, here {refund.state}", payment, truth.raw)
+
+
+def _work_dispute(row: GatewayWebhook) -> _Outcome:
+    """What a dispute's webhook says, made sure of where the gateway can be asked. One that stands as we have it is done."""
+    adapter = gateway_configured(row.gateway)
+    if not isinstance(adapter, Disputes):
+        payment = _find_of(row, row.gateway_payment_id)
+        return _Outcome(State.FAILED, f"dispute {row.dispute_id}: look at the gateway's console", payment, look=True)
+    truth = adapter.fetch_dispute(row.dispute_id)
+    payment = _find_of(row, truth.payment_id)
+    if payment is None:
+        return _Outcome(State.IGNORED, "a dispute of no payment of ours", truth=truth.raw)
+    said = f"dispute {truth.dispute_id}: {truth.money} {truth.state}"
+    dispute = payment.disputes.filter(gateway_dispute_id=truth.dispute_id).first()
+    if dispute is not None and dispute.state == truth.state.value:
+        return _Outcome(State.PROCESSED, said, payment, truth.raw)
+    return _Outcome(State.FAILED, f"{said}, here {dispute.state if dispute else 'unknown'}", payment, truth.raw)
+
+
+def _find_of(row: GatewayWebhook, gateway_payment_id: str) -> Payment | None:
+    """The payment that a refund or dispute is about, by what the gateway calls it."""
+    return payment_find(
+        gateway=row.gateway,
+        mode=row.mode,
+        reference="",
+        checkout_id=row.checkout_id,
+        gateway_payment_id=gateway_payment_id or row.gateway_payment_id,
+    )
 
 
 def _work_elsewhere(row: GatewayWebhook, truth: GatewayPayment) -> _Outcome:
