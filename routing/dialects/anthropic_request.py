@@ -142,7 +142,7 @@ def _request(body: dict[str, Any], *, betas: str, counts_only: bool) -> ChatRequ
         + max(0, reading.media_tokens - _media_tokens(chat))
         + TYPED_TOOL_TOKENS * reading.typed_tools,
         # A client that lets its model think counts on room for it.
-        limit_must_stay=request.limit_must_stay or thinks,
+        limit_must_stay=request.limit_must_stay or thinks or reading.typed_tools > 0,
     )
 
 

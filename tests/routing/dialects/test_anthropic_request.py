@@ -379,6 +379,7 @@ def test_the_input_is_counted_with_everything_the_original_says() -> None:
     [
         ({}, False),
         ({"tools": [WEATHER]}, True),
+        ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, True),
         ({"thinking": {"type": "adaptive"}}, True),
         ({"thinking": {"type": "disabled"}}, False),
     ],
