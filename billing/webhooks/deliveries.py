@@ -156,8 +156,8 @@ def deliveries_claim(
         with connection.cursor() as cursor:
             # One claim after the other: two at once would each see the same room.
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIM_LOCK])
-            wanted = {"now": now, "limit": limit, "per_endpoint": per_endpoint, "per_account": per_account}
-            cursor.execute(_CLAIM, wanted)
+            room = {"limit": limit, "per_endpoint": per_endpoint, "per_account": per_account}
+            cursor.execute(_CLAIM, {"now": now, **room})
             ids = [row[0] for row in cursor.fetchall()]
         if not ids:
             return []
