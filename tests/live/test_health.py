@@ -8,7 +8,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import httpx2
@@ -18,9 +20,11 @@ import redis
 from billing.events.models import Event
 from billing.ledger.models import UsageRecord
 from billing.plans.models import Plan
+from iafactory.common import clock
+from routing.health.checks import profiles_check
 from routing.health.state import RouteHealth
 from routing.health.store import HEALTH_KEY, decode_record
-from routing.models import AiModel, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
+from routing.models import AiModel, HealthCheck, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
 from tests.live.conftest import Customer, Live, free_port, start_simulator, wait_until
 
 CHAT = "/v1/chat/completions"
@@ -230,3 +234,28 @@ def test_a_provider_that_only_stays_silent_costs_few_slow_calls(live: Live, trio
     # Those sent there until five had waited in vain, and the probes since.
     assert len(slow) <= 12 + 4
     assert len(calls) > 150
+
+
+def test_checks_ask_the_simulator_in_every_dialect_and_measure_it(live: Live, settings: Any) -> None:
+    settings.SIMULATOR_URL = live.simulator_url
+    live.behave("anthropic", fail_status=503)
+    slugs = {
+        provider: ModelProfile.objects.filter(provider__slug=provider, model__mode="chat", enabled=True).first().slug  # type: ignore[union-attr]
+        for provider in ("groq", "anthropic", "google", "cohere")
+    }
+
+    results = {result.route: result for result in profiles_check(slugs.values())}
+
+    assert {provider: results[slug].answered for provider, slug in slugs.items()} == {
+        "groq": True,
+        "anthropic": False,
+        "google": True,
+        "cohere": True,
+    }
+    assert results[slugs["anthropic"]].failure == "overloaded"
+    assert shared_state(slugs["google"]).latency_weight == 1
+    assert shared_state(slugs["anthropic"]).failures_in_a_row == 1
+    assert HealthCheck.objects.filter(profile__slug=slugs["groq"], ok=True, latency_ms__gt=0).count() == 1
+    assert (
+        UsageRecord.objects.filter(profile__in=slugs.values(), started_at__gte=clock.now() - timedelta(seconds=2)).count() == 0
+    )
