@@ -20,6 +20,8 @@ EXEMPT = {
     "/payment/pay/{reference}": "a page for people: it takes the buyer to the gateway",
     "/payment/payu/return": "where PayU sends buyers' browsers; programs call POST /api/payment/payu/verify",
     "/payment/return/{reference}": "a page for people: how a payment stands",
+    "/payment/subscribe/{plan}": "an older address of /api/payment/subscribe/{plan}",
+    "/payment/subscription/status": "an older address of /api/payment/status",
     "/payment/webhook/chargily": "an older address of /api/payment/webhook/{gateway}",
     "/webhooks/paypal": "an older address of /api/payment/webhook/{gateway}",
     "/webhooks/stripe": "an older address of /api/payment/webhook/{gateway}",
