@@ -345,3 +345,14 @@ def test_the_gateways_of_an_account_are_those_of_its_currency(market_of: MarketO
     answer = Client().get("/api/payment/gateways", headers=logged_in(market)).json()
 
     assert [one["gateway"] for one in answer["results"] if one["gateway"] != "manual"] == ["chargily", "stripe"]
+
+
+def test_a_request_repeated_after_its_payment_gets_that_payment(market_of: MarketOf) -> None:
+    market = market_of("stripe")
+    first = market.paid(market.top_up(idempotency_key="order-1"))
+    assert first.invoice is not None
+    first.invoice.refresh_from_db()
+
+    again = checkout_open(invoice=first.invoice, purpose="topup", actor=SYSTEM, idempotency_key="order-1")
+
+    assert (again, again.state, Payment.objects.count()) == (first, "succeeded", 1)
