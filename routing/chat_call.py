@@ -216,7 +216,7 @@ class ChatCall(ModelCall):
         if stream.completed:
             self.outcome.usage = stream.usage
         else:
-            self._usage_so_far = stream.usage
+            self._usage_so_far = stream.usage_so_far
 
     def _usage_of_a_part(self, served: Candidate) -> Usage:
         so_far = self._usage_so_far

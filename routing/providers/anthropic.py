@@ -265,6 +265,11 @@ class AnthropicChatStream(EventStream):
             self._raw_usage = {**self._raw_usage, **{name: value for name, value in raw.items() if value is not None}}
             self.usage = usage_from_anthropic(self._raw_usage)
 
+    @property
+    def usage_so_far(self) -> Usage | None:
+        """The input is told at the start: a stream cut short is not billed for an estimate of it."""
+        return self.usage or usage_from_anthropic(self._raw_usage)
+
     def _complete(self) -> None:
         if self.finish_reason is None and not self._native:
             self._take_stop("end_turn", None)

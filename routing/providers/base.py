@@ -206,6 +206,10 @@ class ChatStream(Protocol):
     service_tier: str | None
     """The tier the provider says it served (and charges), None if it does not say."""
 
+    @property
+    def usage_so_far(self) -> Usage | None:
+        """For a stream that did not come to its end: figures reported on the way, the output's perhaps of a part alone."""
+
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(

@@ -160,6 +160,11 @@ class EventStream(ABC):
         # Returns the connection to the pool if the answer was read to its end, closes it otherwise.
         response.release()
 
+    @property
+    def usage_so_far(self) -> Usage | None:
+        """See `ChatStream`; a dialect that tells its input first has more to say."""
+        return self.usage
+
     def __aiter__(self) -> Self:
         return self
 

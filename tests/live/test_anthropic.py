@@ -63,7 +63,7 @@ def test_tools_travel_both_ways(live: Live) -> None:
 
 def test_a_stream_that_breaks_is_charged_for_what_was_delivered(live: Live) -> None:
     customer = live.customer()
-    live.behave("anthropic", drop_after_chunks=2)
+    live.behave("anthropic", drop_after_chunks=2, prompt_tokens=1234)
 
     response = live.post(
         "/v1/chat/completions", customer, json={"model": "claude-haiku-5-5", "messages": MESSAGES, "stream": True}
@@ -75,6 +75,9 @@ def test_a_stream_that_breaks_is_charged_for_what_was_delivered(live: Live) -> N
     row = UsageRecord.objects.get(account=customer.account)
     assert (row.end, row.estimated) == ("upstream_dropped", True)
     assert row.credits_charged > 0
+    # The input is told before the text; of the output only what was delivered is known.
+    assert row.input_tokens == 1234
+    assert 0 < row.output_tokens < 20
 
 
 def test_what_the_protocol_cannot_say_is_refused_and_costs_nothing(live: Live) -> None:
