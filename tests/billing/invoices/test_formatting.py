@@ -76,7 +76,7 @@ def test_countries_have_names_in_each_language() -> None:
 
 
 def test_foreign_text_cannot_turn_a_document_around() -> None:
-    assert plain_text("Total\u202e00,1\u202c \u2067x\u2069\x00\x1b\n  y\u200b") == "Total00,1 x y"
+    assert plain_text("To\u061ct\u200fal\u202e00,1\u202c \u2067x\u2069\x00\x1b\n  y\u200b") == "Total00,1 x y"
 
 
 def test_foreign_text_is_isolated_where_it_runs_the_other_way() -> None:

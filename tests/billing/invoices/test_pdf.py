@@ -1,9 +1,13 @@
 """PDFs: the text that anyone can copy out of them, their bytes, and that text never becomes markup."""
 
 import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 
 import pypdfium2
 import pytest
@@ -102,6 +106,28 @@ def test_numbers_keep_their_order_on_the_arabic_page() -> None:
     edges = [texts.get_charbox(start + offset)[0] for offset in range(len("2026-000123"))]
 
     assert edges == sorted(edges)
+
+
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="pdftotext is not installed")
+def test_pdftotext_reads_whole_arabic_words(tmp_path: Path) -> None:
+    path = tmp_path / "invoice.pdf"
+    path.write_bytes(pdf_render(arabic()))
+
+    read = subprocess.run(["pdftotext", path, "-"], capture_output=True, text=True, check=True).stdout
+
+    words = set(re.findall(r"[\w/-]+", re.sub(BIDI_MARKS, " ", read)))
+    # Letters that join, ligatures of lam, and what kerning would tear apart.
+    wanted = {"التعريف", "طريقة", "الإصدار", "إلى", "إلكترونيا", "ألفا", "دينارا", "الرسوم", "2026-000123", "19/12/2026"}
+    assert wanted - words == set()
+
+
+def test_threads_render_side_by_side() -> None:
+    documents = [french(number=f"2026-{number:06}") for number in range(40)]
+
+    with ThreadPoolExecutor(8) as threads:
+        rendered = list(threads.map(pdf_render, documents))
+
+    assert rendered == [pdf_render(document) for document in documents]
 
 
 @pytest.mark.parametrize("document", [french(), arabic(), english()], ids=["fr", "ar", "en"])
