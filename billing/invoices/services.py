@@ -344,7 +344,7 @@ def _credit_shares(invoice: Invoice, amount: Decimal) -> list[tuple[InvoiceLine,
     """What of each sold line is credited, so that all together is `amount` (tax included)."""
     lines = [line for line in invoice.lines.order_by("position") if line.kind in InvoiceLine.SOLD and line.gross]
     credited = {line.pk: _credited_of(line, invoice) for line in lines}
-    rest = [line.gross - (credited[line.pk].gross if credited[line.pk] else ZERO) for line in lines]
+    rest = [line.gross - (before.gross if (before := credited[line.pk]) else ZERO) for line in lines]
     parts = split(amount, rest, minor_unit(invoice.currency))
     return [
         (

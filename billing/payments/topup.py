@@ -21,6 +21,7 @@ from billing.ledger.services import credits_grant, wallet_open
 from billing.plans.models import CreditPack
 from billing.plans.selectors import fx_rate_at
 from billing.subscriptions.moves import account_lock
+from billing.subscriptions.pricing import WHOLE_UNIT_CURRENCIES
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO, plain
@@ -39,9 +40,7 @@ def pack_price(*, pack: CreditPack, currency: str, at: datetime) -> Decimal:
     return quantise(Fraction(pack.amount) * Fraction(other) / Fraction(own), Decimal(1)).quantize(Decimal("0.01"))
 
 
-def topup_draft(
-    *, account: Account, pack: CreditPack, currency: str | None = None, whole_units: bool = False, in_cash: bool = False
-) -> Invoice:
+def topup_draft(*, account: Account, pack: CreditPack, currency: str | None = None, in_cash: bool = False) -> Invoice:
     """A frozen offer of a pack's credits to `account`; they are granted when it is paid. Raises as `pack_price`."""
     currency = currency or account.currency
     amount = pack_price(pack=pack, currency=currency, at=clock.now())
@@ -64,7 +63,7 @@ def topup_draft(
                 "credits": str(plain(pack.credits)),
                 "bonus_credits": str(plain(pack.bonus_credits)),
             },
-            whole_units=whole_units,
+            whole_units=currency in WHOLE_UNIT_CURRENCIES,
             in_cash=in_cash,
         )
 

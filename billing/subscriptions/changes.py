@@ -25,7 +25,7 @@ from .models import Subscription
 from .moves import SubscriptionMoveRefused, instant_text, subscription_event, subscription_lock, subscription_moved
 from .periods import period_end
 from .plan_lots import credits_put_back, plan_lots_void, share_of, stretch_credits, stretch_of, unspent_share
-from .pricing import Proration, change_items, prorate
+from .pricing import WHOLE_UNIT_CURRENCIES, Proration, change_items, prorate
 from .services import free_start, plan_open_to
 from .settlement import PlanChange, change_apply, invoice_settled, next_invoice_withdraw
 
@@ -137,7 +137,6 @@ def plan_change(
     plan: Plan,
     actor: Actor,
     when: str = "",
-    whole_units: bool = False,
     in_cash: bool = False,
     reason: str = "",
 ) -> Changed:
@@ -167,7 +166,7 @@ def plan_change(
                 _give_back(subscription, offer.to_balance, offer.currency, f"Change to {plan.name}", actor)
             subscription = change_apply(subscription, change, actor=actor, currency=offer.currency, reason=reason)
             return Changed(subscription, offer)
-        draft = _change_draft(subscription, offer, change, whole_units=whole_units, in_cash=in_cash)
+        draft = _change_draft(subscription, offer, change, in_cash=in_cash)
         if draft.due > 0:
             return Changed(subscription, offer, draft)
         next_invoice_withdraw(subscription, actor, "The plan was changed")
@@ -298,9 +297,7 @@ def _change_scheduled(subscription: Subscription, offer: ChangeOffer, actor: Act
     return subscription
 
 
-def _change_draft(
-    subscription: Subscription, offer: ChangeOffer, change: PlanChange, *, whole_units: bool, in_cash: bool
-) -> Invoice:
+def _change_draft(subscription: Subscription, offer: ChangeOffer, change: PlanChange, *, in_cash: bool) -> Invoice:
     assert offer.price is not None
     for old in Invoice.objects.filter(
         subscription_id=subscription.pk, purpose=Invoice.Purpose.CHANGE, state=Invoice.State.DRAFT, balance_applied__gt=0
@@ -324,7 +321,7 @@ def _change_draft(
         subscription_id=subscription.pk,
         period=(offer.effective_at, offer.period_end) if offer.period_end else None,
         checkout=change.write(subscription),
-        whole_units=whole_units,
+        whole_units=offer.currency in WHOLE_UNIT_CURRENCIES,
         in_cash=in_cash,
         use_balance=True,
     )

@@ -21,7 +21,7 @@ from .models import Subscription
 from .moves import account_lock, instant_text, subscription_event, subscription_exists, subscription_lock, subscription_moved
 from .periods import period_end
 from .plan_lots import stretch_grant
-from .pricing import period_items
+from .pricing import WHOLE_UNIT_CURRENCIES, period_items
 from .services import plan_open_to, price_for, subscription_switch
 from .settlement import change_still_valid, invoice_settled, replace_live
 
@@ -45,7 +45,6 @@ def subscription_begin(
     currency: str | None = None,
     coupon: str = "",
     trial: bool = True,
-    whole_units: bool = False,
     in_cash: bool = False,
 ) -> Begun:
     """Begin `plan` for a customer: free plans and trials at once, others when the draft in the answer is paid.
@@ -85,7 +84,7 @@ def subscription_begin(
         _period_set(subscription, now)
         subscription.save()
         coupon_redeem(subscription)
-        invoice = _draft(subscription, whole_units=whole_units, in_cash=in_cash)
+        invoice = _draft(subscription, in_cash=in_cash)
         after = {"plan": plan.code, "price": str(price), "coupon": found.code if found else None, "due": str(invoice.due)}
         subscription_event("checkout_began", subscription, actor, after=after)
         if invoice.due > 0:
@@ -206,7 +205,7 @@ def _period_set(subscription: Subscription, start: datetime) -> None:
     subscription.current_period_end = end
 
 
-def _draft(subscription: Subscription, *, whole_units: bool, in_cash: bool) -> Invoice:
+def _draft(subscription: Subscription, *, in_cash: bool) -> Invoice:
     price: PlanPrice | None = subscription.price
     assert price is not None
     start, end = subscription.current_period_start, subscription.current_period_end
@@ -224,7 +223,7 @@ def _draft(subscription: Subscription, *, whole_units: bool, in_cash: bool) -> I
         currency=price.currency,
         subscription_id=subscription.pk,
         period=(start, end) if end is not None else None,
-        whole_units=whole_units,
+        whole_units=price.currency in WHOLE_UNIT_CURRENCIES,
         in_cash=in_cash,
         use_balance=True,
     )

@@ -47,8 +47,10 @@ def dunning_run(*, now: datetime | None = None) -> int:
 
 
 def _invoice_remind(invoice: Invoice, steps: list[DunningStep], now: datetime) -> bool:
+    if invoice.subscription_id is None or invoice.period_start is None:
+        return False
     subscription = Subscription.objects.filter(pk=invoice.subscription_id, state__in=Subscription.LIVE).first()
-    if subscription is None or invoice.period_start is None:
+    if subscription is None:
         return False
     due = [
         step

@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.db import transaction
 
@@ -36,7 +37,7 @@ def renewals_run(*, now: datetime | None = None, limit: int = 100_000) -> JobRun
     return _run(RENEWAL, due, _advance)
 
 
-def _advance(subscription_id: object) -> bool:
+def _advance(subscription_id: UUID) -> bool:
     """Bring one subscription up to date; False where somebody else does so just now."""
     with transaction.atomic():
         if not account_free_to_work_on(subscription_id):
@@ -45,7 +46,7 @@ def _advance(subscription_id: object) -> bool:
     return True
 
 
-def _run(job: str, due: Sequence[object], work: Callable[[object], bool]) -> JobRun:
+def _run(job: str, due: Sequence[UUID], work: Callable[[UUID], bool]) -> JobRun:
     started = clock.now()
     run = JobRun.objects.create(job=job, started_at=started, updated_at=started, due=len(due))
     for position, identifier in enumerate(due, 1):

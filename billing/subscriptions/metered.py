@@ -18,7 +18,7 @@ from iafactory.common.money import ZERO
 
 from .models import Subscription
 from .moves import subscription_lock
-from .pricing import overage_items
+from .pricing import WHOLE_UNIT_CURRENCIES, overage_items
 
 # Lots that closed longer ago were billed, or had nothing to bill.
 LOOK_BACK = timedelta(days=60)
@@ -83,6 +83,7 @@ def overage_bill(*, lot: Lot, actor: Actor = SYSTEM) -> Invoice | None:
             subscription_id=subscription.pk,
             period=(start, lot.expires_at),
             origin_key=_origin(lot),
+            whole_units=price.currency in WHOLE_UNIT_CURRENCIES,
         )
         return invoices.invoice_finalise(invoice=draft, actor=actor, due_at=clock.now() + OVERAGE_DUE_AFTER)
 

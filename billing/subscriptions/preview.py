@@ -20,7 +20,7 @@ from .coupons import coupon_in_force
 from .metered import OVERAGE_DUE_AFTER, subscription_overage
 from .models import Subscription
 from .periods import period_end
-from .pricing import overage_items, period_items
+from .pricing import WHOLE_UNIT_CURRENCIES, overage_items, period_items
 from .renewal import INVOICE_LEAD, INVOICE_LEAD_PARTS, next_terms
 from .selectors import subscription_live
 
@@ -124,7 +124,7 @@ def _body(
     profile = profile_of(account)
     seller: SellerProfile = seller_for(country=profile.country, day=now.date())
     rule_of = rule_chooser(seller, profile, now.astimezone(seller.zone).date())
-    priced = items_price(items, rule_of=rule_of, currency=currency)
+    priced = items_price(items, rule_of=rule_of, currency=currency, whole_units=currency in WHOLE_UNIT_CURRENCIES)
     balance = in_hand.setdefault(currency, money_balance(account.pk, currency))
     applied = min(balance, priced.total)
     in_hand[currency] = balance - applied

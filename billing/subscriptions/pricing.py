@@ -13,6 +13,9 @@ from billing.invoices.wording import words
 from billing.plans.models import Coupon, Plan, PlanPrice
 from iafactory.common.money import ZERO
 
+# Nobody pays centimes, and Chargily takes whole dinars: such invoices end in whole units, by a rounding line.
+WHOLE_UNIT_CURRENCIES = frozenset({"DZD"})
+
 
 @dataclass(frozen=True, slots=True)
 class Proration:

@@ -5,6 +5,8 @@ from two workers at once: the account's lock orders them, and each step looks at
 """
 
 from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
 
 from django.db import connection, transaction
 
@@ -25,7 +27,7 @@ from .models import Subscription
 from .moves import instant_text, subscription_event, subscription_lock, subscription_moved
 from .periods import period_end
 from .plan_lots import overage_lots_void, stretch_grant
-from .pricing import period_items
+from .pricing import WHOLE_UNIT_CURRENCIES, period_items
 from .services import free_start
 from .settlement import invoice_settled
 
@@ -58,9 +60,9 @@ _DUE = """
 """
 
 
-def subscriptions_due(*, now: datetime, limit: int = 100_000) -> list[object]:
+def subscriptions_due(*, now: datetime, limit: int = 100_000) -> list[UUID]:
     """Ids of subscriptions for which something is to be done at `now`, the oldest first."""
-    parameters = {"now": now, "lead": INVOICE_LEAD, "parts": INVOICE_LEAD_PARTS, "limit": limit}
+    parameters: dict[str, Any] = {"now": now, "lead": INVOICE_LEAD, "parts": INVOICE_LEAD_PARTS, "limit": limit}
     with connection.cursor() as cursor:
         cursor.execute(_DUE, parameters)
         return [row[0] for row in cursor.fetchall()]
@@ -140,6 +142,7 @@ def next_invoice_issue(subscription: Subscription, actor: Actor) -> Invoice | No
         currency=price.currency,
         subscription_id=subscription.pk,
         period=(start, end) if end is not None else None,
+        whole_units=price.currency in WHOLE_UNIT_CURRENCIES,
     )
     invoice = invoices.invoice_finalise(invoice=invoice, actor=actor, due_at=start)
     invoice_settled(invoice=invoice, actor=actor)
@@ -237,12 +240,12 @@ def _expire(subscription: Subscription, actor: Actor, *, at: datetime, reason: s
     free_start(account=subscription.account, previous=subscription, actor=actor, at=at)
 
 
-def subscription_failed(*, subscription_id: object, error: str) -> None:
+def subscription_failed(*, subscription_id: UUID, error: str) -> None:
     """Remember why a subscription could not be brought up to date, and try it again later."""
     Subscription.objects.filter(pk=subscription_id).update(next_attempt_at=clock.now() + RETRY_AFTER, last_error=error[:500])
 
 
-def account_free_to_work_on(subscription_id: object) -> bool:
+def account_free_to_work_on(subscription_id: UUID) -> bool:
     """Whether nobody else works on the subscription's account; locks it until the transaction ends if so."""
     account = Account.objects.filter(subscriptions=subscription_id).select_for_update(
         no_key=True, of=("self",), skip_locked=True

@@ -66,6 +66,11 @@ def subscription_usage(
         end=end,
         totals=rows.aggregate(**sums, failed_requests=failed),
         overage=subscription_overage(subscription) if subscription.plan.billing_mode == Plan.BillingMode.METERED else ZERO,
-        by_model=[{"model": row.pop("name"), **row} for row in models.annotate(**sums)],
-        by_day=list(days.annotate(requests=sums["requests"], credits=sums["credits"])),
+        by_model=[_row(row, model=row["name"]) for row in models.annotate(**sums)],
+        by_day=[_row(row, day=row["day"]) for row in days.annotate(requests=sums["requests"], credits=sums["credits"])],
     )
+
+
+def _row(row: Any, **named: Any) -> dict[str, Any]:
+    """A row of figures under the name of what they are about."""
+    return named | {name: value for name, value in row.items() if name != "name"}
