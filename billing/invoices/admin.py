@@ -12,7 +12,7 @@ from django.apps import apps
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.urls import path, reverse
@@ -474,7 +474,19 @@ class IdentifiersForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 class SellerForm(IdentifiersForm):
+    """Numbers of one seller must not be those of another, nor its invoices' those of its credit notes: they are addresses."""
+
     website = forms.URLField(label=_("website"), required=False, max_length=200, assume_scheme="https")
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean()
+        prefixes = [data.get("invoice_prefix") or "", data.get("credit_note_prefix") or ""]
+        if prefixes[0] == prefixes[1]:
+            self.add_error("credit_note_prefix", _("Credit notes need another prefix than invoices."))
+        taken = SellerProfile.objects.exclude(code=data.get("code") or "")
+        if taken.filter(Q(invoice_prefix__in=prefixes) | Q(credit_note_prefix__in=prefixes)).exists():
+            self.add_error("invoice_prefix", _("Another seller's numbers have one of these prefixes."))
+        return data
 
 
 class PartyAdmin(AuditedModelAdmin):

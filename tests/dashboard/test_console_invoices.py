@@ -241,6 +241,14 @@ def test_the_list_as_it_is_filtered_becomes_a_table(console: Client, account: Ac
     )
 
 
+def test_drafts_are_in_no_table(console: Client, account: Account) -> None:
+    draft(account)
+
+    answer = console.get(reverse("admin:billing_invoice_export"))
+
+    assert len(b"".join(answer.streaming_content).splitlines()) == 1  # type: ignore[attr-defined]
+
+
 def test_documents_and_tables_need_the_right_to_see(account: Account) -> None:
     invoice, client = issued(account), clerk("view_account")
 
@@ -296,6 +304,22 @@ def test_identifiers_of_the_seller_are_checked_and_kept(console: Client, seller:
     assert seller.identifiers == {"nif": "001216209012345", "rc": "16/00-1234567 B 18"}
     event = Event.objects.filter(kind="seller_profile.edited").get()
     assert event.after["identifiers"] == {"nif": "001216209012345", "rc": "16/00-1234567 B 18"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"credit_note_prefix": "FAC"}, "Credit notes need another prefix than invoices."),
+        ({"invoice_prefix": "IN"}, "Another seller&#x27;s numbers have one of these prefixes."),
+        ({"credit_note_prefix": "INCN"}, "Another seller&#x27;s numbers have one of these prefixes."),
+    ],
+)
+def test_numbers_stay_apart(console: Client, seller: SellerProfile, changes: dict[str, str], message: str) -> None:
+    SellerProfile.objects.create(code="india", legal_name="IA Factory India", invoice_prefix="IN", credit_note_prefix="INCN")
+
+    answer = console.post(reverse("admin:billing_sellerprofile_change", args=[seller.pk]), seller_form(**changes))
+
+    assert message in answer.content.decode()
 
 
 def test_a_gstin_must_be_of_the_state(console: Client, seller: SellerProfile) -> None:
