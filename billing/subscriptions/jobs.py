@@ -21,20 +21,21 @@ from .renewal import account_free_to_work_on, subscription_advance, subscription
 logger = logging.getLogger(__name__)
 
 RENEWAL = "renewal"
-# How often the row of a run is written, in pieces of work.
-PROGRESS_EVERY = 50
+# So many are worked on between two looks at what is still due; then the run's row is written.
+PIECE = 50
 # Runs that were finished are kept this long.
 RUNS_KEPT = timedelta(days=90)
 
 
 def renewals_run(*, now: datetime | None = None, limit: int = 100_000) -> JobRun | None:
     """Bring every due subscription up to date; None where none is due. One that fails is tried again later, alone."""
-    due = subscriptions_due(now=now or clock.now(), limit=limit)
+    now = now or clock.now()
+    due = subscriptions_due(now=now, limit=limit)
     if not due:
         return None
     # Two workers at once meet seldom.
     random.shuffle(due)
-    return _run(RENEWAL, due, _advance)
+    return _run(RENEWAL, due, _advance, lambda piece: subscriptions_due(now=now, among=piece))
 
 
 def _advance(subscription_id: UUID) -> bool:
@@ -46,22 +47,28 @@ def _advance(subscription_id: UUID) -> bool:
     return True
 
 
-def _run(job: str, due: Sequence[UUID], work: Callable[[UUID], bool]) -> JobRun:
+def _run(
+    job: str,
+    due: Sequence[UUID],
+    work: Callable[[UUID], bool],
+    still_due: Callable[[Sequence[UUID]], Sequence[UUID]],
+) -> JobRun:
     started = clock.now()
     run = JobRun.objects.create(job=job, started_at=started, updated_at=started, due=len(due))
-    for position, identifier in enumerate(due, 1):
-        try:
-            run.done += work(identifier)
-        except Exception as error:
-            logger.exception("%s of %s failed", job, identifier)
-            run.failed += 1
-            run.last_error = f"{identifier}: {error}"[:500]
-            subscription_failed(subscription_id=identifier, error=f"{type(error).__name__}: {error}")
-        if position % PROGRESS_EVERY == 0:
-            run.updated_at = clock.now()
-            run.save(update_fields=["done", "failed", "last_error", "updated_at"])
-    run.updated_at = run.finished_at = clock.now()
-    run.save(update_fields=["done", "failed", "last_error", "updated_at", "finished_at"])
+    for first in range(0, len(due), PIECE):
+        # What another run did meanwhile needs no look any more.
+        for identifier in still_due(due[first : first + PIECE]):
+            try:
+                run.done += work(identifier)
+            except Exception as error:
+                logger.exception("%s of %s failed", job, identifier)
+                run.failed += 1
+                run.last_error = f"{identifier}: {error}"[:500]
+                subscription_failed(subscription_id=identifier, error=f"{type(error).__name__}: {error}")
+        run.updated_at = clock.now()
+        run.save(update_fields=["done", "failed", "last_error", "updated_at"])
+    run.finished_at = clock.now()
+    run.save(update_fields=["finished_at"])
     return run
 
 

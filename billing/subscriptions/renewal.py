@@ -4,6 +4,7 @@
 from two workers at once: the account's lock orders them, and each step looks at the row anew.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -45,7 +46,7 @@ _DUE = """
     SELECT s.id FROM billing_subscription s
     JOIN billing_plan p ON p.id = s.plan_id
     LEFT JOIN billing_planprice r ON r.id = coalesce(s.next_price_id, s.price_id)
-    WHERE (s.next_attempt_at IS NULL OR s.next_attempt_at <= %(now)s)
+    WHERE (%(among)s::uuid[] IS NULL OR s.id = ANY (%(among)s)) AND (s.next_attempt_at IS NULL OR s.next_attempt_at <= %(now)s)
       AND (s.state IN ('trialing', 'active') AND s.current_period_end <= %(now)s
            OR s.state = 'past_due' AND s.grace_until <= %(now)s
            OR s.state IN ('trialing', 'active') AND s.current_period_end <= %(now)s + %(lead)s
@@ -60,9 +61,10 @@ _DUE = """
 """
 
 
-def subscriptions_due(*, now: datetime, limit: int = 100_000) -> list[UUID]:
-    """Ids of subscriptions for which something is to be done at `now`, the oldest first."""
+def subscriptions_due(*, now: datetime, limit: int = 100_000, among: Sequence[UUID] | None = None) -> list[UUID]:
+    """Ids of subscriptions, all or those `among`, for which something is to be done at `now`, the oldest first."""
     parameters: dict[str, Any] = {"now": now, "lead": INVOICE_LEAD, "parts": INVOICE_LEAD_PARTS, "limit": limit}
+    parameters["among"] = None if among is None else list(among)
     with connection.cursor() as cursor:
         cursor.execute(_DUE, parameters)
         return [row[0] for row in cursor.fetchall()]

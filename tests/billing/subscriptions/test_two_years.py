@@ -237,7 +237,7 @@ def test_who_lapses_falls_back_to_free_and_comes_back_anew(world: World) -> None
 
 def test_who_upgrades_on_the_31st_pays_the_difference_and_then_the_new_price(world: World) -> None:
     billed = {tuple(invoices_of(customer)) for customer in world.of("upgrades")}
-    # An hour after the period of 30 days began: 719 of 720 hours of 6000 less those of 3000: 5991.67 - 2995.83, in whole dinars.
+    # An hour after the period of 30 days began: 719 of 720 hours of 6000 less those of 3000: 5991.67 - 2995.83, whole dinars.
     before = [(day, "3000.00", "paid") for day in MONTH_ENDS[:6]]
     change = [("2026-08-31", "2996.00", "paid")]
     dear = [(day, "6000.00", "paid") for day in MONTH_ENDS[6:18]]
