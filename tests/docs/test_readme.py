@@ -1,4 +1,4 @@
-"""What the README names exists: addresses with their methods, make targets, files, and links of every document."""
+"""What the README and the other documents name exists: addresses with their methods, make targets, files, and links of every document."""
 
 import re
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def addresses_served(resolver: URLResolver, prefix: str = "/") -> Iterator[str]:
 
 
 def addresses_documented() -> dict[str, set[str]]:
-    cells = " ".join(row[0] for row in table_rows(section("README.md", "Addresses")))
+    cells = " ".join(row[0] for row in table_rows(text_of("docs/addresses.md")))
     return {address: set(methods.split(", ")) for methods, address in re.findall(r"`([A-Z, ]+) (/[^`]*)`", cells)}
 
 
@@ -55,7 +55,7 @@ def headings(document: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_the_table_lists_every_address_and_no_other() -> None:
+def test_the_tables_list_every_address_and_no_other() -> None:
     documented = addresses_documented()
 
     assert documented.keys() == set(addresses_served(get_resolver()))

@@ -227,7 +227,7 @@ def test_somebody_elses_account_is_not_found(live: Live, customer: Customer) -> 
         ("DELETE", CHAT, 405, "method_not_allowed"),
         ("POST", "/v1/models", 405, "method_not_allowed"),
         ("GET", "/v1/unheard-of", 404, "not_found"),
-        ("POST", "/v1/embeddings", 404, "not_found"),
+        ("POST", "/v1/moderations", 404, "not_found"),
         ("GET", "/v1/models/unheard-of", 404, "model_not_found"),
         ("GET", "/api/unheard-of", 404, "not_found"),
     ],
