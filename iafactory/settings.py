@@ -345,6 +345,8 @@ CELERY_BEAT_SCHEDULE = {
     "roll-due-wallets": {"task": "billing.ledger.roll_due_wallets", "schedule": 60.0, "options": {"expire_seconds": 60}},
     # Answers kept for repeated idempotency keys live for a day.
     "forget-kept-answers": {"task": "billing.ledger.forget_answers", "schedule": 3600.0},
+    # Reports over weeks read sums of days, not millions of calls.
+    "sum-usage-days": {"task": "billing.ledger.sum_usage_days", "schedule": 900.0, "options": {"expire_seconds": 900}},
     # Yesterday's books are closed and chained to the day before.
     "seal-days": {"task": "billing.ledger.seal_days", "schedule": crontab(hour=0, minute=30)},
     # Every balance recomputed from the rows behind it.
