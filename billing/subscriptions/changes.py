@@ -27,7 +27,7 @@ from .periods import period_end
 from .plan_lots import credits_put_back, plan_lots_void, share_of, stretch_credits, stretch_of, unspent_share
 from .pricing import WHOLE_UNIT_CURRENCIES, Proration, change_items, prorate
 from .services import free_start, plan_open_to
-from .settlement import PlanChange, change_apply, invoice_settled, next_invoice_withdraw
+from .settlement import PlanChange, change_apply, invoice_settled, next_invoice_withdraw, open_invoices_close
 
 State = Subscription.State
 
@@ -357,16 +357,6 @@ def _give_back(subscription: Subscription, amount: Decimal, currency: str, reaso
         rest -= part
         if rest == 0:
             return
-
-
-def open_invoices_close(subscription: Subscription, actor: Actor, reason: str) -> None:
-    """Nobody owes periods that will not be: their invoices are voided; those paid in part are given up."""
-    unpaid = Invoice.objects.filter(subscription_id=subscription.pk, purpose=Invoice.Purpose.PERIOD, state=Invoice.State.OPEN)
-    for invoice in unpaid:
-        if invoice.amount_paid:
-            invoices.invoice_give_up(invoice=invoice, reason=reason, actor=actor)
-        else:
-            invoices.invoice_void(invoice=invoice, reason=reason, actor=actor)
 
 
 def _a_day(plan: Plan, amount: Decimal) -> Fraction:

@@ -21,7 +21,6 @@ from billing.plans.models import Plan, PlanPrice
 from iafactory.common import clock
 from iafactory.common.money import ZERO
 
-from .changes import open_invoices_close
 from .coupons import coupon_in_force
 from .dunning import EXPIRED, notice_queue
 from .models import Subscription
@@ -30,7 +29,7 @@ from .periods import period_end
 from .plan_lots import overage_lots_void, stretch_grant
 from .pricing import WHOLE_UNIT_CURRENCIES, period_items
 from .services import free_start
-from .settlement import invoice_settled
+from .settlement import invoice_settled, open_invoices_close
 
 State = Subscription.State
 

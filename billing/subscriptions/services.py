@@ -28,6 +28,7 @@ from .moves import (
 )
 from .periods import period_end
 from .plan_lots import plan_lots_void, stretch_grant
+from .settlement import open_invoices_close
 
 __all__ = (
     "FREE_PLAN",
@@ -117,7 +118,11 @@ def subscription_end(*, subscription: Subscription, actor: Actor, reason: str = 
     where it has ended before."""
     incomplete = subscription.state == Subscription.State.INCOMPLETE
     to = Subscription.State.EXPIRED if incomplete else Subscription.State.CANCELED
-    return subscription_move(subscription=subscription, to=to, actor=actor, reason=reason, at=at)
+    with transaction.atomic():
+        ended = subscription_move(subscription=subscription, to=to, actor=actor, reason=reason, at=at)
+        # Nobody owes periods that will not be.
+        open_invoices_close(ended, actor, reason or "The subscription ended")
+    return ended
 
 
 def subscription_switch(

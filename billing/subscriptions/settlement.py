@@ -259,3 +259,13 @@ def next_invoice_withdraw(subscription: Subscription, actor: Actor, reason: str)
         if invoice.amount_paid:
             raise ApiError(409, "period_already_paid", "The next period is paid in part: wait until it has begun.")
         invoices.invoice_void(invoice=invoice, reason=reason, actor=actor)
+
+
+def open_invoices_close(subscription: Subscription, actor: Actor, reason: str) -> None:
+    """Nobody owes periods that will not be: their invoices are voided; those paid in part are given up."""
+    unpaid = Invoice.objects.filter(subscription_id=subscription.pk, purpose=Invoice.Purpose.PERIOD, state=Invoice.State.OPEN)
+    for invoice in unpaid:
+        if invoice.amount_paid:
+            invoices.invoice_give_up(invoice=invoice, reason=reason, actor=actor)
+        else:
+            invoices.invoice_void(invoice=invoice, reason=reason, actor=actor)

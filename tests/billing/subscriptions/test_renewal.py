@@ -19,6 +19,7 @@ from billing.plans.models import Coupon
 from billing.subscriptions import dunning, jobs, metered
 from billing.subscriptions.models import DunningNotice, JobRun, Subscription
 from billing.subscriptions.pricing import period_items
+from billing.subscriptions.services import subscription_switch
 from tests.billing.ledger.calls import call_item_for, hold_item_for
 from tests.billing.subscriptions.conftest import START
 from tests.billing.subscriptions.selling import (
@@ -195,6 +196,16 @@ def test_coupon_reduces_its_number_of_periods(customer: Account, time: FrozenDat
     totals = list(Invoice.objects.order_by("sequence").values_list("total", flat=True))
 
     assert totals == [Decimal(2500), Decimal(2500), Decimal(3000)]
+
+
+def test_operator_who_switches_the_plan_leaves_no_unpaid_period(customer: Account, time: FrozenDateTimeFactory) -> None:
+    subscribe(customer, plan_make("pro"))
+    run_at(time, LEAD)
+
+    subscription_switch(account=customer, plan=plan_make("gift", "9000"), actor=OPERATOR, reason="a gift")
+
+    assert sorted(Invoice.objects.values_list("state", flat=True)) == ["paid", "void"]
+    assert wrong() == []
 
 
 # --- Late, twice, at once ---
