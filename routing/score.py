@@ -18,6 +18,7 @@ from .snapshot import Policy
 
 _ZERO = Decimal(0)
 _SHOWN = Decimal("0.0001")
+_SHOWN_COST = Decimal("0.000001")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Score:
             "score": str(self.total.quantize(_SHOWN)),
             "latency_ms": self.latency_ms,
             "capacity": str(self.capacity),
-            "cost": str(self.cost.normalize()),
+            "cost": f"{self.cost.quantize(_SHOWN_COST).normalize():f}",
             "priority": str(self.priority),
         }
 

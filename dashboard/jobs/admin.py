@@ -1,5 +1,6 @@
 """The schedule in the console: read-only, since the code overwrites edits, but on and off and run now."""
 
+from datetime import timedelta
 from typing import Any
 
 from celery.exceptions import OperationalError as QueueError
@@ -31,6 +32,16 @@ from .selectors import description_of, task_of
 
 # What the list tells of each job's last run.
 LAST = ("state", "started_at", "succeeded_at", "milliseconds", "result", "runs", "failures")
+
+
+def span_text(span: timedelta) -> str:
+    """A span in its largest whole unit: 3 s, 5 min, 6 h."""
+    seconds = round(span.total_seconds())
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
 
 for _model in (ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule):
     admin.site.unregister(_model)
@@ -90,7 +101,7 @@ class JobAdmin(ConsoleAdmin):
             month_day = "" if crontab.day_of_month == "*" else _(", day %s of the month") % crontab.day_of_month
             return f"{at}{day}{month_day} {crontab.timezone}"
         if job.interval is not None:
-            return str(job.interval)
+            return str(_("every %s") % span_text(job.interval.schedule.run_every))
         return EMPTY
 
     @admin.display(description=_("forgotten after"))

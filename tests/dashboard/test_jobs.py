@@ -166,6 +166,9 @@ def test_the_list_shows_each_job_with_its_last_run(console: Client) -> None:
     assert "Seal the days of the books that have closed." in page
     assert "no disk" in page
     assert "0:30 UTC" in page
+    assert "every 3 s" in page
+    assert "every 5 min" in page
+    assert "every 6 h" in page
     assert "never ran" in page
 
 
