@@ -18,7 +18,7 @@ from .snapshot import Policy
 
 _ZERO = Decimal(0)
 _SHOWN = Decimal("0.0001")
-_SHOWN_COST = Decimal("0.000001")
+_SHOWN_COST = Decimal("0.000000001")
 
 
 @dataclass(frozen=True, slots=True)
