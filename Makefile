@@ -54,11 +54,11 @@ imports: $(DEV_READY)
 	@$(BIN)/lint-imports --no-logo
 
 # What git keeps or would keep. Verifying would send what was found to its provider; `password` stands in examples. The
-# gateways' signature vectors are all keys and hashes, made up for tests.
+# gateways' signature vectors and Stability's request ids are all hashes, made up for tests.
 secrets: $(DEV_READY)
 	@git ls-files -z --cached --others --exclude-standard > .venv/.files
 	@xargs -0 $(BIN)/detect-secrets-hook --no-verify --disable-plugin KeywordDetector \
-		--exclude-secrets '^password$$' --exclude-files '^tests/data/payment_vectors\.json$$' < .venv/.files
+		--exclude-secrets '^password$$' --exclude-files '^tests/(data/payment_vectors|wire/stability_\w+\.response)\.json$$' < .venv/.files
 
 types: $(DEV_READY)
 	@$(WITH_SERVERS) $(BIN)/python -m mypy manage.py iafactory ratelimit billing routing dashboard

@@ -1,4 +1,4 @@
-"""What the README and the other documents name exists: addresses with their methods, make targets, files, and links of every document."""
+"""What the documents name exists: addresses with their methods, make targets, files, and links."""
 
 import re
 from collections.abc import Iterator

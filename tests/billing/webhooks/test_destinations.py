@@ -90,7 +90,7 @@ def test_a_public_address_is_allowed(address: str) -> None:
         "https://",
         "https:///path",
         "https://user@hooks.example.com/",
-        "https://user:secret@hooks.example.com/",
+        "https://user:secret@hooks.example.com/",  # pragma: allowlist secret
         "https://hooks.example.com/#fragment",
         "https://hooks.example.com:22/",
         "https://hooks.example.com:80/",
