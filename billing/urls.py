@@ -12,9 +12,10 @@ from .invoices.profile_api import BillingProfileView
 from .ledger import api as credits
 from .ledger import usage_api as usage
 from .notices.api import CreditNoticeView
-from .payments import returns
 from .payments import api as payments
+from .payments import returns
 from .payments.inbox.api import GatewayWebhookView
+from .payments.refund_api import InvoiceRefundView
 from .plans import api as plans
 from .subscriptions import api as subscriptions
 from .subscriptions.models import Subscription
@@ -111,6 +112,7 @@ urlpatterns = [
     *api_path("api/payment/status", payments.PaymentStatusView, "payment-status"),
     *api_path("api/payment/cancel", payments.PaymentCancelView, "payment-cancel"),
     *api_path("api/payment/gateways", payments.GatewaysView, "payment-gateways"),
+    *api_path("api/payment/invoices/<path:number>/refund", InvoiceRefundView, "payment-invoice-refund"),
     *api_path("api/payment/payments/<str:reference>", payments.PaymentView, "payment"),
     *api_path("api/payment/payments/<str:reference>/proof", payments.ProofView, "payment-proof"),
     # Where older clients ask.

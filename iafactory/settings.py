@@ -5,6 +5,7 @@ which refuses to start without its secrets).
 """
 
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import environ
@@ -172,6 +173,9 @@ PAYMENT_GATEWAYS = env.list("PAYMENT_GATEWAYS", default=[])
 PAYMENT_MODE = env.str("PAYMENT_MODE", default="test")
 if PAYMENT_MODE not in ("test", "live"):
     raise ImproperlyConfigured(f"PAYMENT_MODE must be test or live, not {PAYMENT_MODE!r}")
+# A refund worth more has to be approved by a second operator; empty: none has.
+_refund_limit = env.str("REFUND_SECOND_OPERATOR_ABOVE_USD", default="200")
+REFUND_SECOND_OPERATOR_ABOVE_USD = Decimal(_refund_limit) if _refund_limit else None
 CHARGILY_SECRET_KEY = env.str("CHARGILY_SECRET_KEY", default="")
 CHARGILY_EARLIER_SECRET_KEYS = env.list("CHARGILY_EARLIER_SECRET_KEYS", default=[])
 STRIPE_SECRET_KEY = env.str("STRIPE_SECRET_KEY", default="")
@@ -391,6 +395,8 @@ CELERY_BEAT_SCHEDULE = {
     "sweep-gateway-webhooks": {"task": "billing.payments.webhooks_sweep", "schedule": 30.0, "options": {"expire_seconds": 30}},
     # Open payments are asked about at 2, 10 and 30 minutes, then every hour: webhooks may never come.
     "poll-open-payments": {"task": "billing.payments.poll_open", "schedule": 60.0, "options": {"expire_seconds": 60}},
+    # Refunds under way are sent and asked about, ever less often.
+    "poll-open-refunds": {"task": "billing.payments.refunds_poll", "schedule": 60.0, "options": {"expire_seconds": 60}},
     # What was not a gateway's word is kept for a week.
     "forget-rejected-webhooks": {"task": "billing.payments.rejected_forget", "schedule": 24 * 3600.0},
     # The usage log needs next month's partition before the month begins.

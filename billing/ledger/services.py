@@ -145,16 +145,17 @@ def lot_refundable(lot: Lot) -> Decimal:
     return share.quantize(Decimal("0.0001"), ROUND_DOWN)
 
 
-def dispute_lose(*, lot: Lot, reason: str, actor: Actor, idempotency_key: str) -> Decimal:
-    """The money of a purchase was taken back: its unheld credits go, the rest becomes debt. Returns the debt it left.
+def dispute_lose(*, lot: Lot, reason: str, actor: Actor, idempotency_key: str, amount: Decimal | None = None) -> Decimal:
+    """The money of a purchase was taken back: its unheld credits go (of `amount`, or all), the rest of that becomes debt.
 
-    Debt stops new calls until a purchase pays it.
+    Returns the debt it left. Debt stops new calls until a purchase pays it.
     """
+    wanted = lot.amount if amount is None else amount
     with transaction.atomic():
         taken = _lot_take(
-            lot, lot.amount, LedgerTransaction.Kind.DISPUTE, LedgerAccount.Kind.ISSUED, True, idempotency_key, reason, actor
+            lot, wanted, LedgerTransaction.Kind.DISPUTE, LedgerAccount.Kind.ISSUED, True, idempotency_key, reason, actor
         )
-    return lot.amount - taken
+    return wanted - taken
 
 
 def dispute_win(*, lot: Lot, reason: str, actor: Actor, idempotency_key: str) -> Decimal:

@@ -35,7 +35,8 @@ from iafactory.common.admin import (
 )
 
 from .manual import GATEWAY, manual_confirm, manual_reject
-from .models import Dispute, ManualMethod, Payment, PaymentProof, Refund
+from .models import ManualMethod, Payment, PaymentProof
+from .refund_admin import PAYMENT_DEEDS, DisputeForm, RefundForm
 from .services import unapplied_apply, unapplied_to_balance
 
 State = Payment.State
@@ -123,6 +124,7 @@ DEEDS = {
         PERMISSION,
         lambda row: row.unapplied_amount > 0,
     ),
+    **PAYMENT_DEEDS,
 }
 
 
@@ -276,6 +278,8 @@ class PaymentAdmin(DeedsMixin, AccountSearchMixin, ReadOnlyAdmin):
         if deed.form is ConfirmForm:
             return ConfirmForm(request.POST or None, initial={"received": row.amount.quantize(Decimal("0.01"))})
         form = super().deed_form(request, row, deed)
+        if isinstance(form, RefundForm | DisputeForm):
+            form.fit(row)
         if isinstance(form, ApplyForm):
             invoices = Invoice.objects.filter(account=row.account_id, currency=row.currency, kind=Invoice.Kind.INVOICE)
             choice = form.fields["invoice"]
@@ -314,41 +318,3 @@ class ManualMethodAdmin(AuditedModelAdmin):
     list_display = ("name", "code", "currencies", "countries", "is_cash", "is_enabled", "sort_order")
     list_filter = ("is_enabled", "is_cash")
     search_fields = ("code", "name")
-
-
-@admin.register(Refund)
-class RefundAdmin(ReadOnlyAdmin):
-    """Money that goes back."""
-
-    list_display = ("reference", "moment", "payment_link", "sum", "currency", "state_label", "by_hand", "reason")
-    list_filter = ("state", "by_hand", "currency", "requested_at")
-    list_select_related = ("payment",)
-    search_fields = ("reference__exact", "gateway_refund_id__exact", "payment__reference__exact")
-    readonly_fields = ("payment_link", "sum", "state_label")
-
-    moment = moment_column("requested_at", _("at, UTC"))
-    payment_link = link_column("payment", "billing.payment", _("payment"))
-    sum = decimal_column("amount", _("amount"))
-
-    @admin.display(description=_("state"), ordering="state")
-    def state_label(self, refund: Refund) -> SafeString:
-        return state_badge(refund)
-
-
-@admin.register(Dispute)
-class DisputeAdmin(ReadOnlyAdmin):
-    """Payments that a bank takes back, or wants to."""
-
-    list_display = ("gateway_dispute_id", "moment", "payment_link", "sum", "currency", "state_label", "respond_by")
-    list_filter = ("state", "currency", "opened_at")
-    list_select_related = ("payment",)
-    search_fields = ("gateway_dispute_id__exact", "payment__reference__exact")
-    readonly_fields = ("payment_link", "sum", "state_label")
-
-    moment = moment_column("opened_at", _("at, UTC"))
-    payment_link = link_column("payment", "billing.payment", _("payment"))
-    sum = decimal_column("amount", _("amount"))
-
-    @admin.display(description=_("state"), ordering="state")
-    def state_label(self, dispute: Dispute) -> SafeString:
-        return state_badge(dispute)

@@ -4,9 +4,12 @@ from billing.ledger.verification import Check
 
 CHECKS = (
     Check(
-        "unapplied money is booked",
+        "unapplied money is booked, what is on its way back included",
         """SELECT coalesce(p.currency, b.unit), coalesce(p.amount, 0), coalesce(-b.booked, 0)
-           FROM (SELECT currency, sum(unapplied_amount) AS amount FROM billing_payment WHERE state = 'succeeded'
+           FROM (SELECT currency, sum(amount) AS amount FROM (
+                     SELECT currency, unapplied_amount AS amount FROM billing_payment WHERE state = 'succeeded'
+                     UNION ALL SELECT currency, amount FROM billing_refund
+                     WHERE state IN ('requested', 'pending') AND facts ->> 'invoice' IS NULL) s
                  GROUP BY currency) p
            FULL JOIN (SELECT e.unit, sum(e.amount) AS booked FROM billing_ledgerentry e
                       JOIN billing_ledgeraccount a ON a.id = e.ledger_account_id WHERE a.kind = 'unapplied'

@@ -60,6 +60,8 @@ _SUBSCRIPTION = frozenset(
     }
 )
 _PAYMENT = frozenset({"reference", "amount", "currency", "gateway", "method", "state", "failure", "received", "applied"})
+_REFUND = frozenset({"reference", "payment", "amount", "currency", "state", "credits", "credit_note", "failure"})
+_DISPUTE = frozenset({"dispute", "payment", "amount", "currency", "state", "debt"})
 _INVOICE = frozenset({"number", "state", "currency", "total", "due", "means"})
 _CREDITS = frozenset({"kind", "credits", "balance", "threshold", "previous_level"})
 _BUDGET = frozenset({"window", "limit", "spent", "window_start", "name"})
@@ -83,6 +85,12 @@ _ENTRIES = (
     EventType("payment.failed", "payment.failed", "The payment was refused or could not be made.", _PAYMENT),
     EventType("payment.expired", "payment.expired", "Nobody paid in time.", _PAYMENT),
     EventType("payment.canceled", "payment.canceled", "The payment was given up.", _PAYMENT),
+    EventType("refund.requested", "refund.requested", "Money is to go back; its credits are parked.", _REFUND),
+    EventType("refund.succeeded", "refund.succeeded", "Money went back.", _REFUND),
+    EventType("refund.failed", "refund.failed", "No money went back; its credits returned.", _REFUND),
+    EventType("dispute.opened", "dispute.opened", "A bank contests a payment.", _DISPUTE),
+    EventType("dispute.won", "dispute.won", "A contested payment stays paid.", _DISPUTE),
+    EventType("dispute.lost", "dispute.lost", "A bank took a payment back; what was spent of it is owed.", _DISPUTE),
     EventType("invoice.issued", "invoice.issued", "An invoice was issued.", _INVOICE),
     EventType("invoice.paid", "invoice.paid", "An invoice was paid.", _INVOICE),
     EventType("invoice.voided", "invoice.voided", "An invoice was voided.", _INVOICE),

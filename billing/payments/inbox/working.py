@@ -15,6 +15,7 @@ from billing.accounts.services import task_enqueue
 from billing.events.services import Actor, event_record
 from billing.payments.configuration import gateway_configured
 from billing.payments.confirmation import payment_confirm, payment_find
+from billing.payments.disputes import dispute_told
 from billing.payments.gateways.base import (
     Disputes,
     Fetches,
@@ -29,6 +30,7 @@ from billing.payments.gateways.base import (
 )
 from billing.payments.gateways.reading import storable
 from billing.payments.models import Payment
+from billing.payments.refunds import refund_told
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 
@@ -224,6 +226,7 @@ def _work_refund(row: GatewayWebhook) -> _Outcome:
         return _Outcome(State.FAILED, f"{said}, which nobody asked for here", payment, truth.raw, look=True)
     if Money(refund.amount, refund.currency) != truth.money:
         return _Outcome(State.FAILED, f"{said}, not {refund.amount} {refund.currency}", payment, truth.raw, look=True)
+    refund = refund_told(refund=refund, truth=truth)
     if refund.state == truth.state.value:
         return _Outcome(State.PROCESSED, said, payment, truth.raw)
     return _Outcome(State.FAILED, f"{said}, here {refund.state}", payment, truth.raw)
@@ -240,10 +243,10 @@ def _work_dispute(row: GatewayWebhook) -> _Outcome:
     if payment is None:
         return _Outcome(State.IGNORED, "a dispute of no payment of ours", truth=truth.raw)
     said = f"dispute {truth.dispute_id}: {truth.money} {truth.state}"
-    dispute = payment.disputes.filter(gateway_dispute_id=truth.dispute_id).first()
-    if dispute is not None and dispute.state == truth.state.value:
+    dispute = dispute_told(payment=payment, truth=truth)
+    if dispute.state == truth.state.value:
         return _Outcome(State.PROCESSED, said, payment, truth.raw)
-    return _Outcome(State.FAILED, f"{said}, here {dispute.state if dispute else 'unknown'}", payment, truth.raw)
+    return _Outcome(State.FAILED, f"{said}, here {dispute.state}", payment, truth.raw)
 
 
 def _find_of(row: GatewayWebhook, gateway_payment_id: str) -> Payment | None:
