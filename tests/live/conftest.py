@@ -191,17 +191,18 @@ def _forget_health() -> None:
 
 
 def _test_plans() -> None:
-    """`whole`: every small call is held and charged as exactly one credit."""
-    plan = Plan.objects.create(
-        code="whole", family="test", name="Whole", interval="none", billing_mode="credits", rounding="whole"
-    )
-    PlanRouting.objects.create(
-        plan=plan,
-        strategy="split",
-        split={"groq": 1},
-        default_models={"groq": "llama-3.3-70b"},
-        models_allowed=["*"],
-    )
+    """Plans whose calls go to Groq whatever was measured: on `whole` a small call costs one credit, on `exact` its price."""
+    for rounding in ("whole", "exact"):
+        plan = Plan.objects.create(
+            code=rounding, family="test", name=rounding, interval="none", billing_mode="credits", rounding=rounding
+        )
+        PlanRouting.objects.create(
+            plan=plan,
+            strategy="split",
+            split={"groq": 1},
+            default_models={"groq": "llama-3.3-70b"},
+            models_allowed=["*"],
+        )
 
 
 @pytest.fixture

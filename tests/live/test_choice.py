@@ -22,6 +22,13 @@ OWN = "/api/v2/chat"
 HELLO = [{"role": "user", "content": "hello"}]
 
 
+@pytest.fixture(autouse=True)
+def models_withdrawn(live: Live) -> Iterator[None]:
+    """The models that a test here makes are nobody else's."""
+    yield
+    AiModel.objects.filter(name__endswith="-model").update(public=False)
+
+
 def plan_make(code: str, *, priority: int = 0, **routing: Any) -> Plan:
     """A plan for credits whose calls any model may serve."""
     plan, _ = Plan.objects.update_or_create(

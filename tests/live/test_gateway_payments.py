@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -155,7 +154,9 @@ def test_processes_killed_between_store_and_work_lose_and_double_nothing(shop: S
     again = shop.stripe.send(delivery)
     shop.start_worker()
     app.send_task("billing.payments.webhook_work", args=[str(stored.pk)])
-    time.sleep(2)
+    wait_until(
+        lambda: GatewayWebhook.objects.get(reference=payment.reference).state == "processed", what="webhook worked", seconds=30
+    )
 
     assert (first, before, again) == (200, ("received", Decimal(0)), 200)
     assert balance(payment) == Decimal(1000)

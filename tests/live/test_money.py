@@ -19,7 +19,7 @@ def chat(**fields: object) -> dict[str, object]:
 
 
 def test_the_official_client_gets_whole_and_streamed_answers_with_usage(live: Live) -> None:
-    customer = live.customer()
+    customer = live.customer(plan="exact")
     client = OpenAI(base_url=f"{live.url}/v1", api_key=customer.secret)
     before = D(str(live.get("/v1/balance", customer).json()["balance"]))
 
@@ -53,7 +53,7 @@ def test_the_official_client_gets_whole_and_streamed_answers_with_usage(live: Li
 
 
 def test_a_thousand_calls_from_64_clients_are_booked_to_the_last_credit(live: Live) -> None:
-    customer = live.customer(credits=1000)
+    customer = live.customer(plan="exact", credits=1000)
     bodies = [chat(stream=position % 2 == 0) for position in range(1000)]
 
     result = run_load(live.url, customer.headers, bodies, clients=64)
@@ -86,7 +86,7 @@ def test_ten_credits_pay_exactly_ten_of_two_hundred_parallel_calls(live: Live) -
 
 
 def test_no_credits_means_nothing_called_and_nothing_written(live: Live) -> None:
-    customer = live.customer(credits=0)
+    customer = live.customer(plan="exact", credits=0)
 
     response = live.post("/v1/chat/completions", customer, json=chat())
 
@@ -99,7 +99,7 @@ def test_no_credits_means_nothing_called_and_nothing_written(live: Live) -> None
 
 
 def test_a_client_that_leaves_mid_stream_pays_for_what_it_got(live: Live) -> None:
-    customer = live.customer()
+    customer = live.customer(plan="exact")
     live.behave("*", chunk_interval_ms=100, chunks=50, output_tokens=100)
 
     begun = run_hang_up(live.url, customer.headers, chat(stream=True, max_tokens=100), clients=1, after_chunks=3)
@@ -115,7 +115,7 @@ def test_a_client_that_leaves_mid_stream_pays_for_what_it_got(live: Live) -> Non
 
 
 def test_all_clients_of_a_load_hang_up_and_every_call_is_settled(live: Live) -> None:
-    customer = live.customer()
+    customer = live.customer(plan="exact")
     live.behave("*", chunk_interval_ms=50, chunks=50, output_tokens=100)
 
     begun = run_hang_up(live.url, customer.headers, chat(stream=True, max_tokens=100), clients=64)
@@ -130,7 +130,7 @@ def test_all_clients_of_a_load_hang_up_and_every_call_is_settled(live: Live) -> 
 
 
 def test_a_whole_answer_nobody_waited_for_costs_the_operator_not_the_customer(live: Live) -> None:
-    customer = live.customer()
+    customer = live.customer(plan="exact")
     live.behave("*", latency_ms=400)
 
     import httpx2
@@ -148,7 +148,7 @@ def test_a_whole_answer_nobody_waited_for_costs_the_operator_not_the_customer(li
 
 
 def test_a_provider_that_drops_the_stream_is_paid_for_what_it_delivered(live: Live) -> None:
-    customer = live.customer()
+    customer = live.customer(plan="exact")
     live.behave("*", drop_after_chunks=3, chunks=10, output_tokens=100)
 
     response = live.post("/v1/chat/completions", customer, json=chat(stream=True, max_tokens=100))
@@ -164,7 +164,7 @@ def test_a_provider_that_drops_the_stream_is_paid_for_what_it_delivered(live: Li
 
 
 def test_a_provider_that_fails_costs_nothing(live: Live) -> None:
-    customer = live.customer()
+    customer = live.customer(plan="exact")
     live.behave("*", fail_status=500)
 
     response = live.post("/v1/chat/completions", customer, json=chat(model="gpt-6-luna"))
@@ -176,7 +176,7 @@ def test_a_provider_that_fails_costs_nothing(live: Live) -> None:
 
 
 def test_usage_is_counted_by_us_when_the_provider_reports_none(live: Live) -> None:
-    customer = live.customer()
+    customer = live.customer(plan="exact")
     live.behave("*", omit_usage=True)
 
     whole = live.post("/v1/chat/completions", customer, json=chat()).json()
@@ -189,7 +189,7 @@ def test_usage_is_counted_by_us_when_the_provider_reports_none(live: Live) -> No
 
 
 def test_a_short_balance_shortens_the_answer_instead_of_refusing_it(live: Live) -> None:
-    customer = live.customer(credits="0.1")
+    customer = live.customer(plan="exact", credits="0.1")
 
     response = live.post("/v1/chat/completions", customer, json=chat(max_tokens=4096))
     with_tools = live.post(
