@@ -267,6 +267,18 @@ def test_twenty_threads_send_one_refund(market_of: MarketOf) -> None:
     assert wrong() == []
 
 
+def test_twenty_workers_at_once_ask_the_gateway_once(market_of: MarketOf) -> None:
+    market = market_of("payu")
+    payment = market.paid(market.top_up())
+    refund = ask(payment)
+
+    in_threads([lambda: refund_ask(refund_id=refund.pk)] * 20)
+
+    refund.refresh_from_db()
+    asked = [call for call in market.fake.requests if b"cancel_refund_transaction" in call.body]
+    assert (refund.state, len(asked), len(market.fake.refunds)) == ("pending", 1, 1)
+
+
 def test_the_webhook_may_come_before_the_gateways_answer(market_of: MarketOf) -> None:
     market = market_of("stripe")
     payment = market.paid(market.top_up())
