@@ -83,7 +83,10 @@ def test_a_hundred_parallel_calls_never_pass_a_budget_together(live: Live, ceili
     customer = live.customer(credits=1000)
     worst = worst_cost_usd(LUNA, "openai")
     live.post(CHAT, customer, json=LUNA)
-    cap = spent_usd() + 7 * worst + worst / 2
+    monthly = ceiling == "monthly_limit_usd"
+    # Redis may count more than the log has: reservations of processes that died stay until their window ends.
+    counted, spent = counted_usd("all", month=monthly), spent_usd()
+    cap = counted + 7 * worst + worst / 2
     live.behave("openai", latency_ms=2000, output_tokens=1000)
 
     with budget(live, **{ceiling: cap}):
@@ -92,8 +95,8 @@ def test_a_hundred_parallel_calls_never_pass_a_budget_together(live: Live, ceili
 
     assert result.statuses == {200: 7, 503: 93}
     assert result.codes == {"budget_exhausted": 93}
-    assert cap - worst < spent_usd() <= cap
-    assert counted_usd("all") == counted_usd("all", month=True) == spent_usd()
+    assert cap - worst < counted_usd("all", month=monthly) <= cap
+    assert counted_usd("all", month=monthly) - counted == spent_usd() - spent > 6 * worst
 
 
 def test_a_budget_follows_the_call_to_the_provider_that_serves_it(live: Live) -> None:

@@ -11,6 +11,7 @@ import pytest
 from anthropic import Anthropic
 from anthropic.types import Message
 
+from iafactory.common import request_id
 from iafactory.common.errors import ApiError
 from routing.dialects.anthropic import AnthropicMessages, message_of
 from routing.dialects.anthropic_request import messages_request
@@ -269,7 +270,7 @@ def test_a_failing_stream_raises_in_the_client(replay: ReplayServer) -> None:
     assert caught.value.body == {
         "type": "error",
         "error": {"type": "api_error", "message": "It broke.", "details": {"error_code": "provider_error"}},
-        "request_id": "-",
+        "request_id": request_id.current(),
     }
     assert b"message_stop" not in said
 
