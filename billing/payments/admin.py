@@ -184,14 +184,14 @@ class PaymentAdmin(DeedsMixin, AccountSearchMixin, ReadOnlyAdmin):
         "created_at",
     )
     list_select_related = ("account", "invoice")
-    search_fields = (
-        "reference__exact",
-        "checkout_id__exact",
-        "gateway_payment_id__exact",
-        "customer_reference__icontains",
-        "invoice__number__exact",
+    search_exact_fields = (
+        "reference",
+        "checkout_id",
+        "gateway_payment_id",
+        "customer_reference__iexact",
+        "invoice__number",
     )
-    search_help_text = _("Reference, gateway's id, the customer's transfer number, invoice number.")
+    search_help_text = _("Reference, gateway's id, the customer's transfer number, invoice number, or the account.")
     fieldsets = (
         (None, {"fields": ("reference", "state_label", "deed_buttons", "account_link", "invoice_link", "purpose", "explore")}),
         (

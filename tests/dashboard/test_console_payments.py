@@ -3,10 +3,12 @@
 from decimal import Decimal
 
 import pytest
+from django.contrib.admin import site
 from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 
+from billing.accounts.admin import AccountSearchMixin
 from billing.accounts.models import Account, User
 from billing.events.models import Event
 from billing.models import Payment, PaymentProof, Subscription
@@ -46,6 +48,32 @@ def test_operator_confirms_a_payment_with_a_reason(console: Client, customer: Ac
     assert (payment.state, live(customer).plan.code) == ("succeeded", "pro")
     told = Event.objects.get(kind="payment.succeeded")
     assert (told.reason, told.actor_label) == ("on the statement of today", "operator@example.com")
+
+
+@pytest.mark.parametrize("told", ["reference", "customer_reference", "invoice", "account"])
+def test_payment_is_found_by_what_a_customer_tells(console: Client, customer: Account, told: str) -> None:
+    payment = payment_of(customer)
+    Payment.objects.filter(pk=payment.pk).update(customer_reference="VIR-2026/77")
+    term = {
+        "reference": payment.reference,
+        "customer_reference": "vir-2026/77",
+        "invoice": payment.invoice.number or str(customer.pk),
+        "account": customer.name,
+    }[told]
+
+    found = console.get(reverse("admin:billing_payment_changelist"), {"q": term}).context["cl"].queryset
+
+    assert list(found) == [payment]
+
+
+def test_no_list_of_accounts_rows_names_search_fields_that_do_not_count() -> None:
+    ignored = [
+        type(model_admin).__name__
+        for model_admin in site._registry.values()
+        if isinstance(model_admin, AccountSearchMixin) and tuple(model_admin.search_fields) != ("account",)
+    ]
+
+    assert ignored == []
 
 
 def test_operator_rejects_a_payment(console: Client, customer: Account) -> None:
