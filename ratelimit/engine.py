@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 from redis.exceptions import NoScriptError, RedisError
 
-from ratelimit.recovery import RebuildSources, registered_sources
+from ratelimit.recovery import RebuildSources
 from ratelimit.scopes import (
     DAY_MS,
     KEY_PREFIX,
@@ -185,7 +185,7 @@ class Limiter:
     def __init__(self, redis_client: Any, *, timeout_seconds: float = 0.5, sources: RebuildSources | None = None) -> None:
         self._client = redis_client
         self._timeout_seconds = timeout_seconds
-        self._sources = registered_sources if sources is None else sources
+        self._sources = sources or RebuildSources()
         self._epoch = ""
         self._recovery: asyncio.Task[str] | None = None
 

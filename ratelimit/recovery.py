@@ -24,11 +24,3 @@ class RebuildSources:
 
     def items(self) -> list[tuple[str, RebuildSource]]:
         return list(self._sources.items())
-
-
-registered_sources = RebuildSources()
-
-
-def register_rebuild_source(name: str, source: RebuildSource) -> None:
-    """Register a source for every limiter of this process; upper apps call it once from `AppConfig.ready`."""
-    registered_sources.register(name, source)

@@ -85,11 +85,6 @@ class BudgetState:
             return Level.WARNING
         return Level.CRITICAL if percent < 100 else Level.EXHAUSTED
 
-    @property
-    def admits(self) -> bool:
-        """Whether a call that costs something could still be admitted."""
-        return self.remaining_usd is None or self.remaining_usd > 0
-
 
 def budget_states(*, now: datetime, providers: Sequence[str | None] | None = None) -> list[BudgetState]:
     """Day and month of every budget, all providers together first; four queries.

@@ -9,7 +9,7 @@ from rest_framework_simplejwt.tokens import AccessToken
 from iafactory.common.errors import ApiError
 
 from .credentials import operator_of
-from .models import ApiKey, User
+from .models import ApiKey
 
 
 class HasScope(BasePermission):
@@ -46,17 +46,6 @@ class IsUserSession(BasePermission):
         if isinstance(request.auth, ApiKey):
             raise ApiError(403, "user_session_required", "An API key cannot do this; log in and use the access token.")
         return isinstance(request.auth, AccessToken)
-
-
-class IsOperator(IsUserSession):
-    """An operator's session. Keys never are, whoever made them: 403 `operator_required`."""
-
-    def has_permission(self, request: Request, view: Any) -> bool:
-        if not super().has_permission(request, view):
-            return False
-        if not (isinstance(request.user, User) and request.user.is_staff):
-            raise ApiError(403, "operator_required", "Only operators may do this.")
-        return True
 
 
 class MayOperate(BasePermission):

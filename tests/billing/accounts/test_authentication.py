@@ -14,10 +14,10 @@ from rest_framework.views import APIView
 from billing.accounts import services
 from billing.accounts.credentials import KeyUser, request_account, request_actor
 from billing.accounts.models import Account, ApiKey, Membership, User
-from billing.accounts.permissions import HasScope, IsOperator
+from billing.accounts.permissions import HasScope
 from billing.accounts.tokens import session_tokens
 from billing.events.models import Event
-from billing.events.services import SYSTEM, Actor
+from billing.events.services import SYSTEM
 from iafactory.common.errors import ApiError
 
 from .conftest import PASSWORD, code, logged_in, with_key
@@ -49,19 +49,11 @@ class CreditsWriteView(WhoView):
     permission_classes = [HasScope("credits:write")]
 
 
-class OperatorView(APIView):
-    permission_classes = [IsOperator]
-
-    def get(self, request: Any) -> Response:
-        return Response({"operator": request.user.email})
-
-
 urlpatterns = [
     path("who", WhoView.as_view()),
     path("v1/who", WhoView.as_view()),
     path("billing-read", BillingReadView.as_view()),
     path("credits-write", CreditsWriteView.as_view()),
-    path("operator", OperatorView.as_view()),
 ]
 
 
@@ -291,22 +283,6 @@ def test_session_has_no_service_scope(amina: User) -> None:
 def test_unknown_scope_is_a_programming_error() -> None:
     with pytest.raises(ValueError, match="everything"):
         HasScope("everything")
-
-
-def test_operators_only(amina: User, key: tuple[ApiKey, str]) -> None:
-    operator = User.objects.create_superuser("root@example.com", PASSWORD)
-    _, operators_key = services.api_key_create(
-        account=amina.personal_account,
-        created_by=operator,
-        name="s",
-        scopes=[scope for scope in ApiKey.Scope.values if scope != ApiKey.Scope.ADMIN],
-        actor=Actor(Event.ActorKind.OPERATOR, id=operator.pk),
-    )
-
-    assert logged_in(operator).get("/operator").json() == {"operator": "root@example.com"}
-    assert code(logged_in(amina).get("/operator")) == (403, "operator_required")
-    assert code(with_key(operators_key).get("/operator")) == (403, "user_session_required")
-    assert code(APIClient().get("/operator")) == (401, "not_authenticated")
 
 
 # --- Blocking ---

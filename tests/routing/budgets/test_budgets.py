@@ -73,7 +73,7 @@ def test_without_budgets_there_is_still_what_was_spent(account: Account) -> None
         (None, "day", None, usd("1.5"), 0, None),
         (None, "month", None, usd("1.5"), 0, None),
     ]
-    assert [(state.percent, state.level, state.admits) for state in states] == [(None, "ok", True)] * 2
+    assert [(state.percent, state.level) for state in states] == [(None, "ok")] * 2
 
 
 def test_providers_asked_for_are_told_whether_limited_or_not(account: Account, groq: Provider) -> None:
@@ -117,19 +117,18 @@ def test_levels_follow_what_is_spent(spent_usd: str, percent: int, level: str) -
 
 
 @pytest.mark.parametrize(
-    ("spent_usd", "reserved_usd", "remaining", "admits"),
-    [("30", "19.999999999", "0.000000001", True), ("30", "20", "0", False), ("51", "0", "0", False)],
+    ("spent_usd", "reserved_usd", "remaining"), [("30", "19.999999999", "0.000000001"), ("30", "20", "0"), ("51", "0", "0")]
 )
-def test_admission_counts_what_is_reserved_too(spent_usd: str, reserved_usd: str, remaining: str, admits: bool) -> None:
+def test_what_is_reserved_does_not_remain(spent_usd: str, reserved_usd: str, remaining: str) -> None:
     state = BudgetState(None, Period.DAY, usd("50"), usd(spent_usd), usd(reserved_usd))
 
-    assert (state.remaining_usd, state.admits) == (usd(remaining), admits)
+    assert state.remaining_usd == usd(remaining)
 
 
 def test_a_limit_of_nothing_is_exhausted() -> None:
     state = BudgetState(None, Period.DAY, usd("0"), usd("0"), usd("0"))
 
-    assert (state.percent, state.level, state.admits) == (100, Level.EXHAUSTED, False)
+    assert (state.percent, state.level) == (100, Level.EXHAUSTED)
 
 
 # --- Setting ---
