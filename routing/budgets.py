@@ -15,7 +15,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 
 from billing.events.services import Actor, event_record
-from billing.ledger.rollups import USAGE_DAYS, usage_parameters
+from billing.ledger.rollups import USAGE_DAYS_OF_ALL, usage_parameters
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO
 
@@ -30,7 +30,7 @@ UNCHANGED: Any = object()
 # The running day is always read from the log, closed ones from their sums.
 _SPENT = f"""
     SELECT provider, coalesce(sum(cost_usd) FILTER (WHERE day = %(until)s), 0), sum(cost_usd)
-    FROM ({USAGE_DAYS}) AS days WHERE provider <> '' GROUP BY provider
+    FROM ({USAGE_DAYS_OF_ALL}) AS days WHERE provider <> '' GROUP BY provider
 """  # noqa: S608  constant text
 _RESERVED = "SELECT provider, sum(worst_cost_usd) FROM billing_hold WHERE provider <> '' GROUP BY provider"
 

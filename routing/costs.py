@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import connection
 
-from billing.ledger.rollups import USAGE_DAYS, usage_parameters
+from billing.ledger.rollups import USAGE_DAYS_OF_ALL, usage_parameters
 
 DIMENSIONS = ("provider", "model", "plan", "day")
 FILTERS = ("provider", "model", "plan")
@@ -61,7 +61,7 @@ def cost_breakdown(
     """Break down the costs of a range of UTC days by some of `DIMENSIONS`; `filters` compares exactly."""
     narrowed = {name: value for name, value in (filters or {}).items() if name in FILTERS}
     sql = _QUERY.format(
-        days=USAGE_DAYS,
+        days=USAGE_DAYS_OF_ALL,
         narrowed="".join(f" AND {name} = %({name})s" for name in narrowed),
         keys=", ".join(dimensions),
         sums=_SUMS,

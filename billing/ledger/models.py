@@ -379,17 +379,10 @@ class UsageRecord(models.Model):
         return str(self.id)
 
 
-class UsageDay(models.Model):
-    """Sums over the calls of one UTC day that have everything below in common: what reports read instead of the usage log.
+class UsageSumsBase(models.Model):
+    """What is summed up of the calls of one UTC day."""
 
-    Written anew for days whose calls may still change, see `rollups`.
-    """
-
-    id = models.BigAutoField(primary_key=True)
     day = models.DateField(help_text=_("UTC."))
-    account = models.ForeignKey(Account, on_delete=models.DO_NOTHING, db_constraint=False, related_name="usage_days")
-    api_key_id = models.UUIDField(null=True, blank=True)
-    subscription_id = models.UUIDField(null=True, blank=True)
     plan = models.CharField(max_length=64, blank=True)
     endpoint = models.CharField(max_length=64)
     provider = models.CharField(max_length=64, blank=True)
@@ -409,7 +402,22 @@ class UsageDay(models.Model):
     latency_calls = models.PositiveIntegerField()
 
     class Meta:
+        abstract = True
         ordering = ["-day"]
+
+
+class UsageDay(UsageSumsBase):
+    """Sums over the calls of one UTC day that have everything below in common: what reports read instead of the usage log.
+
+    Written anew for days whose calls may still change, see `rollups`.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    account = models.ForeignKey(Account, on_delete=models.DO_NOTHING, db_constraint=False, related_name="usage_days")
+    api_key_id = models.UUIDField(null=True, blank=True)
+    subscription_id = models.UUIDField(null=True, blank=True)
+
+    class Meta(UsageSumsBase.Meta):
         indexes = [
             models.Index(fields=["day"], name="usageday_day"),
             models.Index(fields=["account", "day"], name="usageday_account_day"),
@@ -417,6 +425,19 @@ class UsageDay(models.Model):
 
     def __str__(self) -> str:
         return f"{self.day} {self.account_id} {self.provider} {self.model}"
+
+
+class UsageDayOfAll(UsageSumsBase):
+    """`UsageDay` summed over all accounts: a hundredth of its rows, for reports on the whole company."""
+
+    id = models.BigAutoField(primary_key=True)
+
+    class Meta(UsageSumsBase.Meta):
+        verbose_name_plural = _("usage days of all")
+        indexes = [models.Index(fields=["day"], name="usagedayofall_day")]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.provider} {self.model}"
 
 
 class UsageDayState(models.Model):

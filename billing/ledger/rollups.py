@@ -1,7 +1,8 @@
 """Daily sums of the usage log, so that reports over weeks read thousands of rows and not millions.
 
 A day is summed up anew while its calls may still change: a late settle replaces the row of a call whose process died. Closed
-days come from `UsageDay`; the days since then are read from the log itself, so that figures are never behind.
+days come from `UsageDay`; the days since then are read from the log itself, so that figures are never behind. `usage_reports`
+asks for what reports need.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,13 @@ from .models import UsageDayState
 
 # A call may run for its timeout, and its settle may be late by as long as a process stays away.
 DAYS_THAT_CHANGE = 3
+# A day is read from the log until calls that began before its end have had the time to end too.
+CLOSING_MARGIN = timedelta(minutes=15)
 # How many days one run catches up at most: the next one goes on.
 MOST_DAYS_AT_ONCE = 40
 
 DIMENSIONS = ("day", "account_id", "api_key_id", "subscription_id", "plan", "endpoint", "provider", "model")
+DIMENSIONS_OF_ALL = ("day", "plan", "endpoint", "provider", "model")
 SUMS: Mapping[str, str] = {
     "calls": "count(*)",
     "calls_complete": """count(*) FILTER (WHERE "end" = 'complete')""",
@@ -39,22 +43,36 @@ _WRITE = f"""
     FROM billing_usagerecord WHERE started_at >= %(begin)s AND started_at < %(end)s
     GROUP BY {", ".join(DIMENSIONS[1:])}
 """  # noqa: S608  constant text
+_WRITE_OF_ALL = f"""
+    INSERT INTO billing_usagedayofall ({", ".join((*DIMENSIONS_OF_ALL, *SUMS))})
+    SELECT {", ".join(DIMENSIONS_OF_ALL)}, {", ".join(f"sum({name})" for name in SUMS)}
+    FROM billing_usageday WHERE day = %(day)s GROUP BY {", ".join(DIMENSIONS_OF_ALL)}
+"""  # noqa: S608  constant text
 _NOTE = """
     INSERT INTO billing_usagedaystate (day, calls, summed_at)
     SELECT %(day)s, coalesce(sum(calls), 0), %(now)s FROM billing_usageday WHERE day = %(day)s
     ON CONFLICT (day) DO UPDATE SET calls = excluded.calls, summed_at = excluded.summed_at
 """
 
-# The calls of a range of days: closed days summed up, the rest from the log, in the columns of `UsageDay`.
-USAGE_DAYS = f"""
-    SELECT {", ".join((*DIMENSIONS, *SUMS))} FROM billing_usageday
-    WHERE day >= %(since)s AND day <= %(until)s AND day < %(closed)s
-    UNION ALL
-    SELECT (started_at AT TIME ZONE 'UTC')::date AS day, {", ".join(DIMENSIONS[1:])}, {", ".join(SUMS.values())}
-    FROM billing_usagerecord
-    WHERE started_at >= %(log_begin)s AND started_at < %(log_end)s
-    GROUP BY (started_at AT TIME ZONE 'UTC')::date, {", ".join(DIMENSIONS[1:])}
-"""  # noqa: S608  constant text
+
+def _usage_days(table: str, dimensions: Sequence[str]) -> str:
+    """The calls of a range of days: closed days summed up, the rest from the log, by `dimensions`, the first of them `day`."""
+    names = ", ".join(dimensions[1:])
+    log = f"""
+        SELECT (started_at AT TIME ZONE 'UTC')::date AS day, {names}, {", ".join(SUMS.values())} FROM billing_usagerecord
+        WHERE started_at >= %({{0}}_begin)s AND started_at < %({{0}}_end)s
+        GROUP BY (started_at AT TIME ZONE 'UTC')::date, {names}
+    """  # noqa: S608  constant text
+    return f"""
+        SELECT day, {names}, {", ".join(SUMS)} FROM {table}
+        WHERE day >= %(since)s AND day <= %(until)s AND day < %(closed)s
+        UNION ALL {log.format("early")} UNION ALL {log.format("log")}
+    """  # noqa: S608  constant text
+
+
+# In the columns of `UsageDay`, and of `UsageDayOfAll`; both take `usage_parameters`.
+USAGE_DAYS = _usage_days("billing_usageday", DIMENSIONS)
+USAGE_DAYS_OF_ALL = _usage_days("billing_usagedayofall", DIMENSIONS_OF_ALL)
 
 
 def day_begin(day: date) -> datetime:
@@ -67,19 +85,24 @@ def usage_days_sum(*, now: datetime) -> list[date]:
 
     A day's sums are replaced in one transaction under a lock of their own; the running day is left to the log.
     """
-    today = now.astimezone(UTC).date()
+    today = (now - CLOSING_MARGIN).astimezone(UTC).date()
     done = set(UsageDayState.objects.values_list("day", flat=True))
     wanted = [day for day in _days_with_calls(today) if day not in done or (today - day).days <= DAYS_THAT_CHANGE]
-    summed = []
     for day in wanted[:MOST_DAYS_AT_ONCE]:
-        parameters = {"day": day, "begin": day_begin(day), "end": day_begin(day + timedelta(days=1)), "now": now}
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('usage_days_sum'))")
-            cursor.execute("DELETE FROM billing_usageday WHERE day = %(day)s", parameters)
-            cursor.execute(_WRITE, parameters)
-            cursor.execute(_NOTE, parameters)
-        summed.append(day)
-    return summed
+        usage_day_sum(day, now=now)
+    return wanted[:MOST_DAYS_AT_ONCE]
+
+
+def usage_day_sum(day: date, *, now: datetime) -> None:
+    """Replace the sums of one closed UTC day by what the log says."""
+    parameters = {"day": day, "begin": day_begin(day), "end": day_begin(day + timedelta(days=1)), "now": now}
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('usage_days_sum'))")
+        cursor.execute("DELETE FROM billing_usageday WHERE day = %(day)s", parameters)
+        cursor.execute("DELETE FROM billing_usagedayofall WHERE day = %(day)s", parameters)
+        cursor.execute(_WRITE, parameters)
+        cursor.execute(_WRITE_OF_ALL, parameters)
+        cursor.execute(_NOTE, parameters)
 
 
 def _days_with_calls(today: date) -> Sequence[date]:
@@ -94,15 +117,20 @@ def _days_with_calls(today: date) -> Sequence[date]:
 
 
 def usage_parameters(*, since: date, until: date) -> dict[str, date | datetime]:
-    """What `USAGE_DAYS` needs for the UTC days `since` to `until`, both included: up to where the sums go."""
-    closed = since
+    """What `USAGE_DAYS` needs for the UTC days `since` to `until`, both included.
+
+    The sums are used from the first summed day of the range on, up to the first gap; the log gives the days before and after.
+    """
     states = set(UsageDayState.objects.filter(day__gte=since, day__lte=until).values_list("day", flat=True))
+    first = closed = min(states, default=since)
     while closed in states:
         closed += timedelta(days=1)
     return {
         "since": since,
         "until": until,
         "closed": closed,
+        "early_begin": day_begin(since),
+        "early_end": day_begin(first),
         "log_begin": day_begin(closed),
         "log_end": day_begin(max(until + timedelta(days=1), closed)),
     }

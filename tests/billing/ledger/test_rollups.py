@@ -21,14 +21,14 @@ D = Decimal
 
 def call(account: Any, at: datetime, **fields: Any) -> None:
     """A settled call of 1 credit that cost us 0.001 USD."""
-    values = {"model": "m", "provider": "p", "plan": "payg", "end": "complete", "latency_ms": 100, "input_tokens": 7} | fields
+    values = {"model": "m", "provider": "p", "plan": "payg", "end": "complete", "latency_ms": 100, "input_tokens": 7}
+    values |= {"cost_usd": D("0.001"), **fields}
     usage = UsageItem(
         id=uuid7(),
         started_at=at,
         finished_at=at,
         account_id=account.pk,
         endpoint="/v1/chat/completions",
-        cost_usd=D("0.001"),
         list_cost_usd=D("0.002"),
         credits_charged=D(1),
         **values,
