@@ -266,6 +266,7 @@ class Invoice(models.Model):
             models.Index(fields=["account", "-created_at"], name="invoice_account_created"),
             models.Index(fields=["state", "due_at"], condition=Q(state="open"), name="invoice_open_due"),
             models.Index(fields=["-issued_at"], name="invoice_issued"),
+            models.Index(fields=["paid_at"], condition=Q(state="paid"), name="invoice_paid"),
             models.Index(
                 fields=["issued_at"], condition=Q(mailed_at__isnull=True, issued_at__isnull=False), name="invoice_unmailed"
             ),

@@ -22,76 +22,45 @@ from billing.ledger.models import (
     Wallet,
 )
 from billing.subscriptions.models import Subscription
-from routing.models import Budget
 
 ZERO = Decimal(0)
 LOSS_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class HomeFigures:
-    """The home's numbers. Days are UTC days; losses are those of today and the `LOSS_DAYS` days before."""
+class Losses:
+    """What no customer paid, of today and the `LOSS_DAYS` days before."""
 
-    accounts: int
-    accounts_blocked: int
-    calls_today: int
-    calls_failed_today: int
-    credits_today: Decimal
-    cost_today_usd: Decimal
-    daily_budget_usd: Decimal | None
-    holds_open: int
-    holds_overdue: int
-    credits_held: Decimal
     operator_loss_usd: Decimal
     operator_loss_credits: Decimal
     unknown_cost_usd: Decimal
 
-    @property
-    def budget_share(self) -> int | None:
-        """Percent of the daily budget that is spent, None without a budget."""
-        if not self.daily_budget_usd:
-            return None
-        return int(self.cost_today_usd * 100 / self.daily_budget_usd)
 
-
-def home_figures(*, now: datetime) -> HomeFigures:
-    """All numbers of the home, in five queries over indexed ranges."""
-    accounts = Account.objects.aggregate(total=Count("pk"), blocked=Count("pk", filter=Q(status=Account.Status.BLOCKED)))
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    failed = Q(end__in=(UsageRecord.End.PROVIDER_ERROR, UsageRecord.End.PROCESS_DIED))
-    calls = UsageRecord.objects.filter(started_at__gte=midnight).aggregate(
-        total=Count("pk"),
-        failed=Count("pk", filter=failed),
-        credits=Sum("credits_charged"),
-        cost=Sum("cost_usd"),
-    )
-    holds = Hold.objects.aggregate(
-        total=Count("pk"), overdue=Count("pk", filter=Q(expires_at__lte=now)), credits=Sum("credits")
-    )
-    losses = {
-        (row["ledger_account__kind"], row["unit"]): row["total"]
-        for row in losses_in(*losses_default_range(now=now))
-        .order_by()
-        .values("ledger_account__kind", "unit")
-        .annotate(total=Sum("amount"))
-    }
-    budget = Budget.objects.filter(provider__isnull=True).values_list("daily_limit_usd", flat=True).first()
-    return HomeFigures(
-        accounts=accounts["total"],
-        accounts_blocked=accounts["blocked"],
-        calls_today=calls["total"],
-        calls_failed_today=calls["failed"],
-        credits_today=calls["credits"] or ZERO,
-        cost_today_usd=calls["cost"] or ZERO,
-        daily_budget_usd=budget,
-        holds_open=holds["total"],
-        holds_overdue=holds["overdue"],
-        credits_held=holds["credits"] or ZERO,
+def recent_losses(*, now: datetime) -> Losses:
+    """The losses of the home, in one query."""
+    rows = losses_in(*losses_default_range(now=now)).order_by().values("ledger_account__kind", "unit")
+    losses = {(row["ledger_account__kind"], row["unit"]): row["total"] for row in rows.annotate(total=Sum("amount"))}
+    return Losses(
         operator_loss_usd=losses.get((LedgerAccount.Kind.OPERATOR_LOSS, "USD"), ZERO),
         # A loss in credits lowers the account: what customers did not pay.
         operator_loss_credits=-losses.get((LedgerAccount.Kind.OPERATOR_LOSS, "credit"), ZERO),
         unknown_cost_usd=losses.get((LedgerAccount.Kind.UNKNOWN_COST, "USD"), ZERO),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHolds:
+    """Calls under way, those past their expiry, and the credits they pin."""
+
+    number: int
+    overdue: int
+    credits: Decimal
+
+
+def open_holds(*, now: datetime) -> OpenHolds:
+    """In one query over the hot table."""
+    row = Hold.objects.aggregate(total=Count("pk"), overdue=Count("pk", filter=Q(expires_at__lte=now)), credits=Sum("credits"))
+    return OpenHolds(row["total"], row["overdue"], row["credits"] or ZERO)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from django.utils.translation import gettext_lazy as _
 
 from iafactory.common import clock
 
+from .home import home_context
 from .losses import losses_page
-from .selectors import books_state, home_events, home_figures
 
 BOOKS = _("Books")
 
@@ -68,7 +68,17 @@ class IAFactoryAdminSite(admin.AdminSite):
                 "billing.event",
             ),
         ),
-        (_("Operations"), ("django_celery_beat.periodictask",)),
+        (_("Operations"), ("django_celery_beat.periodictask", "auth.group")),
+        (
+            _("Webhooks and marketplace"),
+            (
+                "billing.webhookendpoint",
+                "billing.webhookdelivery",
+                "billing.creditnotice",
+                "billing.marketplaceaccount",
+                "billing.marketplaceplan",
+            ),
+        ),
         (
             _("Catalogue"),
             (
@@ -139,18 +149,4 @@ class IAFactoryAdminSite(admin.AdminSite):
         return {**super().each_context(request), "simulator_url": settings.SIMULATOR_URL}
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
-        now = clock.now()
-        allowed = {
-            "show_accounts": request.user.has_perm("billing.view_account"),
-            "show_money": request.user.has_perm("billing.view_usagerecord"),
-            "show_events": request.user.has_perm("billing.view_event"),
-        }
-        context = {
-            **allowed,
-            "figures": home_figures(now=now) if allowed["show_accounts"] or allowed["show_money"] else None,
-            "books": books_state() if request.user.has_perm("billing.view_booksverification") else None,
-            "may_see_losses": request.user.has_perm("billing.view_ledgerentry"),
-            "events": home_events() if allowed["show_events"] else [],
-            "since": now.replace(hour=0, minute=0, second=0, microsecond=0),
-        }
-        return super().index(request, {**context, **(extra_context or {})})
+        return super().index(request, {**home_context(request, now=clock.now()), **(extra_context or {})})

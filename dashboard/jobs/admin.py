@@ -47,13 +47,27 @@ for _model in (ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask,
     admin.site.unregister(_model)
 
 
+class LastRunFilter(admin.SimpleListFilter):
+    """Jobs by how their last run went."""
+
+    title = _("last run")
+    parameter_name = "last"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return list(JobState.Phase.choices)
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[PeriodicTask]) -> QuerySet[PeriodicTask]:
+        phase = self.value()
+        return queryset if phase is None else queryset.filter(task__in=JobState.objects.filter(state=phase).values("task"))
+
+
 @admin.register(PeriodicTask)
 class JobAdmin(ConsoleAdmin):
     """What runs by itself, when, and how it went."""
 
     list_display = ("name", "what", "rhythm", "state", "last_start", "took", "result", "failures", "switched_on")
     list_display_links = ("name",)
-    list_filter = ("enabled",)
+    list_filter = (LastRunFilter, "enabled")
     search_fields = ("name", "task")
     search_help_text = _("Name or task.")
     ordering = ("name",)

@@ -1,12 +1,13 @@
 """Filters of the console's templates."""
 
-from datetime import datetime
+from datetime import date
 from decimal import Decimal
 from urllib.parse import quote, urlencode
 
 from django import template
 
-from iafactory.common.admin import decimal_text
+from billing.ledger.rollups import day_begin
+from iafactory.common.admin import EMPTY, decimal_text
 
 register = template.Library()
 
@@ -18,9 +19,23 @@ def amount(value: Decimal | None) -> str:
 
 
 @register.filter
-def query_instant(value: datetime) -> str:
-    """An instant as a list's date filter takes it."""
-    return quote(str(value))
+def usd(value: Decimal | None) -> str:
+    """US dollars for reading: to the cent, small ones to the hundredth of a cent."""
+    if value is None:
+        return EMPTY
+    return f"{value:,.4f}" if 0 < abs(value) < 1 else f"{value:,.2f}"
+
+
+@register.filter
+def percent(value: Decimal | int | None) -> str:
+    """A share in percent, one place."""
+    return EMPTY if value is None else f"{value:,.1f} %"
+
+
+@register.filter
+def query_day(day: date) -> str:
+    """Midnight UTC of a day, as a list's date filter takes it."""
+    return quote(str(day_begin(day)))
 
 
 @register.filter

@@ -96,4 +96,5 @@ def test_the_home_shows_no_limit_where_there_is_none(console: Client) -> None:
     home = console.get(reverse("admin:index"))
 
     assert home.status_code == 200
-    assert (home.context["figures"].daily_budget_usd, home.context["figures"].budget_share) == (None, None)
+    assert (home.context["budget"].limit_usd, home.context["budget"].percent) == (None, None)
+    assert "no limit" in home.content.decode()

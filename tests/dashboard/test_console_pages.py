@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from decimal import Decimal
 from html import unescape
 
 import pytest
@@ -13,8 +12,6 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from billing.accounts.services import account_block
-from billing.events.services import SYSTEM
 from billing.models import (
     Account,
     ApiKey,
@@ -36,13 +33,11 @@ from billing.models import (
     User,
     Wallet,
 )
-from dashboard.console.selectors import home_figures
-from iafactory.common import clock
 from iafactory.common.admin import BoundedPaginator
 from ratelimit.models import AbuseSignal
-from routing.models import AiModel, Budget, ModelPrice, ModelProfile, Provider
+from routing.models import AiModel, ModelPrice, ModelProfile, Provider
 
-from .conftest import SECRET, call, hold
+from .conftest import SECRET, call
 
 MODELS = sorted(admin.site._registry, key=lambda model: model._meta.label)
 ADDABLE = [
@@ -317,25 +312,6 @@ def test_usage_page_survives_a_snapshot_it_does_not_know(console: Client, accoun
     assert "per_image" in text_of(console.get(address(UsageRecord, "change", request_id)))
 
 
-def test_home_tells_the_day(console: Client, account: Account) -> None:
-    call(account)
-    hold(account)
-    Budget.objects.create(daily_limit_usd=Decimal("0.01"))
-    blocked = Account.objects.create(kind="organisation", name="Blocked & Co")
-    account_block(account=blocked, reason="spam", actor=SYSTEM)
-
-    figures = home_figures(now=clock.now())
-    page = text_of(console.get(reverse("admin:index")))
-
-    assert (figures.accounts, figures.accounts_blocked, figures.calls_today) == (2, 1, 1)
-    assert (figures.credits_today, figures.cost_today_usd) == (Decimal("1.35"), Decimal("0.0075"))
-    assert (figures.holds_open, figures.holds_overdue, figures.credits_held) == (1, 0, Decimal(2))
-    assert (figures.operator_loss_usd, figures.unknown_cost_usd) == (Decimal("0.001"), 0)
-    assert figures.budget_share == 75
-    assert "Provider cost 0.0075 USD of 0.01" in page
-    assert "account.blocked · Blocked & Co" in page
-
-
 def test_menu_has_every_model_once(console: Client) -> None:
     sections = console.get(reverse("admin:index")).context["app_list"]
 
@@ -343,27 +319,6 @@ def test_menu_has_every_model_once(console: Client) -> None:
 
     assert sorted(listed, key=lambda model: model._meta.label) == MODELS
     assert [section["name"] for section in sections[:2]] == ["Customers", "Usage and money"]
-
-
-def test_home_asks_little(console: Client, populate: Populate) -> None:
-    populate(1, 3)
-    console.get(reverse("admin:index"))
-
-    with CaptureQueriesContext(connection) as captured:
-        console.get(reverse("admin:index"))
-
-    assert len(captured) <= 12
-
-
-def test_home_without_rights_tells_nothing(account: Account) -> None:
-    client = Client()
-    client.force_login(User.objects.create_user("clerk@example.com", "x", is_staff=True))
-
-    page = client.get(reverse("admin:index"))
-
-    assert page.status_code == 200
-    assert "Provider cost" not in page.content.decode()
-    assert "sara" not in page.content.decode().lower()
 
 
 @pytest.mark.parametrize(("url", "shown"), [("http://127.0.0.1:9100", True), ("", False)])
