@@ -220,7 +220,7 @@ def _revenue(first: date, last: date) -> tuple[dict[date, Decimal], dict[date, i
 class PlanShare:
     """A plan and how many live subscriptions it has."""
 
-    id: UUID
+    id: int
     code: str
     name: str
     subscriptions: int
