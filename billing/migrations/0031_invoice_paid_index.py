@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0022_webhook_leases"),
+        ("billing", "0028_usage_days_of_all"),
     ]
 
     operations = [
