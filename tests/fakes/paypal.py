@@ -44,6 +44,7 @@ class FakePayPal(FakeGateway):
         self.capture_status = "COMPLETED"
         self.refund_status = "COMPLETED"
         self.instrument_declined = 0
+        self.may_search = True
         self._replays: dict[str, Reply] = {}
         self._paid_invoices: set[str] = set()
 
@@ -172,6 +173,45 @@ class FakePayPal(FakeGateway):
             capture["status"] = "COMPLETED" if succeeded else "DECLINED"
             capture.pop("status_details", None)
             self._capture_event(capture)
+
+    @route("GET", "/v1/reporting/transactions")
+    def transactions(self, request: Request) -> Reply:
+        if not self.may_search:
+            return Reply(403, {"name": "NOT_AUTHORIZED", "message": "Authorization failed due to insufficient permissions."})
+        first, last = request.query["start_date"], request.query["end_date"]
+        found = [one for one in self._transactions() if first <= one["transaction_initiation_date"] <= last]
+        size, page = int(request.query["page_size"]), int(request.query["page"])
+        details = [{"transaction_info": one} for one in found[(page - 1) * size : page * size]]
+        pages = -(-len(found) // size)
+        return Reply(200, {"transaction_details": details, "page": page, "total_items": len(found), "total_pages": pages})
+
+    def _transactions(self) -> list[dict[str, Any]]:
+        letters = {"COMPLETED": "S", "PARTIALLY_REFUNDED": "S", "REFUNDED": "S", "PENDING": "P", "DECLINED": "D", "FAILED": "D"}
+        payments = [
+            {
+                "transaction_id": one["id"],
+                "transaction_event_code": "T0006",
+                "transaction_initiation_date": one["create_time"],
+                "transaction_amount": one["amount"],
+                "transaction_status": letters[one["status"]],
+                "custom_field": one["custom_id"],
+                "invoice_id": one["invoice_id"],
+            }
+            for one in self.captures.values()
+        ]
+        refunds = [
+            {
+                "transaction_id": one["id"],
+                "paypal_reference_id": one["links"][1]["href"].rpartition("/")[2],
+                "paypal_reference_id_type": "TXN",
+                "transaction_event_code": "T1107",
+                "transaction_initiation_date": one["create_time"],
+                "transaction_amount": one["amount"] | {"value": f"-{one['amount']['value']}"},
+                "transaction_status": letters[one["status"]],
+            }
+            for one in self.refunds.values()
+        ]
+        return payments + refunds
 
     @route("GET", "/v2/payments/captures/([^/]+)")
     def read_capture(self, request: Request, capture_id: str) -> Reply:

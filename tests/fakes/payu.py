@@ -6,6 +6,7 @@ import hashlib
 import html
 import json
 import urllib.parse
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -86,6 +87,7 @@ class FakePayU(FakeGateway):
             "check_payment": self._check,
             "cancel_refund_transaction": self._refund,
             "check_action_status": self._actions,
+            "get_transaction_info": self._list,
         }
         return commands[command](form) if command in commands else Reply(200, {"status": 0, "msg": "Unknown command"})
 
@@ -120,7 +122,7 @@ class FakePayU(FakeGateway):
             **{name: form.get(name, "") for name in ECHOED},
             "discount": "0.00",
             "net_amount_debit": form["amount"],
-            "addedon": "2026-11-20 07:52:10",
+            "addedon": f"{datetime.fromtimestamp(self.now(), UTC) + timedelta(hours=5, minutes=30):%Y-%m-%d %H:%M:%S}",
             "lastname": "",
             "error": "E1602" if failed else "E000",
             "error_Message": "Bank was unable to authenticate." if failed else "No Error",
@@ -153,6 +155,23 @@ class FakePayU(FakeGateway):
         if not found:
             return Reply(200, {"status": 0, "msg": "Transaction not exists", "transaction_details": {"mihpayid": "Not Found"}})
         return Reply(200, {"status": 1, "msg": "Transaction Fetched Successfully", "transaction_details": self._entry(found)})
+
+    def _list(self, form: dict[str, str]) -> Reply:
+        """What began between two moments of Indian time, both of them included."""
+        found = [one for one in self.transactions.values() if form["var1"] <= one["addedon"] <= form["var2"]]
+        entries = [
+            {
+                "id": one["mihpayid"],
+                "status": one["unmappedstatus"],
+                "key": self.merchant_key,
+                "txnid": one["txnid"],
+                "addedon": one["addedon"],
+                "amount": one["amount"],
+                "transaction_fee": one["amount"],
+            }
+            for one in found
+        ]
+        return Reply(200, {"status": 1, "msg": "Transaction Fetched Successfully", "Transaction_details": entries})
 
     def _entry(self, found: dict[str, Any]) -> dict[str, Any]:
         entry = {name: found[name] for name in ("mihpayid", "txnid", "status", "unmappedstatus", "mode", "productinfo", "udf1")}

@@ -144,6 +144,20 @@ class FakeRazorpay(FakeGateway):
         items = self.orders.get(order_id, [])
         return Reply(200, {"entity": "collection", "count": len(items), "items": items})
 
+    @route("GET", "/v1/payments")
+    def list_payments(self, request: Request) -> Reply:
+        return Reply(200, self._page(self.payments, request))
+
+    @route("GET", "/v1/refunds")
+    def list_refunds(self, request: Request) -> Reply:
+        return Reply(200, self._page(self.refunds, request))
+
+    def _page(self, things: dict[str, dict[str, Any]], request: Request) -> dict[str, Any]:
+        since, until, skip = (int(request.query[name]) for name in ("from", "to", "skip"))
+        found = [one for one in reversed(things.values()) if since <= one["created_at"] <= until]
+        items = found[skip : skip + min(int(request.query["count"]), 100)]
+        return {"entity": "collection", "count": len(items), "items": items}
+
     @route("GET", "/v1/payments/([^/]+)")
     def read_payment(self, request: Request, payment_id: str) -> Reply:
         found = self.payments.get(payment_id)

@@ -43,6 +43,7 @@ class FakeStripe(FakeGateway):
         self.cards: dict[str, str] = {}
         self.declining_cards: set[str] = set()
         self.refund_status = "succeeded"
+        self.list_size = 100
         self._replays: dict[str, tuple[bytes, Reply]] = {}
 
     def authorise(self, request: Request) -> Reply | None:
@@ -163,6 +164,26 @@ class FakeStripe(FakeGateway):
             session["status"], session["url"] = "expired", None
             self._event("checkout.session.expired", self._public(session))
 
+    @route("GET", "/v1/payment_intents")
+    def list_intents(self, request: Request) -> Reply:
+        page = self._page(self.intents, request)
+        for one in page["data"] if request.query.get("expand[0]") == "data.latest_charge" else []:
+            one["latest_charge"] = self.charges.get(one["latest_charge"])
+        return Reply(200, page)
+
+    @route("GET", "/v1/refunds")
+    def list_refunds(self, request: Request) -> Reply:
+        return Reply(200, self._page(self.refunds, request))
+
+    def _page(self, things: dict[str, dict[str, Any]], request: Request) -> dict[str, Any]:
+        """The newest first, from behind the cursor."""
+        query = request.query
+        since, until = int(query["created[gte]"]), int(query["created[lt]"])
+        newest = [dict(one) for one in reversed(things.values()) if since <= one["created"] < until]
+        after = [one["id"] for one in newest].index(query["starting_after"]) + 1 if "starting_after" in query else 0
+        size = min(int(query.get("limit", 10)), self.list_size)
+        return {"object": "list", "data": newest[after : after + size], "has_more": len(newest) > after + size}
+
     @route("GET", "/v1/payment_intents/([^/]+)")
     def read_intent(self, request: Request, intent_id: str) -> Reply:
         intent = self.intents.get(intent_id)
@@ -273,6 +294,7 @@ class FakeStripe(FakeGateway):
         intent = {
             "id": self.new_id("pi_", 24),
             "object": "payment_intent",
+            "created": self.now(),
             "amount": amount,
             "amount_received": 0,
             "currency": currency,

@@ -376,6 +376,26 @@ class Fetches(Gateway):
         """
 
 
+class ListsPayments(Gateway):
+    """Can list what happened, for a comparison with our books."""
+
+    @abstractmethod
+    def list_payments(self, *, since: datetime, until: datetime) -> list[GatewayPayment]:
+        """Every payment that began there in [since, until), those that failed included. Moves nothing.
+
+        A hint like a webhook: a list may lack our reference, the checkout or what went back; `fetch_payment` has the truth.
+        Raises GatewayRefused (we may not list) or GatewayUnavailable; never answers a part.
+        """
+
+
+class ListsRefunds(Gateway):
+    """Can list what went back."""
+
+    @abstractmethod
+    def list_refunds(self, *, since: datetime, until: datetime) -> list[GatewayRefund]:
+        """Every refund that began there in [since, until). A hint; raises as `list_payments`."""
+
+
 class Captures(Gateway):
     """Has payments that wait for us after the buyer agreed."""
 

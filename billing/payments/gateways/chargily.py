@@ -16,6 +16,7 @@ from .base import (
     Fetches,
     GatewayPayment,
     GatewayRefused,
+    ListsPayments,
     Mode,
     Money,
     PaymentState,
@@ -36,6 +37,7 @@ MORE_THAN_DINARS = Decimal(10)
 CHECKOUT_LIFE = timedelta(minutes=30)
 SEARCH_PAGES = 3
 SEARCH_PAGE_SIZE = 50
+LIST_PAGES = 1000
 
 # What is not named here is still open: look again.
 _STATES = {
@@ -48,7 +50,7 @@ _STATES = {
 _EVENTS = frozenset({"checkout.paid", "checkout.failed", "checkout.canceled", "checkout.expired"})
 
 
-class Chargily(Checkouts, Cancels, Fetches, Webhooks):
+class Chargily(Checkouts, Cancels, Fetches, ListsPayments, Webhooks):
     """`secret_key` also signs webhooks; `earlier_secret_keys` are believed too while the key is replaced."""
 
     slug = "chargily"
@@ -120,7 +122,20 @@ class Chargily(Checkouts, Cancels, Fetches, Webhooks):
 
     def fetch_payment(self, *, checkout_id: str = "", payment_id: str = "") -> GatewayPayment:
         path = f"/checkouts/{self._exchange.segment(checkout_id or payment_id)}"
-        data = self._exchange.understood(self._call("GET", path, changes=False), changes=False)
+        return self._payment(self._exchange.understood(self._call("GET", path, changes=False), changes=False))
+
+    def list_payments(self, *, since: datetime, until: datetime) -> list[GatewayPayment]:
+        """Checkouts, the newest first, read back to `since`: they cannot be asked for by date."""
+        found: list[GatewayPayment] = []
+        for page in range(1, LIST_PAGES + 1):
+            entries = self._page(page)
+            ages = [(reading.instant(entry, "created_at"), entry) for entry in entries]
+            found += [self._payment(entry) for at, entry in ages if at is None or since <= at < until]
+            if len(entries) < SEARCH_PAGE_SIZE or all(at is not None and at < since for at, _entry in ages):
+                return found
+        raise self._exchange.lost(False, "too_many", f"more than {LIST_PAGES} pages")
+
+    def _payment(self, data: Mapping[str, Any]) -> GatewayPayment:
         amount = str(self._exchange.needed(reading.whole(data, "amount"), "amount"))
         money = self._exchange.needed(reading.decimal_money(amount, reading.text(data, "currency") or "DZD"), "amount")
         state = _STATES.get(reading.text(data, "status"), PaymentState.OPEN)
@@ -158,9 +173,7 @@ class Chargily(Checkouts, Cancels, Fetches, Webhooks):
 
     def _find_open(self, request: CheckoutRequest) -> Checkout | None:
         for page in range(1, SEARCH_PAGES + 1):
-            query = {"per_page": str(SEARCH_PAGE_SIZE), "page": str(page)}
-            data = self._exchange.understood(self._call("GET", "/checkouts", changes=False, query=query), changes=False)
-            entries = reading.objects_at(data, "data")
+            entries = self._page(page)
             for entry in entries:
                 ours = reading.text(entry, "metadata", "payment_attempt") == request.reference
                 same_amount = reading.whole(entry, "amount") == int(request.money.amount)
@@ -169,6 +182,11 @@ class Chargily(Checkouts, Cancels, Fetches, Webhooks):
             if len(entries) < SEARCH_PAGE_SIZE:
                 break
         return None
+
+    def _page(self, page: int) -> list[dict[str, Any]]:
+        query = {"per_page": str(SEARCH_PAGE_SIZE), "page": str(page)}
+        data = self._exchange.understood(self._call("GET", "/checkouts", changes=False, query=query), changes=False)
+        return reading.objects_at(data, "data")
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._secret_key}", "Accept": "application/json"}

@@ -10,8 +10,8 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -34,6 +34,8 @@ from .base import (
     GatewayMisconfigured,
     GatewayPayment,
     GatewayRefund,
+    ListsPayments,
+    ListsRefunds,
     Mode,
     Money,
     PaymentState,
@@ -78,6 +80,8 @@ CURRENCIES = WITHOUT_DECIMALS | frozenset(
 )
 _LOCALES = {"ar": "ar-EG", "en": "en-US", "fr": "fr-FR"}
 TOKEN_EARLY_SECONDS = 300
+LIST_SIZE = 500
+LIST_PAGES = 20
 
 _ORDER_STATES = {
     "APPROVED": PaymentState.AUTHORISED,
@@ -92,6 +96,11 @@ _CAPTURE_STATES = {
     "FAILED": PaymentState.FAILED,
 }
 _REFUND_STATES = {"COMPLETED": RefundState.SUCCEEDED, "FAILED": RefundState.FAILED, "CANCELLED": RefundState.FAILED}
+# Of transactions: payments begin with T00, T1107 is a refund by us.
+_PAYMENT_CODE, _REFUND_CODE = "T00", "T1107"
+# One that was reversed had been paid.
+_TRANSACTION_STATES = {"S": PaymentState.PAID, "V": PaymentState.PAID, "D": PaymentState.FAILED}
+_TRANSACTION_REFUND_STATES = {"S": RefundState.SUCCEEDED, "D": RefundState.FAILED}
 _LOST_OUTCOMES = frozenset({"RESOLVED_BUYER_FAVOUR", "ACCEPTED"})
 _CAPTURE_EVENTS = frozenset(f"PAYMENT.CAPTURE.{what}" for what in ("COMPLETED", "PENDING", "DENIED"))
 _REFUND_EVENTS = frozenset({"PAYMENT.CAPTURE.REFUNDED", "PAYMENT.CAPTURE.REVERSED"})
@@ -133,7 +142,7 @@ class ProcessTokens:
         self._tokens[key] = token
 
 
-class PayPal(Checkouts, Fetches, Captures, Refunds, Disputes, Webhooks):
+class PayPal(Checkouts, Fetches, ListsPayments, ListsRefunds, Captures, Refunds, Disputes, Webhooks):
     """`webhook_ids` are part of what PayPal signs: several while one is replaced.
 
     `certificate_authorities` and `certificate_origin` exist for a PayPal that is not PayPal: PEM roots beside the system's, and
@@ -231,6 +240,48 @@ class PayPal(Checkouts, Fetches, Captures, Refunds, Disputes, Webhooks):
             if not checkout_id:
                 return self._from_capture(capture, "", None)
         return self._from_order(self._get(f"/v2/checkout/orders/{self._exchange.segment(checkout_id)}"))
+
+    def list_payments(self, *, since: datetime, until: datetime) -> list[GatewayPayment]:
+        """Needs the right "Transaction Search" of our application; PayPal lists what is at least three hours old."""
+        found = []
+        for one in self._transactions(since, until):
+            money = self._received(one)
+            if not reading.text(one, "transaction_event_code").startswith(_PAYMENT_CODE) or money is None:
+                continue
+            state = _TRANSACTION_STATES.get(reading.text(one, "transaction_status"), PaymentState.PROCESSING)
+            found.append(
+                GatewayPayment(
+                    gateway=self.slug,
+                    checkout_id="",
+                    payment_id=reading.text(one, "transaction_id"),
+                    reference=reading.text(one, "custom_field"),
+                    money=money,
+                    state=state,
+                    mode=None,
+                    paid=money if state is PaymentState.PAID else None,
+                    raw=one,
+                )
+            )
+        return found
+
+    def list_refunds(self, *, since: datetime, until: datetime) -> list[GatewayRefund]:
+        found = []
+        for one in self._transactions(since, until):
+            money = self._received(one, sign=-1)
+            if reading.text(one, "transaction_event_code") != _REFUND_CODE or money is None:
+                continue
+            of_a_capture = reading.text(one, "paypal_reference_id_type") == "TXN"
+            found.append(
+                GatewayRefund(
+                    gateway=self.slug,
+                    refund_id=reading.text(one, "transaction_id"),
+                    payment_id=reading.text(one, "paypal_reference_id") if of_a_capture else "",
+                    money=money,
+                    state=_TRANSACTION_REFUND_STATES.get(reading.text(one, "transaction_status"), RefundState.PENDING),
+                    raw=one,
+                )
+            )
+        return found
 
     def capture_payment(self, payment: GatewayPayment) -> GatewayPayment:
         path = f"/v2/checkout/orders/{self._exchange.segment(payment.checkout_id)}/capture"
@@ -369,6 +420,30 @@ class PayPal(Checkouts, Fetches, Captures, Refunds, Disputes, Webhooks):
             failure=reading.text(capture, "status_details", "reason"),
             raw=order or capture,
         )
+
+    def _transactions(self, since: datetime, until: datetime) -> list[dict[str, Any]]:
+        # Both ends count, to the second.
+        first, last = (
+            f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" for at in (since, datetime.fromtimestamp(until.timestamp() - 1, UTC))
+        )
+        query = {"start_date": first, "end_date": last, "fields": "transaction_info", "page_size": str(LIST_SIZE)}
+        found: list[dict[str, Any]] = []
+        for page in range(1, LIST_PAGES + 1):
+            answer = self._authorised("GET", "/v1/reporting/transactions", changes=False, query={**query, "page": str(page)})
+            data = self._exchange.understood(answer, changes=False)
+            found += [reading.object_at(one, "transaction_info") for one in reading.objects_at(data, "transaction_details")]
+            if page >= (reading.whole(data, "total_pages") or 0):
+                return found
+        raise self._exchange.lost(False, "too_many", f"more than {LIST_PAGES} pages")
+
+    def _received(self, transaction: Mapping[str, Any], *, sign: int = 1) -> Money | None:
+        """What a transaction brought us (`sign` 1) or took (-1); None for one that went the other way."""
+        amount = reading.object_at(transaction, "transaction_amount")
+        try:
+            value = sign * Decimal(reading.text(amount, "value"))
+        except InvalidOperation:
+            raise self._exchange.lost(False, "not_understood", "a transaction without amount") from None
+        return reading.decimal_money(str(value), reading.text(amount, "currency_code")) if value > 0 else None
 
     def _refunded(self, unit: Mapping[str, Any], capture: Mapping[str, Any], money: Money) -> Decimal:
         done = [one for one in reading.objects_at(unit, "payments", "refunds") if reading.text(one, "status") == "COMPLETED"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -17,6 +17,7 @@ from .base import (
     GatewayPayment,
     GatewayRefund,
     GatewayRefused,
+    ListsPayments,
     Mode,
     Money,
     ObjectNotFound,
@@ -46,10 +47,15 @@ PAISE_DIGITS = 2
 LONGEST_TXNID = 25
 LONGEST_TOKEN = 23
 MAX_FIELDS = 200
+# What the server API takes and says without a zone is Indian time.
+INDIA = timezone(timedelta(hours=5, minutes=30))
+# Its lists have no pages: short stretches keep an answer small.
+LIST_STRETCH = timedelta(hours=3)
 
 _UDFS = ("udf1", "udf2", "udf3", "udf4", "udf5")
 _REQUEST_FIELDS = ("key", "txnid", "amount", "productinfo", "firstname", "email", *_UDFS)
 _GIVEN_UP = frozenset({"usercancelled", "cancelled", "dropped", "bounced"})
+_LISTED_PAID = frozenset({"captured", "success"})
 _REFUND_STATES = {"success": RefundState.SUCCEEDED, "failure": RefundState.FAILED}
 
 
@@ -75,7 +81,7 @@ def command_hash(*, key: str, command: str, var1: str, salt: str) -> str:
     return _sha512([key, command, var1, salt])
 
 
-class PayU(Checkouts, Fetches, Refunds, Webhooks, Returns):
+class PayU(Checkouts, Fetches, ListsPayments, Refunds, Webhooks, Returns):
     """`webhook_tokens` guard what PayU does not sign (refunds, disputes): one of them stands in the webhook's address."""
 
     slug = "payu"
@@ -171,6 +177,37 @@ class PayU(Checkouts, Fetches, Refunds, Webhooks, Returns):
             mode=None,
             paid=money if state is PaymentState.PAID else None,
             failure="" if state is PaymentState.PAID else _failure_of(entry),
+            raw=entry,
+        )
+
+    def list_payments(self, *, since: datetime, until: datetime) -> list[GatewayPayment]:
+        found: list[GatewayPayment] = []
+        start = since
+        while start < until:
+            end = min(start + LIST_STRETCH, until)
+            # Both ends count.
+            first, last = (f"{at.astimezone(INDIA):%Y-%m-%d %H:%M:%S}" for at in (start, end - timedelta(seconds=1)))
+            data = self._command("get_transaction_info", first, changes=False, var2=last)
+            if not isinstance(data.get("Transaction_details"), list):
+                # Which words mean that there was nothing is not documented: whoever asked looks its own payments up instead.
+                raise GatewayRefused(self.slug, "not_listed", reading.text(data, "msg") or "no list")
+            found += [self._listed(entry) for entry in reading.objects_at(data, "Transaction_details")]
+            start = end
+        return found
+
+    def _listed(self, entry: Mapping[str, Any]) -> GatewayPayment:
+        money = self._exchange.needed(reading.decimal_money(reading.text(entry, "amount"), "INR"), "amount")
+        status = reading.text(entry, "status").lower()
+        state = PaymentState.PAID if status in _LISTED_PAID else PaymentState.PROCESSING
+        return GatewayPayment(
+            gateway=self.slug,
+            checkout_id=reading.text(entry, "txnid"),
+            payment_id=reading.text(entry, "id"),
+            reference=reading.text(entry, "txnid"),
+            money=money,
+            state=state,
+            mode=None,
+            paid=money if state is PaymentState.PAID else None,
             raw=entry,
         )
 

@@ -23,6 +23,8 @@ from .base import (
     GatewayError,
     GatewayPayment,
     GatewayRefund,
+    ListsPayments,
+    ListsRefunds,
     Mode,
     Money,
     ObjectNotFound,
@@ -48,6 +50,8 @@ from .signatures import require_hmac_sha256
 API_URL = "https://api.razorpay.com"
 PAISE_DIGITS = 2
 LEAST_PAISE = 100
+LIST_SIZE = 100
+LIST_PAGES = 1000
 
 _LINK_STATES = {
     "paid": PaymentState.PAID,
@@ -68,7 +72,7 @@ _DISPUTE_STATES = {"won": DisputeState.WON, "closed": DisputeState.WON, "lost": 
 _SUBJECTS = {"refund": Subject.REFUND, "payment_link": Subject.PAYMENT, "order": Subject.PAYMENT, "payment": Subject.PAYMENT}
 
 
-class Razorpay(Checkouts, Cancels, Fetches, Captures, Refunds, Disputes, Webhooks, Returns):
+class Razorpay(Checkouts, Cancels, Fetches, ListsPayments, ListsRefunds, Captures, Refunds, Disputes, Webhooks, Returns):
     """One base address for both modes: the key decides. Webhooks have a secret of their own, never the key's."""
 
     slug = "razorpay"
@@ -189,6 +193,14 @@ class Razorpay(Checkouts, Cancels, Fetches, Captures, Refunds, Disputes, Webhook
             raise self._failure(answer)
         return now
 
+    def list_payments(self, *, since: datetime, until: datetime) -> list[GatewayPayment]:
+        """Payments as they are, without our reference: that stands on the link."""
+        return [self._from_listed(one) for one in self._listed("/v1/payments", since, until)]
+
+    def list_refunds(self, *, since: datetime, until: datetime) -> list[GatewayRefund]:
+        listed = self._listed("/v1/refunds", since, until)
+        return [self._refund(one) for one in listed if reading.text(one, "currency").upper() == "INR"]
+
     def refund(self, request: RefundRequest) -> GatewayRefund:
         self.require(request.money)
         path = f"/v1/payments/{self._exchange.segment(request.payment_id)}/refund"
@@ -271,6 +283,35 @@ class Razorpay(Checkouts, Cancels, Fetches, Captures, Refunds, Disputes, Webhook
             reference=reference,
             checkout_id=checkout_id,
             payment_id=payment_id,
+        )
+
+    def _listed(self, path: str, since: datetime, until: datetime) -> list[dict[str, Any]]:
+        # Both ends count.
+        span = {"from": str(int(since.timestamp())), "to": str(int(until.timestamp()) - 1), "count": str(LIST_SIZE)}
+        found: list[dict[str, Any]] = []
+        for _ in range(LIST_PAGES):
+            page = reading.objects_at(self._get(path, {**span, "skip": str(len(found))}), "items")
+            found += page
+            if len(page) < LIST_SIZE:
+                return found
+        raise self._exchange.lost(False, "too_many", f"more than {LIST_PAGES} pages")
+
+    def _from_listed(self, payment: Mapping[str, Any]) -> GatewayPayment:
+        units = self._exchange.needed(reading.whole(payment, "amount"), "amount")
+        currency = self._exchange.needed(reading.currency(payment, "currency"), "currency")
+        money = from_units(units, currency, PAISE_DIGITS)
+        state = _PAYMENT_STATES.get(reading.text(payment, "status"), PaymentState.OPEN)
+        return GatewayPayment(
+            gateway=self.slug,
+            checkout_id=self._link_of(payment),
+            payment_id=reading.text(payment, "id"),
+            reference="",
+            money=money,
+            state=state,
+            mode=None,
+            paid=money if state is PaymentState.PAID else None,
+            failure=_failure_of(payment),
+            raw=payment,
         )
 
     def _find_link(self, request: CheckoutRequest) -> Checkout | None:

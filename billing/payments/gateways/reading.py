@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from .base import Money, Rejection, WebhookRejected
+from .base import CURRENCY, Money, Rejection, WebhookRejected
 from .exchange import read_json
 
 
@@ -51,6 +51,12 @@ def decimal_money(amount: str, currency: str) -> Money | None:
         return Money(Decimal(amount), currency.upper())
     except (InvalidOperation, ValueError):
         return None
+
+
+def currency(data: Any, key: str) -> str | None:
+    """The ISO code at `key`, in upper case; None for anything else."""
+    code = text(data, key).upper()
+    return code if CURRENCY.fullmatch(code) else None
 
 
 def _storable(words: str) -> str:

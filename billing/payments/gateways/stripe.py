@@ -20,6 +20,8 @@ from .base import (
     GatewayError,
     GatewayPayment,
     GatewayRefund,
+    ListsPayments,
+    ListsRefunds,
     Mode,
     Money,
     PaymentState,
@@ -46,6 +48,8 @@ API_URL = "https://api.stripe.com"
 # Without it the account's default version would apply, and shapes would change under us.
 API_VERSION = "2026-10-28.endive"
 TOLERANCE_SECONDS = 300
+LIST_SIZE = 100
+LIST_PAGES = 1000
 
 # Those we sell in, with the decimal places they have here: Stripe's own, not always ISO 4217's.
 MINOR_DIGITS: Mapping[str, int] = {
@@ -75,7 +79,7 @@ _PAYMENT_EVENTS = frozenset(
 _REFUND_EVENTS = frozenset({"refund.created", "refund.updated", "refund.failed"})
 
 
-class Stripe(Checkouts, Cancels, Fetches, Refunds, Disputes, SavedCards, Webhooks):
+class Stripe(Checkouts, Cancels, Fetches, ListsPayments, ListsRefunds, Refunds, Disputes, SavedCards, Webhooks):
     """One base address for both modes: the key decides. A webhook endpoint is to be made with `API_VERSION`."""
 
     slug = "stripe"
@@ -182,6 +186,15 @@ class Stripe(Checkouts, Cancels, Fetches, Refunds, Disputes, SavedCards, Webhook
             raw=session,
         )
 
+    def list_payments(self, *, since: datetime, until: datetime) -> list[GatewayPayment]:
+        """Intents: a session makes one when its buyer pays. Those in currencies that we do not know cannot be ours."""
+        listed = self._listed("/v1/payment_intents", since, until, {"expand[0]": "data.latest_charge"})
+        return [self._from_intent(one) for one in listed if reading.text(one, "currency").upper() in MINOR_DIGITS]
+
+    def list_refunds(self, *, since: datetime, until: datetime) -> list[GatewayRefund]:
+        listed = self._listed("/v1/refunds", since, until, {})
+        return [self._refund(one) for one in listed if reading.text(one, "currency").upper() in MINOR_DIGITS]
+
     def refund(self, request: RefundRequest) -> GatewayRefund:
         self.require(request.money)
         form = {
@@ -284,6 +297,18 @@ class Stripe(Checkouts, Cancels, Fetches, Refunds, Disputes, SavedCards, Webhook
         # A slow method: still on its way, or refused after all.
         refused = reading.text(intent, "status") in ("requires_payment_method", "canceled")
         return PaymentState.FAILED if refused else PaymentState.PROCESSING
+
+    def _listed(self, path: str, since: datetime, until: datetime, query: Mapping[str, str]) -> list[dict[str, Any]]:
+        created = {"created[gte]": str(int(since.timestamp())), "created[lt]": str(int(until.timestamp()))}
+        found: list[dict[str, Any]] = []
+        after: dict[str, str] = {}
+        for _ in range(LIST_PAGES):
+            page = self._get(path, {"limit": str(LIST_SIZE), **created, **query, **after})
+            found += reading.objects_at(page, "data")
+            if not reading.flag(page, "has_more"):
+                return found
+            after = {"starting_after": reading.text(found[-1], "id") if found else ""}
+        raise self._exchange.lost(False, "too_many", f"more than {LIST_PAGES} pages")
 
     def _get_intent(self, payment_id: str) -> dict[str, Any]:
         return self._get(f"/v1/payment_intents/{self._exchange.segment(payment_id)}", {"expand[0]": "latest_charge"})
