@@ -9,6 +9,7 @@ from .marketplace import admin as marketplace_admin
 from .notices import admin as notices_admin
 from .payments import admin as payments_admin
 from .payments.inbox import admin as inbox_admin
+from .payments.reconciliation import admin as reconciliation_admin
 from .plans import admin as plans_admin
 from .subscriptions import admin as subscriptions_admin
 from .subscriptions import lifecycle_admin
@@ -26,6 +27,7 @@ __all__ = (
     "notices_admin",
     "payments_admin",
     "plans_admin",
+    "reconciliation_admin",
     "subscriptions_admin",
     "webhooks_admin",
 )

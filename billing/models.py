@@ -40,6 +40,7 @@ from .payments.models import (
     PaymentProof,
     Refund,
 )
+from .payments.reconciliation.models import Reconciliation, ReconciliationRow
 from .plans.models import CatalogRecord, Coupon, CreditPack, FxRate, Plan, PlanPrice, ServicePrice
 from .subscriptions.models import CouponRedemption, DunningNotice, DunningStep, JobRun, Subscription
 from .webhooks.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookQueueItem
@@ -85,6 +86,8 @@ __all__ = (
     "PaymentProof",
     "Plan",
     "PlanPrice",
+    "Reconciliation",
+    "ReconciliationRow",
     "Refund",
     "SellerProfile",
     "ServicePrice",

@@ -17,6 +17,7 @@ app.autodiscover_tasks(
         "billing.notices",
         "billing.payments",
         "billing.payments.inbox",
+        "billing.payments.reconciliation",
         "billing.subscriptions",
         "billing.webhooks",
         "routing",

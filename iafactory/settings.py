@@ -397,6 +397,14 @@ CELERY_BEAT_SCHEDULE = {
     "poll-open-payments": {"task": "billing.payments.poll_open", "schedule": 60.0, "options": {"expire_seconds": 60}},
     # Refunds under way are sent and asked about, ever less often.
     "poll-open-refunds": {"task": "billing.payments.refunds_poll", "schedule": 60.0, "options": {"expire_seconds": 60}},
+    # Every closed day is compared with what the gateways say of it: late enough that they list all of it.
+    "reconcile-payments": {"task": "billing.payments.reconcile", "schedule": crontab(hour=3, minute=45)},
+    # Days whose gateway did not answer, or whose worker died.
+    "reconcile-waiting-days": {
+        "task": "billing.payments.reconcile_waiting",
+        "schedule": 900.0,
+        "options": {"expire_seconds": 900},
+    },
     # What was not a gateway's word is kept for a week.
     "forget-rejected-webhooks": {"task": "billing.payments.rejected_forget", "schedule": 24 * 3600.0},
     # The usage log needs next month's partition before the month begins.

@@ -102,14 +102,15 @@ def refund_request(
     unapplied: bool = False,
     by_hand: bool = False,
     idempotency_key: str | None = None,
+    gone: bool = False,
 ) -> Refund:
     """Ask for `amount` (None: all that can go back) of what the payment paid of `invoice`, or of its money without an invoice
     (`unapplied`), or else of the first part that has any.
 
     Parks the credits and hands the refund to the gateway; `by_hand`, and where the gateway cannot refund, an operator sends the
     money and confirms. Above the limit of the settings another operator approves it first. A used `idempotency_key` of the
-    payment answers the first refund. ApiError 409 `payment_not_refundable`, `payment_disputed`, `refund_too_large`, 400
-    `invalid_request`.
+    payment answers the first refund. With `gone` the gateway has sent the money already: nobody is asked. ApiError 409
+    `payment_not_refundable`, `payment_disputed`, `refund_too_large`, 400 `invalid_request`.
     """
     with transaction.atomic():
         payment = payment_lock(payment.pk)
@@ -123,10 +124,11 @@ def refund_request(
             raise ApiError(400, "invalid_request", f"{plain(amount)} {payment.currency} cannot be sent.", param="amount")
         if amount > part.amount:
             raise _too_large(part.amount, payment.currency)
-        by_hand = by_hand or not _by_gateway(payment)
-        if not by_hand and (refusal := gateway_build(payment.gateway).money_refusal(Money(amount, payment.currency))):
+        by_hand = not gone and (by_hand or not _by_gateway(payment))
+        asked = not by_hand and not gone
+        if asked and (refusal := gateway_build(payment.gateway).money_refusal(Money(amount, payment.currency))):
             raise ApiError(409, "payment_not_refundable", refusal)
-        limit = _above_limit(payment, amount)
+        limit = not gone and _above_limit(payment, amount)
         now = clock.now()
         refund = Refund(
             payment=payment,
@@ -136,7 +138,7 @@ def refund_request(
             reason=reason[:300],
             requested_by=actor.label[:254],
             requested_at=now,
-            next_poll_at=None if by_hand or limit else now,
+            next_poll_at=now if asked and not limit else None,
         )
         refund.facts = {
             "invoice": str(part.invoice.pk) if part.invoice else None,
@@ -193,6 +195,27 @@ def refund_reject(*, refund: Refund, actor: Actor, reason: str) -> Refund:
         if not rejectable(refund):
             raise RefundMoveRefused("The gateway may be sending this refund.")
         return _fail(refund, actor, "rejected", reason)
+
+
+def refund_found(*, payment: Payment, truth: GatewayRefund, actor: Actor, reason: str) -> Refund:
+    """A gateway sent money of a payment back that nobody here asked for: book it, with its credits and a credit note.
+
+    Once per gateway's id. Raises as `refund_request`; a loss that credits in use do not cover is noted as a dispute.
+    """
+    with transaction.atomic():
+        payment = payment_lock(payment.pk)
+        same = payment.refunds.filter(gateway_refund_id=truth.refund_id)
+        known = same.exclude(state=State.FAILED).first()
+        if known is not None:
+            return known
+        if truth.money.currency != payment.currency:
+            raise ApiError(409, "refund_differs", f"{truth.money} went back, {payment.currency} was paid.")
+        # One that failed here gives its name to what was sent after all.
+        same.update(gateway_refund_id="")
+        refund = refund_request(payment=payment, reason=reason, actor=actor, amount=truth.money.amount, gone=True)
+        refund.gateway_refund_id = truth.refund_id
+        refund.save(update_fields=["gateway_refund_id"])
+        return _succeed(refund, actor, reason)
 
 
 def waits_for_approval(refund: Refund) -> bool:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
+from billing.accounts.models import Account
 from billing.events.services import Actor, event_record
 from billing.invoices import services as invoices
 from billing.invoices.balance import money_balance_change
@@ -186,6 +187,62 @@ def payment_succeeded(
         }
         _event("succeeded", payment, actor, before={"state": before}, after=after, reason=reason)
     return payment
+
+
+def payment_received_more(*, payment: Payment, received: Decimal, actor: Actor, reason: str) -> Payment:
+    """More came for a payment that succeeded than was booked, `received` in all: the surplus is unapplied. Safe to repeat.
+
+    Raises PaymentMoveRefused for a payment that did not succeed.
+    """
+    with transaction.atomic():
+        payment = payment_lock(payment.pk)
+        if payment.state != State.SUCCEEDED or payment.received_amount is None:
+            raise PaymentMoveRefused(payment.state, State.SUCCEEDED)
+        before = payment.received_amount
+        if received <= before:
+            return payment
+        payment.received_amount = received
+        payment.unapplied_amount += received - before
+        payment.save(update_fields=["received_amount", "unapplied_amount", "updated_at"])
+        postings = {_Account.CASH: received - before, _Account.UNAPPLIED: before - received}
+        _book(_Booking.PAYMENT, payment, postings, f"payment-more:{payment.pk}:{before}", actor, reason)
+        after = {"received": str(received), "unapplied": str(payment.unapplied_amount)}
+        _event("received_more", payment, actor, before={"received": str(before)}, after=after, reason=reason)
+    return payment
+
+
+def payment_found(
+    *,
+    account: Account,
+    gateway: str,
+    mode: str,
+    gateway_payment_id: str,
+    amount: Decimal,
+    currency: str,
+    purpose: str,
+    actor: Actor,
+    reason: str,
+    facts: dict[str, Any] | None = None,
+) -> Payment:
+    """Money that a gateway has and no attempt of ours brought: a payment of its own, all of it unapplied. Once per
+    gateway's id, which is needed."""
+    if not gateway_payment_id:
+        raise ValueError("found money has its gateway's id")
+    with transaction.atomic():
+        account_lock(account.pk)
+        payment, _made = Payment.objects.get_or_create(
+            gateway=gateway,
+            mode=mode,
+            gateway_payment_id=gateway_payment_id,
+            defaults={
+                "account": account,
+                "purpose": purpose,
+                "amount": amount,
+                "currency": currency,
+                "fx_rate": fx_rate_at(currency, clock.now()),
+            },
+        )
+        return payment_succeeded(payment=payment, actor=actor, facts=facts, reason=reason)
 
 
 def unapplied_apply(*, payment: Payment, invoice: Invoice, actor: Actor, reason: str) -> Payment:

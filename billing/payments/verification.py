@@ -19,11 +19,36 @@ CHECKS = (
     Check(
         "every payment that succeeded is in the books with what was received",
         """SELECT p.reference, p.received_amount, coalesce(e.amount, 0) FROM billing_payment p
-           LEFT JOIN billing_ledgertransaction t ON t.idempotency_key = 'payment:' || p.id
-           LEFT JOIN (SELECT e.transaction_id, e.amount FROM billing_ledgerentry e
-                      JOIN billing_ledgeraccount a ON a.id = e.ledger_account_id WHERE a.kind = 'cash') e
-             ON e.transaction_id = t.id
+           LEFT JOIN (SELECT split_part(t.idempotency_key, ':', 2) AS payment_id, sum(e.amount) AS amount
+                      FROM billing_ledgertransaction t
+                      JOIN billing_ledgerentry e ON e.transaction_id = t.id
+                      JOIN billing_ledgeraccount a ON a.id = e.ledger_account_id AND a.kind = 'cash'
+                      WHERE t.kind = 'payment' AND split_part(t.idempotency_key, ':', 1) IN ('payment', 'payment-more')
+                      GROUP BY 1) e
+             ON e.payment_id = p.id::text
            WHERE p.state = 'succeeded' AND p.received_amount IS DISTINCT FROM e.amount""",
+    ),
+    Check(
+        "what went back of a payment is what its refunds and lost disputes took",
+        """SELECT p.reference, coalesce(g.total, 0), p.refunded_amount FROM billing_payment p
+           LEFT JOIN (SELECT payment_id, sum(amount) AS total FROM (
+                          SELECT payment_id, amount FROM billing_refund WHERE state IN ('requested', 'pending', 'succeeded')
+                          UNION ALL SELECT payment_id, amount FROM billing_dispute WHERE state = 'lost') s
+                      GROUP BY payment_id) g ON g.payment_id = p.id
+           WHERE p.refunded_amount <> coalesce(g.total, 0)""",
+    ),
+    Check(
+        "cash is what payments brought, less what refunds and lost disputes took",
+        """SELECT coalesce(m.currency, b.unit), coalesce(m.amount, 0), coalesce(b.booked, 0)
+           FROM (SELECT currency, sum(amount) AS amount FROM (
+                     SELECT currency, received_amount AS amount FROM billing_payment WHERE state = 'succeeded'
+                     UNION ALL SELECT currency, -amount FROM billing_refund WHERE state = 'succeeded'
+                     UNION ALL SELECT currency, -amount FROM billing_dispute WHERE state = 'lost') s
+                 GROUP BY currency) m
+           FULL JOIN (SELECT e.unit, sum(e.amount) AS booked FROM billing_ledgerentry e
+                      JOIN billing_ledgeraccount a ON a.id = e.ledger_account_id WHERE a.kind = 'cash'
+                      GROUP BY e.unit) b ON b.unit = m.currency
+           WHERE coalesce(m.amount, 0) <> coalesce(b.booked, 0)""",
     ),
     Check(
         "what payments paid of an invoice is what its allocations say",

@@ -1,6 +1,7 @@
 """What operators do to one row of the console: a button, a page that asks why, one service call."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,8 @@ class Deed:
     when: Callable[[Any], bool]
     form: type[ReasonForm] = ReasonForm
     dangerous: bool = False
+    asks_others: bool = False
+    """Its service asks somebody over the network, and opens its own transactions."""
 
 
 class DeedsMixin(ConsoleAdmin):
@@ -77,7 +80,7 @@ class DeedsMixin(ConsoleAdmin):
         form = self.deed_form(request, row, deed)
         if request.method == "POST" and form.is_valid():
             try:
-                with transaction.atomic():
+                with nullcontext() if deed.asks_others else transaction.atomic():
                     deed.act(row, actor=operator_actor(request), **form.cleaned_data)
                     self.log_change(request, row, f"{deed.done} {form.cleaned_data['reason']}")
             except ApiError as error:

@@ -49,6 +49,8 @@ class IAFactoryAdminSite(admin.AdminSite):
                 "billing.payment",
                 "billing.refund",
                 "billing.dispute",
+                "billing.reconciliation",
+                "billing.reconciliationrow",
                 "billing.manualmethod",
                 "billing.dunningnotice",
                 "billing.dunningstep",

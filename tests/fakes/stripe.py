@@ -291,7 +291,7 @@ class FakeStripe(FakeGateway):
             self._event("charge.dispute.closed", self.disputes[dispute_id])
 
     def _new_intent(self, amount: int, currency: str, metadata: dict[str, str]) -> dict[str, Any]:
-        intent = {
+        intent: dict[str, Any] = {
             "id": self.new_id("pi_", 24),
             "object": "payment_intent",
             "created": self.now(),

@@ -160,7 +160,9 @@ class Razorpay(Checkouts, Cancels, Fetches, ListsPayments, ListsRefunds, Capture
         if order_id:
             listed = self._get(f"/v1/orders/{self._exchange.segment(order_id)}/payments")
             payments = reading.objects_at(listed, "items")
-        taken = next((one for one in payments if reading.text(one, "status") in _TAKEN), None)
+        money = [one for one in payments if reading.text(one, "status") in _TAKEN]
+        # Of several the one that was asked for.
+        taken = next((one for one in money if reading.text(one, "id") == payment_id), money[0] if money else None)
         waiting = next((one for one in payments if reading.text(one, "status") == "authorized"), None)
         state = _LINK_STATES.get(reading.text(link, "status"), PaymentState.OPEN)
         if waiting and not taken:
