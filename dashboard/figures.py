@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.models import Count
 
 from billing.accounts.models import Account
-from billing.ledger.rollups import USAGE_DAYS, day_begin, usage_parameters
+from billing.ledger.rollups import USAGE_DAYS, USAGE_DAYS_OF_ALL, day_begin, usage_parameters
 from billing.subscriptions.models import Subscription
 from iafactory.common.money import ZERO
 
@@ -23,33 +23,24 @@ MOST_DAYS = 366
 TOP_ACCOUNTS = 8
 
 _SUMS = """
-    coalesce(sum(calls), 0)::bigint, coalesce(sum(calls_failed), 0)::bigint, coalesce(sum(cost_usd), 0),
-    coalesce(sum(credits_charged), 0), coalesce(sum(latency_ms), 0)::bigint, coalesce(sum(latency_calls), 0)::bigint
+    coalesce(sum(calls){0}, 0)::bigint, coalesce(sum(calls_failed){0}, 0)::bigint, coalesce(sum(cost_usd){0}, 0),
+    coalesce(sum(credits_charged){0}, 0), coalesce(sum(latency_ms){0}, 0)::bigint, coalesce(sum(latency_calls){0}, 0)::bigint
 """
-# One look at the days, several sums of it. Accounts that used anything count as active, calls of providers as calls.
 _USAGE = f"""
-    WITH days AS MATERIALIZED (
-        SELECT day, account_id, provider, sum(calls) AS calls, sum(calls_failed) AS calls_failed, sum(cost_usd) AS cost_usd,
-            sum(credits_charged) AS credits_charged, sum(latency_ms) AS latency_ms, sum(latency_calls) AS latency_calls
-        FROM ({USAGE_DAYS}) AS sums GROUP BY day, account_id, provider
-    ), accounts AS MATERIALIZED (
-        SELECT account_id, max(day) AS last_day FROM days GROUP BY account_id
+    SELECT day, provider, {_SUMS.format("")} FROM ({USAGE_DAYS_OF_ALL}) AS days GROUP BY day, provider
+"""  # noqa: S608  constant text
+# One look at the accounts' days: who used most on the days shown, and how many used anything on which days.
+_ACCOUNTS = f"""
+    WITH accounts AS MATERIALIZED (
+        SELECT account_id, max(day) AS last_day, bool_or(shown) AS shown, {_SUMS.format(" FILTER (WHERE shown)")}
+        FROM (SELECT *, day >= %(shown_since)s AND day <= %(shown_until)s AS shown FROM ({USAGE_DAYS}) AS days) AS days
+        GROUP BY account_id
     )
-    SELECT 'day', day::text, {_SUMS} FROM days GROUP BY day
+    (SELECT * FROM accounts WHERE shown ORDER BY 6 DESC, 4 DESC, account_id LIMIT {TOP_ACCOUNTS})
     UNION ALL
-    SELECT 'provider', provider, {_SUMS} FROM days
-    WHERE provider <> '' AND day >= %(shown_since)s AND day <= %(shown_until)s GROUP BY provider
-    UNION ALL
-    (SELECT 'account', account_id::text, {_SUMS} FROM days
-     WHERE day >= %(shown_since)s AND day <= %(shown_until)s GROUP BY account_id
-     ORDER BY 5 DESC, 6 DESC, 2 LIMIT {TOP_ACCOUNTS})
-    UNION ALL
-    SELECT 'active', span, count(*) FILTER (WHERE last_day >= begin), 0, 0, 0, 0, 0
-    FROM accounts, (VALUES ('1', %(today)s::date), ('7', %(week)s::date), ('30', %(month)s::date)) AS spans(span, begin)
-    GROUP BY span
-    UNION ALL
-    SELECT 'active', 'shown', count(DISTINCT account_id), 0, 0, 0, 0, 0
-    FROM days WHERE day >= %(shown_since)s AND day <= %(shown_until)s
+    SELECT NULL, NULL, NULL, count(*) FILTER (WHERE last_day >= %(today)s), count(*) FILTER (WHERE last_day >= %(week)s),
+        count(*) FILTER (WHERE last_day >= %(month)s), count(*) FILTER (WHERE shown), 0, 0
+    FROM accounts
 """  # noqa: S608  constant text
 
 # Net of tax: what was paid of invoices, less what credit notes gave back and what banks took back, in the share that was net.
@@ -158,13 +149,18 @@ class OperatorFigures:
 
 
 def operator_figures(*, since: date, until: date, now: datetime) -> OperatorFigures:
-    """The figures, in five queries however many rows there are. Days that have not come yet count nothing."""
+    """The figures, in six queries however many rows there are. Days that have not come yet count nothing."""
     today = now.astimezone(UTC).date()
     week, month = today - timedelta(days=6), today - timedelta(days=29)
     first, last = min(since, month), max(until, today)
-    usage = _usage(first, last, since=since, until=until, today=today, week=week, month=month)
     revenue, without_rate = _revenue(first, last)
-    by_day = {date.fromisoformat(day): sums for day, sums in usage["day"].items()}
+    by_day: dict[date, CallSums] = {}
+    by_provider: dict[str, CallSums] = {}
+    for day, provider, sums in _usage(first, last):
+        by_day[day] = by_day.get(day, CallSums()) + sums
+        if provider and since <= day <= until:
+            by_provider[provider] = by_provider.get(provider, CallSums()) + sums
+    accounts, active = _accounts(first, last, since=since, until=until, today=today, week=week, month=month)
 
     def economics(begin: date, end: date) -> Economics:
         return Economics(
@@ -176,9 +172,7 @@ def operator_figures(*, since: date, until: date, now: datetime) -> OperatorFigu
         DayFigures(day, by_day.get(day, CallSums()), revenue.get(day, ZERO))
         for day in (since + timedelta(days=number) for number in range((until - since).days + 1))
     ]
-    accounts = {UUID(key): sums for key, sums in usage["account"].items()}
     names = dict(Account.objects.filter(pk__in=accounts).values_list("pk", "name"))
-    active = {span: sums.calls for span, sums in usage["active"].items()}
     return OperatorFigures(
         since=since,
         until=until,
@@ -189,24 +183,32 @@ def operator_figures(*, since: date, until: date, now: datetime) -> OperatorFigu
         week=economics(week, today),
         month=economics(month, today),
         usage_today=by_day.get(today, CallSums()),
-        providers=sorted(usage["provider"].items(), key=lambda one: (-one[1].calls, one[0])),
+        providers=sorted(by_provider.items(), key=lambda one: (-one[1].calls, one[0])),
         top_accounts=[TopAccount(key, names.get(key, ""), sums) for key, sums in accounts.items()],
-        active_today=active.get("1", 0),
-        active_week=active.get("7", 0),
-        active_month=active.get("30", 0),
-        active=active.get("shown", 0),
+        active_today=active[0],
+        active_week=active[1],
+        active_month=active[2],
+        active=active[3],
         unconverted=sum(count for day, count in without_rate.items() if since <= day <= until),
     )
 
 
-def _usage(first: date, last: date, *, since: date, until: date, **spans: date) -> dict[str, dict[str, CallSums]]:
-    found: dict[str, dict[str, CallSums]] = {"day": {}, "provider": {}, "account": {}, "active": {}}
+def _usage(first: date, last: date) -> list[tuple[date, str, CallSums]]:
+    with connection.cursor() as cursor:
+        cursor.execute(_USAGE, usage_parameters(since=first, until=last))
+        return [(day, provider, CallSums(*sums)) for day, provider, *sums in cursor.fetchall()]
+
+
+def _accounts(
+    first: date, last: date, *, since: date, until: date, **spans: date
+) -> tuple[dict[UUID, CallSums], tuple[int, int, int, int]]:
+    """The first accounts by cost, and how many were active today, in 7 days, in 30 days, and on the days shown."""
     parameters = {**usage_parameters(since=first, until=last), **spans, "shown_since": since, "shown_until": until}
     with connection.cursor() as cursor:
-        cursor.execute(_USAGE, parameters)
-        for group, key, *sums in cursor.fetchall():
-            found[group][key] = CallSums(*sums)
-    return found
+        cursor.execute(_ACCOUNTS, parameters)
+        *rows, counts = cursor.fetchall()
+    today, week, month, shown = (int(number) for number in counts[3:7])
+    return {account: CallSums(*sums) for account, _last, _shown, *sums in rows}, (today, week, month, shown)
 
 
 def _revenue(first: date, last: date) -> tuple[dict[date, Decimal], dict[date, int]]:

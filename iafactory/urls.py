@@ -6,12 +6,14 @@ from django.urls import include, path
 from django.views.defaults import page_not_found, server_error
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerView
 
+from dashboard.urls import before_console
 from iafactory.common.errors import ApiError, error_body
 from iafactory.common.rendering import encode_json
 
 API_PREFIXES = ("/api/", "/v1/")
 
 urlpatterns = [
+    *before_console,
     path("admin/", admin.site.urls),
     path("openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
     path("docs", SpectacularSwaggerView.as_view(url_name="openapi"), name="docs"),

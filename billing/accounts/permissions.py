@@ -49,7 +49,8 @@ class IsUserSession(BasePermission):
 
 
 class MayOperate(BasePermission):
-    """An operator with the right that the view's `operator_permission` names, by session or by a key with the scope `admin`.
+    """An operator with the right, or all rights, that the view's `operator_permission` names, by session or by a key with the
+    scope `admin`.
 
     Otherwise 403 `insufficient_scope` (a key without it) or `permission_denied`.
     """
@@ -61,6 +62,9 @@ class MayOperate(BasePermission):
         elif not isinstance(request.auth, AccessToken):
             return False
         user = operator_of(request)
-        if user is None or not user.has_perm(view.operator_permission):
-            raise ApiError(403, "permission_denied", f"Only operators with the right {view.operator_permission} may do this.")
+        wanted = view.operator_permission
+        rights = (wanted,) if isinstance(wanted, str) else wanted
+        if user is None or not user.has_perms(rights):
+            told = "the right" if len(rights) == 1 else "the rights"
+            raise ApiError(403, "permission_denied", f"Only operators with {told} {', '.join(rights)} may do this.")
         return True

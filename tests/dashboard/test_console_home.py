@@ -151,7 +151,7 @@ def test_closed_days_come_from_their_sums(account: Account) -> None:
 
     assert [(day.day, day.usage.calls) for day in told.days] == [(TODAY, 1), (TODAY + timedelta(days=1), 0)]
     assert (told.active_today, told.active_week) == (0, 1)
-    assert len(captured) == 4
+    assert len(captured) == 6
 
 
 def test_economics_know_no_margin_without_revenue() -> None:
