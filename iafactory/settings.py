@@ -311,6 +311,10 @@ LEDGER_QUEUE_LIMIT = env.int("LEDGER_QUEUE_LIMIT", default=5000)
 SPEED_LIMITS_WITHOUT_REDIS = env.str("SPEED_LIMITS_WITHOUT_REDIS", default="refuse")
 # The books' day seals, kept outside the database too: put it where database operators cannot write.
 BOOKS_SEAL_FILE = env.str("BOOKS_SEAL_FILE", default=str(VAR / "seals.txt"))
+# How many whole months before the running one the usage log keeps; 0: all. Older ones become files in the folder, checked, and
+# then leave the database.
+USAGE_RETENTION_MONTHS = env.int("USAGE_RETENTION_MONTHS", default=0)
+USAGE_ARCHIVE_FOLDER = env.str("USAGE_ARCHIVE_FOLDER", default=str(VAR / "usage-archive"))
 DEFAULT_DAILY_BUDGET_USD = env.str("DEFAULT_DAILY_BUDGET_USD", default="50")
 
 # --- Outbound webhooks and the marketplace ---
@@ -407,6 +411,8 @@ CELERY_BEAT_SCHEDULE = {
     },
     # What was not a gateway's word is kept for a week.
     "forget-rejected-webhooks": {"task": "billing.payments.rejected_forget", "schedule": 24 * 3600.0},
+    # Months of the usage log beyond their retention become files.
+    "archive-usage": {"task": "billing.ledger.archive_usage", "schedule": crontab(hour=4, minute=45)},
     # The usage log needs next month's partition before the month begins.
     "ensure-usage-partitions": {"task": "billing.ledger.ensure_usage_partitions", "schedule": 6 * 3600.0},
 }

@@ -13,6 +13,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.defaultfilters import filesizeformat
 from django.urls import path
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -59,6 +60,7 @@ from .models import (
     LedgerTransaction,
     Lot,
     StoredAnswer,
+    UsageArchive,
     UsageRecord,
     Wallet,
 )
@@ -1034,8 +1036,67 @@ class DaySealAdmin(AskedWorkMixin, ReadOnlyAdmin):
         )
 
 
+@admin.register(UsageArchive)
+class UsageArchiveAdmin(ReadOnlyAdmin):
+    """Months of the usage log that are kept in files, and what they hold."""
+
+    list_display = ("month_", "state_label", "rows_", "credits_", "cost_", "size", "written", "dropped")
+    list_display_links = ("month_",)
+    list_filter = ("state",)
+    fields = (
+        "month_",
+        "state_label",
+        "file",
+        "size",
+        "file_sha256",
+        "content_sha256",
+        "rows_",
+        "calls_",
+        "credits_",
+        "cost_",
+        "sealed_day",
+        "seal",
+        "previous",
+        "checkpoint",
+        "written",
+        "verified",
+        "detached",
+        "dropped",
+        "restored",
+    )
+    readonly_fields = fields
+
+    credits_ = decimal_column("credits_charged", _("credits"))
+    cost_ = decimal_column("cost_usd", _("cost, USD"))
+    written = moment_column("written_at", _("file written, UTC"))
+    verified = moment_column("verified_at", _("compared, UTC"))
+    detached = moment_column("detached_at", _("cut off, UTC"))
+    dropped = moment_column("dropped_at", _("dropped, UTC"))
+    restored = moment_column("restored_at", _("restored, UTC"))
+
+    @admin.display(description=_("month"), ordering="month")
+    def month_(self, archive: UsageArchive) -> str:
+        return str(archive)
+
+    @admin.display(description=_("state"), ordering="state")
+    def state_label(self, archive: UsageArchive) -> SafeString:
+        return format_html('<span class="state state-{}">{}</span>', archive.state, archive.get_state_display())
+
+    @admin.display(description=_("rows"), ordering="rows")
+    def rows_(self, archive: UsageArchive) -> SafeString:
+        return format_html('<span class="figure">{}</span>', f"{archive.rows:,}")
+
+    @admin.display(description=_("calls booked"), ordering="calls")
+    def calls_(self, archive: UsageArchive) -> SafeString:
+        return format_html('<span class="figure">{}</span>', f"{archive.calls:,}")
+
+    @admin.display(description=_("size"), ordering="file_bytes")
+    def size(self, archive: UsageArchive) -> str:
+        return filesizeformat(archive.file_bytes)
+
+
 # What the first column of a check's differences names.
-CHECKED_OBJECTS = {
+CHECKED_OBJECTS: dict[str, str | None] = {
     "every transaction sums to zero in each unit": "billing.ledgertransaction",
     "every wallet balance is the sum of its ledger entries": "billing.wallet",
     "every debt is what the ledger says": "billing.wallet",
@@ -1047,7 +1108,9 @@ CHECKED_OBJECTS = {
     "every hold is pinned in full": "billing.hold",
     "every call in the usage log was charged what the ledger says": "billing.usagerecord",
     "every call in the ledger is in the usage log": "billing.ledgertransaction",
+    "every call that left the usage log is in an archive": None,
     "every sealed day has the rows it was sealed with, in an unbroken chain": "billing.dayseal",
+    "every archived month has the checkpoint that follows from the one before and its seal": "billing.usagearchive",
 }
 
 

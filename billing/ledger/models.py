@@ -373,6 +373,8 @@ class UsageRecord(models.Model):
         indexes = [
             models.Index(fields=["account", "-started_at"], name="usage_account_started"),
             models.Index(fields=["-started_at"], name="usage_started"),
+            models.Index(fields=["model", "-started_at"], name="usage_model_started"),
+            models.Index(fields=["provider", "-started_at"], name="usage_provider_started"),
         ]
 
     def __str__(self) -> str:
@@ -452,3 +454,64 @@ class UsageDayState(models.Model):
 
     def __str__(self) -> str:
         return str(self.day)
+
+
+class UsageArchive(models.Model):
+    """A month of the usage log that is kept in a file: what was in it, so that the books verify without its rows.
+
+    Its checkpoint is a SHA-256 over these figures, the checkpoint before and the seal of the month's last day.
+    """
+
+    class State(models.TextChoices):
+        WRITTEN = "written", _("File written")
+        VERIFIED = "verified", _("File read back and compared")
+        DETACHED = "detached", _("Cut off from the log")
+        DROPPED = "dropped", _("Only in the file")
+        RESTORED = "restored", _("Back in the log")
+
+    MOVES: dict[str, frozenset[str]] = {
+        State.WRITTEN: frozenset({State.VERIFIED}),
+        State.VERIFIED: frozenset({State.DETACHED}),
+        # A call settled after a restored month was compared: back it goes.
+        State.DETACHED: frozenset({State.DROPPED, State.RESTORED}),
+        State.DROPPED: frozenset({State.RESTORED}),
+        # Once more out of the log, into the same file.
+        State.RESTORED: frozenset({State.DETACHED}),
+    }
+    # Its calls are counted here, not in the log.
+    AWAY = (State.DETACHED, State.DROPPED)
+
+    month = models.DateField(primary_key=True, help_text=_("Its first day, UTC."))
+    state = models.CharField(max_length=16, choices=State, default=State.WRITTEN)
+    file = models.CharField(max_length=64, help_text=_("Name in the archive folder."))
+    file_bytes = models.PositiveBigIntegerField()
+    file_sha256 = models.CharField(max_length=64)
+    content_sha256 = models.CharField(max_length=64, help_text=_("Of the file before compression."))
+    rows = models.PositiveBigIntegerField()
+    calls = models.PositiveBigIntegerField(help_text=_("Rows that the ledger books as calls: all but those of dead processes."))
+    credits_charged = models.DecimalField(max_digits=26, decimal_places=6)
+    list_cost_usd = models.DecimalField(max_digits=26, decimal_places=9)
+    cost_usd = models.DecimalField(max_digits=26, decimal_places=9)
+    digest = models.DecimalField(
+        max_digits=40, decimal_places=0, help_text=_("Sum over the calls of a hash of id, account and credits.")
+    )
+    last_booked_at = models.DateTimeField(null=True, help_text=_("When the ledger booked the last of the calls."))
+    sealed_day = models.DateField(help_text=_("The month's last day."))
+    seal = models.CharField(max_length=64, help_text=_("The seal of that day."))
+    previous = models.CharField(max_length=64, help_text=_("The checkpoint of the month archived before."))
+    checkpoint = models.CharField(max_length=64)
+    written_at = models.DateTimeField()
+    verified_at = models.DateTimeField(null=True)
+    detached_at = models.DateTimeField(null=True)
+    dropped_at = models.DateTimeField(null=True)
+    restored_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-month"]
+        constraints = [
+            models.CheckConstraint(condition=Q(month__day=1), name="usagearchive_month_begins"),
+            models.CheckConstraint(condition=Q(calls__lte=F("rows")), name="usagearchive_calls_are_rows"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.month:%Y-%m}"

@@ -7,6 +7,7 @@ from celery import shared_task
 from iafactory.common import clock
 
 from . import services
+from .archive import ArchiveBusy, usage_archive
 from .foundations import usage_partitions_ensure
 from .rollups import usage_days_sum
 from .seals import days_seal
@@ -46,6 +47,15 @@ def forget_answers() -> int:
 def sum_usage_days() -> int:
     """Sum up the closed days of the usage log for reports."""
     return len(usage_days_sum(now=clock.now()))
+
+
+@shared_task(name="billing.ledger.archive_usage", time_limit=4 * 3600)
+def archive_usage() -> list[str]:
+    """Move months of the usage log beyond their retention into files; fails when one cannot go, which alerts."""
+    try:
+        return [f"{month:%Y-%m}" for month in usage_archive(now=clock.now())]
+    except ArchiveBusy:
+        return []
 
 
 @shared_task(name="billing.ledger.seal_days", time_limit=3600)

@@ -9,6 +9,7 @@ from django.db import connection, transaction
 
 from iafactory.common import clock
 
+from .archive import DIGEST, checkpoint_differences
 from .models import BooksVerification
 from .seals import seal_differences
 
@@ -29,6 +30,14 @@ class Finding:
     differences: tuple[tuple[object, ...], ...]
     seconds: float
 
+
+# Calls of the ledger that are not in the log, and what the archives of months that are not either say of their calls.
+_AWAY = """
+    WITH away AS (
+        SELECT count(*) > 0 AS any, max(last_booked_at) AS until, coalesce(sum(calls), 0) AS calls,
+               coalesce(sum(credits_charged), 0) AS credits, coalesce(sum(digest), 0) AS digest
+        FROM billing_usagearchive WHERE state IN ('detached', 'dropped'))
+"""
 
 CHECKS = (
     Check(
@@ -101,8 +110,24 @@ CHECKS = (
     ),
     Check(
         "every call in the ledger is in the usage log",
-        """SELECT t.id, 'a usage row', 'none' FROM billing_ledgertransaction t
-           LEFT JOIN billing_usagerecord u ON u.id = t.id WHERE t.kind = 'call' AND u.id IS NULL""",
+        f"""{_AWAY} SELECT t.id, 'a usage row', 'none' FROM billing_ledgertransaction t
+            LEFT JOIN billing_usagerecord u ON u.id = t.id
+            WHERE t.kind = 'call' AND u.id IS NULL AND t.at > coalesce((SELECT until FROM away), '-infinity')""",  # noqa: S608
+    ),
+    Check(
+        "every call that left the usage log is in an archive",
+        f"""{_AWAY}, missing AS (
+            SELECT count(*) AS calls, coalesce(sum(m.credits), 0) AS credits, coalesce(sum(m.digest), 0) AS digest FROM (
+                SELECT coalesce(-e.amount, 0) AS credits,
+                       {DIGEST.format(id="t.id", account="t.account_id", credits="coalesce(-e.amount, 0)")} AS digest
+                FROM billing_ledgertransaction t
+                LEFT JOIN billing_usagerecord u ON u.id = t.id
+                LEFT JOIN billing_ledgerentry e ON e.transaction_id = t.id AND e.ledger_account_id = t.account_id
+                WHERE t.kind = 'call' AND u.id IS NULL AND t.at <= (SELECT until FROM away)) AS m)
+            SELECT 'all archives', a.calls || ' calls, ' || a.credits || ' credits, digest ' || a.digest,
+                   m.calls || ' calls, ' || m.credits::numeric(26, 6) || ' credits, digest ' || m.digest
+            FROM away a, missing m
+            WHERE a.any AND (a.calls, a.credits, a.digest) IS DISTINCT FROM (m.calls, m.credits, m.digest)""",  # noqa: S608
     ),
 )
 
@@ -117,10 +142,12 @@ def checks_register(*checks: Check) -> None:
 
 def number_of_checks() -> int:
     """How many findings `books_verify` yields."""
-    return len(CHECKS) + len(_FURTHER) + 1
+    return len(CHECKS) + len(_FURTHER) + len(_CHAINS)
 
 
 SEALS = Check("every sealed day has the rows it was sealed with, in an unbroken chain", "")
+CHECKPOINTS = Check("every archived month has the checkpoint that follows from the one before and its seal", "")
+_CHAINS = ((SEALS, seal_differences), (CHECKPOINTS, checkpoint_differences))
 
 
 def books_verify(*, first: int = 5) -> Iterator[Finding]:
@@ -135,9 +162,10 @@ def books_verify(*, first: int = 5) -> Iterator[Finding]:
             started = time.monotonic()
             cursor.execute(f"SELECT * FROM ({check.sql}) AS differences LIMIT %s", [first])  # noqa: S608  constant text
             yield Finding(check, tuple(cursor.fetchall()), time.monotonic() - started)
-        started = time.monotonic()
-        differences = tuple(islice(seal_differences(), first))
-        yield Finding(SEALS, differences, time.monotonic() - started)
+        for check, chain_differences in _CHAINS:
+            started = time.monotonic()
+            differences = tuple(islice(chain_differences(), first))
+            yield Finding(check, differences, time.monotonic() - started)
 
 
 def verification_run(*, report: Callable[[int, Finding], None] | None = None) -> BooksVerification:

@@ -23,7 +23,7 @@ from billing.ledger.admin import CHECKED_OBJECTS
 from billing.ledger.credits import credits_consume
 from billing.ledger.models import BooksVerification, DaySeal, Hold, Lot, StoredAnswer, UsageRecord, Wallet
 from billing.ledger.services import credits_grant, holds_reap
-from billing.ledger.verification import CHECKS, SEALS, number_of_checks
+from billing.ledger.verification import CHECKPOINTS, CHECKS, SEALS, number_of_checks
 from billing.plans.models import Plan, ServicePrice
 from billing.subscriptions.selectors import subscription_live
 from iafactory.celery import app
@@ -173,7 +173,7 @@ def test_failed_verification_links_what_differs(console: Client, account: Accoun
 
 
 def test_every_check_says_what_its_differences_name() -> None:
-    assert set(CHECKED_OBJECTS) == {check.name for check in (*CHECKS, SEALS)}
+    assert set(CHECKED_OBJECTS) == {check.name for check in (*CHECKS, SEALS, CHECKPOINTS)}
 
 
 @pytest.mark.parametrize(

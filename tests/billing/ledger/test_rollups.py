@@ -19,7 +19,7 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 D = Decimal
 
 
-def call(account: Any, at: datetime, **fields: Any) -> None:
+def call(account: Any, at: datetime, settled_at: datetime | None = None, **fields: Any) -> None:
     """A settled call of 1 credit that cost us 0.001 USD."""
     values = {"model": "m", "provider": "p", "plan": "payg", "end": "complete", "latency_ms": 100, "input_tokens": 7}
     values |= {"cost_usd": D("0.001"), **fields}
@@ -33,7 +33,7 @@ def call(account: Any, at: datetime, **fields: Any) -> None:
         credits_charged=D(1),
         **values,
     )
-    call_settle(CallItem(usage=usage, held=D(0), charge=D(1), loss_usd=D(0)), now=at)
+    call_settle(CallItem(usage=usage, held=D(0), charge=D(1), loss_usd=D(0)), now=settled_at or at)
 
 
 def sums(since: date, until: date) -> dict[str, Any]:
