@@ -41,7 +41,7 @@ FIRST_CHECKPOINT = "0" * 64
 # for long: better another try when the long reader is gone.
 DETACH_LOCK_TIMEOUT_MS = 400
 DETACH_TRIES = 30
-DETACH_PAUSE_SECONDS = 10.0
+DETACH_PAUSE_SECONDS = 10
 # Counters that Redis lost are rebuilt from the running month, alerts and invoices look back two.
 LEAST_MONTHS = 3
 
