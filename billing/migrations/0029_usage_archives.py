@@ -63,7 +63,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ("billing", "0028_usage_days_of_all"),
+        ("billing", "0025_reconciliation"),
     ]
 
     operations = [
