@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
 
 import pytest
 from django.db.models import F
@@ -11,11 +10,15 @@ from freezegun import freeze_time
 from pytest_django.fixtures import Settings
 
 from billing.models import Payment, Reconciliation, ReconciliationRow, Refund
+from billing.payments.confirmation import payment_confirm
 from billing.payments.reconciliation.comparing import days_plan, reconciliation_run, reconciliations_due
 from billing.payments.reconciliation.selectors import findings_open, reconciliation_standing
 from billing.payments.refunds import refund_ask, refund_request
+from tests.billing.payments.inbox.test_refunds_and_disputes import refunded
 from tests.billing.payments.market import Market, in_threads
 from tests.billing.subscriptions.selling import OPERATOR
+
+from .days import compared, next_day, unheard
 
 MarketOf = Callable[[str], Market]
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -34,39 +37,6 @@ KEPT = {
 def no_limit(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.REFUND_SECOND_OPERATOR_ABOVE_USD = None
     monkeypatch.setattr("billing.payments.refunds.task_enqueue", lambda *arguments: None)
-
-
-def next_day(days: int = 1) -> Any:
-    """The product's clock a day later, when today is over at gateways too."""
-    return freeze_time(datetime.now(UTC) + timedelta(days=days, hours=4), real_asyncio=True)
-
-
-def compared(days: int = 1) -> list[ReconciliationRow]:
-    """Every day that is over is compared; the rows as they stand then."""
-    with next_day(days):
-        days_plan()
-        for run_id in reconciliations_due():
-            reconciliation_run(reconciliation_id=run_id)
-    return list(ReconciliationRow.objects.order_by("subject", "outcome"))
-
-
-def unheard(market: Market, payment: Payment) -> Payment:
-    """The buyer paid, the webhook was lost, and the poll gave up."""
-    market.act(payment)
-    if market.slug == "paypal":
-        market.fake.orders[payment.checkout_id]["status"] = "APPROVED"
-        adapter_capture(market, payment)
-    market.fake.outbox.clear()
-    Payment.objects.filter(pk=payment.pk).update(state="expired", next_poll_at=None)
-    payment.refresh_from_db()
-    return payment
-
-
-def adapter_capture(market: Market, payment: Payment) -> None:
-    from billing.payments.configuration import gateway_build
-
-    adapter: Any = gateway_build("paypal")
-    adapter.capture_payment(adapter.fetch_payment(checkout_id=payment.checkout_id))
 
 
 @pytest.mark.parametrize("slug", ALL)
@@ -214,8 +184,6 @@ def test_refunds_of_ours_agree(market_of: MarketOf, slug: str) -> None:
 
 @pytest.mark.parametrize("slug", ["stripe", "paypal", "razorpay"])
 def test_a_refund_from_the_gateways_console_is_missing(market_of: MarketOf, slug: str) -> None:
-    from tests.billing.payments.inbox.test_refunds_and_disputes import refunded
-
     market = market_of(slug)
     payment = market.paid(market.top_up())
     begun = refunded(market, payment, "fromtheirconsole00000")
@@ -398,8 +366,6 @@ def test_a_difference_that_went_away_agrees(market_of: MarketOf) -> None:
     market = market_of("stripe")
     payment = unheard(market, market.top_up())
     [row] = compared()
-    from billing.payments.confirmation import payment_confirm
-
     payment_confirm(payment=payment)
     Reconciliation.objects.update(state="waiting", next_attempt_at=datetime.now(UTC), finished_at=None)
 
