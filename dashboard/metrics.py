@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from ipaddress import ip_address, ip_network
 
 from django.conf import settings
@@ -19,6 +20,7 @@ from iafactory.common import clock
 from iafactory.common.client_address import request_client_address
 from iafactory.common.metrics import exposition
 
+from .alerts.selectors import alert_figures
 from .jobs.models import JobState
 from .jobs.selectors import heartbeat
 
@@ -40,6 +42,17 @@ class DatabaseCollector(Collector):
         age = (now - beat.at).total_seconds() if beat.at is not None else -1
         yield GaugeMetricFamily("iafactory_beat_age_seconds", "Since scheduled work last began; -1 never.", value=age)
         yield from self._queues()
+        yield from self._alerts(now)
+
+    def _alerts(self, now: datetime) -> Iterator[Metric]:
+        figures = alert_figures(now=now)
+        alerts = GaugeMetricFamily("iafactory_alerts_open", "Open alerts.", labels=["level"])
+        for level, count in figures.by_level.items():
+            alerts.add_metric([level], count)
+        yield alerts
+        yield GaugeMetricFamily("iafactory_alert_deliveries_waiting", "Alerts waiting to be sent.", value=figures.waiting)
+        failed = "Alerts that no target took, of the last day."
+        yield GaugeMetricFamily("iafactory_alert_deliveries_failed", failed, value=figures.failed)
 
     def _books(self) -> Iterator[Metric]:
         last = BooksVerification.objects.order_by("-started_at").values_list("passed", "finished_at").first()

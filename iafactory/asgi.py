@@ -7,18 +7,21 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "iafactory.settings")
 stock = get_asgi_application()
 
-from iafactory.common.hot import SlimApplication  # noqa: E402  needs the apps
+from dashboard.alerts.watch import watch  # noqa: E402  needs the apps
+from iafactory.common.hot import SlimApplication  # noqa: E402
 from ratelimit.blocks import block_watch  # noqa: E402
-from routing.gateway import gateway_start, gateway_stop  # noqa: E402
+from routing.gateway import current_gateway, gateway_start, gateway_stop  # noqa: E402
 
 
 async def _start() -> None:
     # The gateway hears of changes; what changes while the list is read is read again.
     await gateway_start()
     await block_watch.start()
+    watch.start(lambda: current_gateway().ledger.depths)
 
 
 async def _stop() -> None:
+    watch.stop()
     await block_watch.stop()
     await gateway_stop()
 

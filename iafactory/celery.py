@@ -20,6 +20,7 @@ app.autodiscover_tasks(
         "billing.payments.reconciliation",
         "billing.subscriptions",
         "billing.webhooks",
+        "dashboard.alerts",
         "routing",
     ]
 )

@@ -324,6 +324,10 @@ WEBHOOK_TIMEOUT_SECONDS = env.int("WEBHOOK_TIMEOUT_SECONDS", default=15)
 # What RapidAPI's proxy sends as X-RapidAPI-Proxy-Secret; several while it changes, none: the door is closed.
 RAPIDAPI_PROXY_SECRETS = env.list("RAPIDAPI_PROXY_SECRETS", default=[])
 
+# --- Alerts to operators ---
+# Whether alert targets may lie in private networks (a mail relay, a chat server of your own).
+ALERTS_ALLOW_PRIVATE_TARGETS = env.bool("ALERTS_ALLOW_PRIVATE_TARGETS", default=False)
+
 # --- Celery ---
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="") or (
     "redis+socket://" + REDIS_URL.removeprefix("unix://").replace("?db=", "?virtual_host=")
@@ -413,6 +417,12 @@ CELERY_BEAT_SCHEDULE = {
     "forget-rejected-webhooks": {"task": "billing.payments.rejected_forget", "schedule": 24 * 3600.0},
     # Months of the usage log beyond their retention become files.
     "archive-usage": {"task": "billing.ledger.archive_usage", "schedule": crontab(hour=4, minute=45)},
+    # What operators must know: looked at by a worker; that beat itself is dead, web processes and workers notice alone.
+    "look-for-trouble": {"task": "dashboard.alerts.look", "schedule": 120.0, "options": {"expire_seconds": 120}},
+    "look-at-budgets": {"task": "dashboard.alerts.look_at_budgets", "schedule": 900.0, "options": {"expire_seconds": 900}},
+    # Alerts whose target did not answer, and those that waited for the end of quiet hours; new ones do not wait for this.
+    "deliver-alerts": {"task": "dashboard.alerts.deliver", "schedule": 30.0, "options": {"expire_seconds": 30}},
+    "forget-alerts": {"task": "dashboard.alerts.forget", "schedule": 24 * 3600.0},
     # The usage log needs next month's partition before the month begins.
     "ensure-usage-partitions": {"task": "billing.ledger.ensure_usage_partitions", "schedule": 6 * 3600.0},
 }

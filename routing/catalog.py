@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -56,12 +56,17 @@ class RoutingData:
 
 
 def catalog_load(
-    *, dry_run: bool = False, plans_file: Path = PLANS_FILE, routing_folder: Path = ROUTING_FOLDER
+    *,
+    dry_run: bool = False,
+    plans_file: Path = PLANS_FILE,
+    routing_folder: Path = ROUTING_FOLDER,
+    further: Sequence[Callable[[CatalogWriter], None]] = (),
 ) -> CatalogReport:
     """Load the shipped catalogue, in one transaction and one load at a time.
 
     Creates what is new, updates what nobody edited, keeps operators' edits and deletions, adds prices and never changes
-    one. With `dry_run` everything is rolled back. Raises CatalogError, with nothing written, for a file it cannot use.
+    one. `further` writes what apps above ship. With `dry_run` everything is rolled back. Raises CatalogError, with nothing
+    written, for a file it cannot use.
     """
     plans = plans_read(plans_file)
     data = routing_read(routing_folder, plans, clock.now())
@@ -69,6 +74,8 @@ def catalog_load(
         plans_write(writer, plans)
         selling_write(writer)
         routing_write(writer, data)
+        for write in further:
+            write(writer)
     return writer.report
 
 

@@ -345,6 +345,11 @@ class LedgerWriter:
         await self._holds.stop(timeout_seconds=2)
         await self._calls.stop()
 
+    @property
+    def depths(self) -> dict[str, int]:
+        """Items waiting, by queue."""
+        return {"holds": self._holds.depth, "settles": self._calls.depth}
+
     async def hold_open(self, item: HoldItem, *, timeout_seconds: float) -> HoldVerdict:
         """Open a hold. Raises `LedgerUnavailable`; a hold that comes too late is given back by itself."""
         # A settle must follow each hold: refuse early when settles pile up.

@@ -13,3 +13,4 @@ class ConsoleAdminConfig(AdminConfig):
         import_module("dashboard.console.admin")
         import_module("dashboard.console.lots")
         import_module("dashboard.jobs.admin")
+        import_module("dashboard.alerts.admin")

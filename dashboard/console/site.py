@@ -70,7 +70,17 @@ class IAFactoryAdminSite(admin.AdminSite):
                 "billing.event",
             ),
         ),
-        (_("Operations"), ("django_celery_beat.periodictask", "auth.group")),
+        (
+            _("Operations"),
+            (
+                "dashboard.alert",
+                "dashboard.alertrule",
+                "dashboard.alerttarget",
+                "dashboard.alertdelivery",
+                "django_celery_beat.periodictask",
+                "auth.group",
+            ),
+        ),
         (
             _("Webhooks and marketplace"),
             (

@@ -14,9 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from billing.webhooks import destinations
-from billing.webhooks.destinations import AddressForbidden, CheckedResolver, address_allowed, connector, url_checked
+from billing.webhooks.destinations import AddressForbidden, CheckedResolver, connector, url_checked
 from billing.webhooks.sender import Message, Outcome, message_send
 from iafactory.common.errors import ApiError
+from iafactory.common.public_addresses import address_allowed
 
 from .receiver import Receiver
 

@@ -1,10 +1,11 @@
-"""`manage.py load_catalog`: brings the shipped plans, providers, models and prices into the database."""
+"""`manage.py load_catalog`: brings the shipped plans, providers, models, prices and alert rules into the database."""
 
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from billing.plans.catalog import CatalogError
+from dashboard.alerts.rules import rules_write
 from routing.catalog import catalog_load
 
 
@@ -16,7 +17,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            report = catalog_load(dry_run=options["dry_run"])
+            report = catalog_load(dry_run=options["dry_run"], further=[rules_write])
         except CatalogError as error:
             raise CommandError(str(error)) from error
         details = options["verbosity"] > 1

@@ -1,0 +1,78 @@
+"""Who notices that beat is dead: every web process and every worker, by themselves.
+
+A thread looks at the heartbeat twice a minute. When it is late the one alert about that is opened, followed and sent from
+here, since nobody else may be left to do it; of many processes one opens it. Otherwise it only says how many bookings wait.
+"""
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from django.db import Error, close_old_connections, connection
+from redis.exceptions import RedisError
+
+from dashboard.jobs.selectors import heartbeat
+from iafactory.common import clock
+
+from .deliveries import deliveries_send
+from .models import AlertRule
+from .queues import queue_depth_tell
+from .services import rules_look
+
+logger = logging.getLogger(__name__)
+
+EVERY_SECONDS = 30
+
+
+class Watch:
+    """The thread of one process. `depths`, where there is a queue of bookings, says how many wait."""
+
+    def __init__(self) -> None:
+        self.depths: Callable[[], Mapping[str, int]] | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, depths: Callable[[], Mapping[str, int]] | None = None) -> None:
+        """Begin to look, if it has not begun."""
+        if self._thread is None:
+            self.depths = depths
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._run, name="alert-watch", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more; a message on its way is not waited for, its lease runs out."""
+        self._stop.set()
+        self._thread = None
+
+    def _run(self) -> None:
+        while not self._stop.wait(EVERY_SECONDS):
+            close_old_connections()
+            try:
+                self.look(clock.now())
+            except Error as error:
+                logger.warning("the watch over scheduled work cannot look: %s", error)
+            except Exception:
+                logger.exception("the watch over scheduled work failed")
+            finally:
+                # A connection of its own for a look of a millisecond is not kept.
+                connection.close()
+
+    def look(self, now: datetime) -> bool:
+        """One look; whether scheduled work stands still."""
+        if self.depths is not None:
+            try:
+                queue_depth_tell(process=f"{socket.gethostname()}:{os.getpid()}", depths=self.depths(), now=now)
+            except (RedisError, OSError) as error:
+                logger.warning("waiting bookings could not be told: %s", error)
+        if not heartbeat(now).late:
+            return False
+        rules_look(now=now, kinds=[AlertRule.Kind.SCHEDULED_WORK])
+        deliveries_send()
+        return True
+
+
+watch = Watch()

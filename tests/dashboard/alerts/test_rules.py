@@ -1,0 +1,70 @@
+"""The rules shipped: one of each kind, loaded with the catalogue, never over an operator's edits."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+
+from billing.plans.catalog import CatalogError
+from dashboard.alerts.conditions import CONDITIONS
+from dashboard.alerts.models import AlertRule
+from dashboard.alerts.rules import rules_read
+from dashboard.alerts.services import kinds_of
+
+pytestmark = pytest.mark.django_db
+
+
+def load() -> str:
+    out = StringIO()
+    call_command("load_catalog", stdout=out)
+    return out.getvalue()
+
+
+def test_every_kind_has_a_condition_and_a_shipped_rule() -> None:
+    load()
+
+    assert set(AlertRule.objects.values_list("kind", flat=True)) == set(AlertRule.Kind.values) == set(CONDITIONS)
+    assert not AlertRule.objects.filter(is_enabled=False).exists()
+    assert AlertRule.objects.get(code="budgets").thresholds == {
+        "warning_percent": 75,
+        "critical_percent": 90,
+        "exhausted_percent": 100,
+    }
+
+
+def test_edits_and_deletions_of_operators_stay() -> None:
+    load()
+    AlertRule.objects.filter(code="budgets").update(is_enabled=False, thresholds={"warning_percent": 50})
+    AlertRule.objects.filter(code="losses").delete()
+
+    load()
+
+    rule = AlertRule.objects.get(code="budgets")
+    assert (rule.is_enabled, rule.thresholds) == (False, {"warning_percent": 50})
+    assert not AlertRule.objects.filter(code="losses").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'code = "x"\nname = "X"\nkind = "weather"',
+        'code = "x"\nname = "X"\nkind = "budget"\nthresholds = { percent = 1 }',
+        'code = "x"\nname = "X"\nkind = "budget"\nthresholds = { warning_percent = -1 }',
+        'code = "x"\nname = "X"\nkind = "budget"\nthresholds = { warning_percent = "75" }',
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "rules.toml"
+    file.write_text(f"[[rule]]\n{text}\n")
+
+    with pytest.raises(CatalogError):
+        rules_read(file)
+
+
+def test_each_kind_is_looked_at_often_or_with_the_budgets() -> None:
+    often, seldom = set(kinds_of(seldom=False)), set(kinds_of(seldom=True))
+
+    assert seldom == {"budget", "plan_margin", "certificate"}
+    assert often | seldom == set(AlertRule.Kind.values)
+    assert often & seldom == set()
