@@ -46,6 +46,7 @@ from billing.models import (
 from billing.notices.models import CreditNotice
 from billing.subscriptions.onboarding import customer_register
 from billing.webhooks.services import endpoint_create, endpoint_test
+from dashboard.alerts.models import Alert, AlertDelivery, AlertRule, AlertTarget
 from dashboard.jobs.models import JobState
 from iafactory.common import clock
 from iafactory.common.crypto import encrypt
@@ -238,7 +239,22 @@ def catalogue_object(number: int) -> None:
     interval, _ = IntervalSchedule.objects.get_or_create(every=3, period=IntervalSchedule.SECONDS)
     job = PeriodicTask.objects.create(name=f"job-{number}", task=f"billing.jobs.{number}", interval=interval)
     JobState.objects.create(task=job.task, state=JobState.Phase.DONE, started_at=now, runs=1)
+    alerted(number)
     BooksVerification.objects.create(started_at=now, finished_at=now, passed=True, checks=[{"name": "x", "differences": []}])
+
+
+def alerted(number: int) -> None:
+    """One more rule with an open alert, and a target that was told."""
+    now = clock.now()
+    target = AlertTarget.objects.create(name=f"target-{number}", address=f"json://:{SECRET}@hooks.example.com", service="JSON")
+    rule = AlertRule.objects.create(code=f"rule-{number}", name=f"Rule {number}", kind="budget")
+    rule.targets.add(target)
+    alert = Alert.objects.create(
+        rule=rule, subject="all:day", level="warning", title="Budget", link="/admin/", opened_at=now, last_seen_at=now
+    )
+    AlertDelivery.objects.create(
+        alert=alert, target=target, occasion="opened", level="warning", title="Budget", created_at=now, next_attempt_at=now
+    )
 
 
 def customer(number: int) -> None:

@@ -46,6 +46,8 @@ ADDABLE = [
     if model._meta.label_lower
     in {
         "auth.group",
+        "dashboard.alertrule",
+        "dashboard.alerttarget",
         "billing.accountlimits",
         "billing.billingprofile",
         "billing.coupon",

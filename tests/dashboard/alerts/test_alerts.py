@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime, time, timedelta
+from typing import Any
 
 import pytest
 from freezegun import freeze_time
@@ -233,7 +234,9 @@ def test_what_cannot_be_told_leaves_alerts_as_they_are(rule: AlertRule, monkeypa
 
 
 def test_a_hundred_subjects_are_not_a_hundred_alerts(rule: AlertRule, settings: Settings) -> None:
-    schedule = {f"job-{number:03}": {"task": f"tests.{number}", "schedule": 3600.0} for number in range(100)}
+    schedule: dict[str, dict[str, Any]] = {
+        f"job-{number:03}": {"task": f"tests.{number}", "schedule": 3600.0} for number in range(100)
+    }
     settings.CELERY_BEAT_SCHEDULE = schedule
     JobState.objects.bulk_create(
         JobState(task=entry["task"], state="failed", started_at=NOON, result="no disk") for entry in schedule.values()

@@ -159,7 +159,7 @@ def test_neither_log_nor_answer_says_the_address(receiver: Receiver, caplog: pyt
 
 def test_the_courier_gets_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, dict[str, str]] = {}
-    monkeypatch.setattr(sending.subprocess, "run", lambda *args, env, **options: seen.update(env=env) or _done())
+    monkeypatch.setattr(subprocess, "run", lambda *args, env, **options: seen.update(env=env) or _done())
 
     message_send("json://127.0.0.1:9/hook", MESSAGE)
 
