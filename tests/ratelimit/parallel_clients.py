@@ -16,7 +16,7 @@ TASKS_PER_PROCESS = 25
 
 async def _limiter() -> tuple[redis.asyncio.Redis, Limiter]:
     client = redis.asyncio.Redis.from_url(os.environ["REDIS_URL"])
-    limiter = Limiter(client, timeout_seconds=30, sources=RebuildSources())
+    limiter = Limiter(client, sources=RebuildSources())
     await limiter.recover(now_ms=NOW_MS)
     return client, limiter
 

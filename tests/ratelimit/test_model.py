@@ -27,7 +27,7 @@ class LimiterMachine(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.client = redis.asyncio.Redis.from_url(os.environ["REDIS_URL"])
-        self.limiter = Limiter(self.client, timeout_seconds=5, sources=RebuildSources())
+        self.limiter = Limiter(self.client, sources=RebuildSources())
         self.prefix = uuid.uuid4().hex
         self.now = NOW_MS
         self.runner.run(self.limiter.recover(now_ms=NOW_MS))
@@ -238,7 +238,7 @@ def test_token_bucket_against_its_exact_model(script: list[tuple[str, int]], pic
         key = uuid.uuid4().hex
         model, takings, unsettled, now, marks = ExactBucket(), [], [], NOW_MS, 0
         async with redis.asyncio.Redis.from_url(os.environ["REDIS_URL"]) as client:
-            limiter = Limiter(client, timeout_seconds=5, sources=RebuildSources())
+            limiter = Limiter(client, sources=RebuildSources())
             await limiter.recover(now_ms=now)
             for number, (step, figure) in enumerate(script):
                 bucket = TokenBucket(

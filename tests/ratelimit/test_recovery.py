@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import redis.asyncio
 
+from iafactory.common.redis_line import RedisLine
 from ratelimit.engine import Decision, Limiter, LimiterUnavailable
 from ratelimit.recovery import RebuildSources
 from ratelimit.scopes import CounterRow, TokenBucket, WindowCounter
@@ -43,15 +44,22 @@ async def private_client(private_redis: PrivateRedis) -> AsyncIterator[redis.asy
         yield client
 
 
-def limiter_with(client: redis.asyncio.Redis, books: Books) -> Limiter:
+@pytest.fixture
+async def line(private_redis: PrivateRedis) -> AsyncIterator[RedisLine]:
+    line = private_redis.line()
+    yield line
+    await line.aclose()
+
+
+def limiter_with(client: RedisLine | redis.asyncio.Redis, books: Books) -> Limiter:
     sources = RebuildSources()
     sources.register("books", books)
     return Limiter(client, sources=sources)
 
 
 @pytest.fixture
-async def ready(private_client: redis.asyncio.Redis, books: Books) -> Limiter:
-    limiter = limiter_with(private_client, books)
+async def ready(line: RedisLine, books: Books) -> Limiter:
+    limiter = limiter_with(line, books)
     await limiter.recover(now_ms=NOW_MS)
     return limiter
 
@@ -181,7 +189,7 @@ async def test_a_restart_during_the_rebuild_commits_nothing(
 
     sources = RebuildSources()
     sources.register("restart", restart_with_the_lock_kept)
-    limiter = Limiter(private_client, timeout_seconds=5, sources=sources)
+    limiter = Limiter(private_client, sources=sources)
 
     with pytest.raises(LimiterUnavailable, match="restart"):
         await limiter.rebuild(now_ms=NOW_MS)
