@@ -220,9 +220,10 @@ def measure(product: Product, targets: list[Target], scenes: list[Scene], option
     figures: dict[str, Any] = {}
     print(f"{'':42}{'':12}{'req/s':>9}{'p50':>9}{'p95':>9}{'p99':>9}{'first':>9}{'CPU ms':>9}{'RSS MB':>9}")
     for scene in scenes:
-        behaviour = {"latency_ms": scene.latency_ms, "chunks": CHUNKS, "output_tokens": 4 * CHUNKS}
+        # As models do: one chunk after the other, not all of them in one packet.
+        behaviour = {"latency_ms": scene.latency_ms, "chunk_interval_ms": 2, "chunks": CHUNKS, "output_tokens": 4 * CHUNKS}
         if scene.body is WHOLE:
-            behaviour = {"latency_ms": scene.latency_ms, "chunks": None, "output_tokens": 60}
+            behaviour |= {"chunk_interval_ms": 0, "chunks": None, "output_tokens": 60}
         httpx2.put(f"{product.simulator_url}/_control/*", json=behaviour).raise_for_status()
         rounds: dict[str, list[dict[str, Any]]] = {target.name: [] for target in targets}
         booked, answered, postgres = calls_booked(product), 0, 0.0

@@ -5,7 +5,6 @@ import contextlib
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,8 +69,7 @@ class RefusedScope(NamedTuple):
     reset_at_ms: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """What a reserve or extend answered. Unless `allowed`, nothing was taken.
 
     `stale_epoch`: Redis lost data, recover and ask once more. `unknown_reservation`: nothing to extend (settled,

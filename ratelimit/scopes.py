@@ -1,10 +1,11 @@
 """The limits one reservation may touch. All numbers are integers: tokens, requests, nano-USD, milliseconds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd
 from typing import ClassVar, NamedTuple
+
+import msgspec
 
 # One hash tag: every limiter key lives on one shard of a cluster, so one script may touch them all.
 KEY_PREFIX = "{iaf}:rl:v1:"
@@ -30,8 +31,7 @@ def counter_storage_key(key: str, window_end_ms: int) -> str:
     return f"{KEY_PREFIX}w:{key}:{window_end_ms}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenBucket:
+class TokenBucket(msgspec.Struct, frozen=True, kw_only=True):
     """A rate: `capacity` tokens at most, `refill_amount` of them coming back evenly every `refill_period_ms`."""
 
     kind: ClassVar[int] = BUCKET
@@ -73,8 +73,7 @@ class TokenBucket:
         return (BUCKET, self.soft, self.amount, self.capacity, self.refill_period_ms, self.refill_amount, self.name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowCounter:
+class WindowCounter(msgspec.Struct, frozen=True, kw_only=True):
     """A quota: at most `limit` until `window_end_ms` (epoch). Without a limit it counts and never refuses."""
 
     kind: ClassVar[int] = COUNTER
@@ -97,8 +96,7 @@ class WindowCounter:
         return (COUNTER, self.soft, self.amount, limit, self.window_end_ms, 0, self.name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """Money until `window_end_ms`, in nano-USD. Without a limit it counts and never refuses.
 
     An amount of 0 always passes: a call that costs nothing needs no budget.
@@ -132,8 +130,7 @@ class Budget:
         return (COUNTER, self.soft, self.amount_nano, limit, self.window_end_ms, 0, self.name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Concurrency:
+class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
     """At most `limit` reservations at the same time. A crashed holder's slot is free again after `lease_ms`.
 
     A call that may outlive its lease (at most one day) renews it with `Limiter.extend(lease_ms=...)`.
@@ -171,8 +168,7 @@ class CounterRow(NamedTuple):
     expires_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SplitPosition:
+class SplitPosition(msgspec.Struct, frozen=True, kw_only=True):
     """A draw from a counter, from which `split_pick` names the provider. Drawn only when every hard scope passed.
 
     `start` is a random number of the caller's, used when the counter is missing, so that short-lived counters do not

@@ -6,7 +6,6 @@ Without I/O for a route that is well and has no caps. Probes and places are coun
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
@@ -28,9 +27,9 @@ PROBE_FIRST_BYTE_SECONDS = 15
 class Attempts:
     """See the module. `tried` says of each route that did not serve the call why; `last` is the candidate asked last."""
 
-    def __init__(self, gateway: "Gateway", call_id: UUID, *, priority: int) -> None:
+    def __init__(self, gateway: "Gateway", call_id: str, *, priority: int) -> None:
         self._gateway = gateway
-        self._member = str(call_id)
+        self._member = call_id
         self._priority = priority
         self._made = 0
         self._attempt: Attempt | None = None
@@ -57,7 +56,7 @@ class Attempts:
                 return _in_front(candidates, candidate.route.slug)
 
         def when_gone(leave: Callable[[], None] | None) -> None:
-            exchange.on_gone = leave
+            exchange.when_gone(leave)
             if leave is not None and exchange.gone:
                 leave()
 

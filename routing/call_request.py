@@ -1,15 +1,15 @@
 """What the pipeline needs to know of a request, whatever it asks for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol
+
+import msgspec
 
 from .snapshot import Price, Route
 
 
-@dataclass(frozen=True, slots=True)
-class WorstCase:
+class WorstCase(msgspec.Struct, frozen=True):
     """The most a request can consume on a route, in tokens, and its list cost in USD, rounded up."""
 
     input_tokens: int

@@ -1,9 +1,10 @@
 """A chat call: what is asked of providers, and how their answers reach the client, whole or as a stream."""
 
 import logging
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
+
+from msgspec import structs
 
 from billing.ledger.idempotency import IdempotencyKey
 from billing.subscriptions.callers import Caller
@@ -162,7 +163,7 @@ class ChatCall(ModelCall):
                 outcome.end, outcome.error = "cut_off", self.cut_error
                 return
             if self.idempotency is None:
-                exchange.on_gone = stream.abort
+                exchange.when_gone(stream.abort)
                 if exchange.gone:
                     outcome.end = "client_gone"
                     return
@@ -170,24 +171,31 @@ class ChatCall(ModelCall):
                 async with stream:
                     # Until text arrives another candidate may still take over: what says nothing is kept back, untold.
                     kept_back: list[ChatChunk] = []
-                    async for chunk in stream:
-                        if chunk.usage_only:
-                            outcome.usage_chunks.append(chunk.data)
-                            continue
-                        if exchange.started:
-                            event = self.dialect.event(chunk)
-                        else:
-                            if not chunk.output_bytes and not chunk.finish_reason:
+                    async for first in stream:
+                        events: list[bytes] = []
+                        output_bytes = 0
+                        chunk: ChatChunk | None = first
+                        while chunk is not None:
+                            if chunk.usage_only:
+                                outcome.usage_chunks.append(chunk.data)
+                            elif outcome.served is None and not chunk.output_bytes and not chunk.finish_reason:
                                 kept_back.append(chunk)
-                                continue
-                            self._begins(candidate)
-                            event = b"".join([self.dialect.event(told) for told in (*kept_back, chunk)])
+                            else:
+                                if outcome.served is None:
+                                    self._begins(candidate)
+                                    events = [self.dialect.event(told) for told in kept_back]
+                                events.append(self.dialect.event(chunk))
+                                output_bytes += chunk.output_bytes
+                            chunk = stream.more()
+                        if outcome.served is None:
+                            continue
+                        if not exchange.started:
                             await exchange.start(200, self._head(candidate))
-                        if event:
+                        if event := b"".join(events):
                             await exchange.write(event)
                             self._keep(event)
-                        if not exchange.gone or self.idempotency is not None:
-                            outcome.delivered_bytes += chunk.output_bytes
+                        if self.idempotency is not None or not exchange.gone:
+                            outcome.delivered_bytes += output_bytes
                 self._note_usage(stream)
             except ProviderError as error:
                 self._note_usage(stream)
@@ -201,7 +209,8 @@ class ChatCall(ModelCall):
                     return
                 continue
             finally:
-                exchange.on_gone = self._abort = None
+                exchange.when_gone(None)
+                self._abort = None
             outcome.served = candidate
             outcome.error = self.cut_error
             if self.cut_error is not None and not stream.completed:
@@ -223,7 +232,7 @@ class ChatCall(ModelCall):
         if so_far is None:
             so_far = Usage(input_total=min(self.request.input_tokens_estimated, served.input_tokens))
         written = int(self.outcome.delivered_bytes * TOKENS_PER_DELIVERED_BYTE)
-        return replace(so_far, output_total=max(so_far.output_total, written), provider_cost_usd=None)
+        return structs.replace(so_far, output_total=max(so_far.output_total, written), provider_cost_usd=None)
 
     def _body(self, candidate: Candidate) -> dict[str, Any]:
         """The client's body with the output limit that the hold was made for."""

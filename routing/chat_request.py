@@ -1,7 +1,6 @@
 """A chat request in OpenAI's dialect: checked where a wrong type would hurt, everything else passed through untouched."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import msgspec
@@ -29,8 +28,7 @@ FILE_TOKENS = 100_000
 _UNPRICED = ("web_search_options", "audio")
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(msgspec.Struct, frozen=True):
     """A checked `CallRequest` for chat; the counts say how large its input can be for any tokenizer."""
 
     mode: ClassVar[str] = "chat"

@@ -1,11 +1,12 @@
 """Which routes may serve a call, and in which order: no I/O, only the catalogue, the plan's policy and the request."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from billing.accounts.windows import milliseconds
 from iafactory.common.errors import ApiError
@@ -22,8 +23,7 @@ from .snapshot import AUTO, Model, Policy, Price, Route, Snapshot
 _MOST_EXPLAINED = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """A route for one call, with its worst case: cost to us in USD, price to the customer in credits."""
 
     route: Route
@@ -123,8 +123,7 @@ def _expressible(routes: list[Route], request: CallRequest, left_out: dict[str, 
     return able
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """The candidates of a call, best first for those who draw no split position.
 
     `split` names providers and weights when the plan splits and more than one of them could serve the call, were all well.

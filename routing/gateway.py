@@ -29,6 +29,7 @@ from .health.board import HealthBoard
 from .health.capacity import Capacity
 from .health.reports import breaker_moved, credential_refused
 from .health.retries import RetryBudget
+from .metrics import tally
 from .providers.session import open_session
 from .snapshot import Snapshot, snapshot_load
 from .uses import UseRecorder
@@ -110,6 +111,7 @@ class Gateway:
             if task is not None:
                 task.cancel()
         await self.session.close()
+        tally.flush()
         await self.redis_line.aclose()
         await self.redis.aclose()
         self.marketplace.close()

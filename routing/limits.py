@@ -7,6 +7,8 @@ from decimal import Decimal
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from billing.accounts.windows import daily_credits_key, day_end, milliseconds, month_end
 from billing.subscriptions.callers import Caller, PlanTerms
 from iafactory.common.money import credits_to_micro, usd_to_nano
@@ -106,8 +108,7 @@ class Run:
     limit: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class CallSize:
+class CallSize(msgspec.Struct, frozen=True):
     """What one call takes from its limits: at most so many tokens, and so many credits."""
 
     tokens: int
@@ -299,8 +300,7 @@ def budget_actuals(cost_by_provider: Mapping[str, int]) -> dict[str, int]:
     return actuals
 
 
-@dataclass(frozen=True, slots=True)
-class CallLimits:
+class CallLimits(msgspec.Struct, frozen=True):
     """The scopes of one call, and the name of its quota when the plan's quota may be passed with bought credits."""
 
     scopes: tuple[Scope, ...]

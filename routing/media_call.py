@@ -2,8 +2,9 @@
 
 import base64
 import logging
-from dataclasses import replace
 from typing import Any
+
+from msgspec import structs
 
 from iafactory.common.hot import JSON_TYPE
 from iafactory.common.money import plain
@@ -45,7 +46,7 @@ class MediaCall(ModelCall):
         price = request.price(candidate.price, made.body)
         usage, guessed = request.complete(made.usage, price, output_tokens=candidate.output_tokens)
         self.made = made
-        self._begins(replace(candidate, price=price))
+        self._begins(structs.replace(candidate, price=price))
         outcome.error = None
         outcome.usage = usage
         outcome.estimated = outcome.estimated or made.estimated or guessed

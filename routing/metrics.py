@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import Counter, Gauge, Histogram
 
 from iafactory.common import clock
-from iafactory.common.metrics import LATENCY_BUCKETS, Bounded
+from iafactory.common.metrics import LATENCY_BUCKETS, Bounded, Tally
 
 if TYPE_CHECKING:
     from .pipeline import ModelCall
@@ -25,6 +25,7 @@ fallbacks = Counter("iafactory_fallbacks", "Calls that somebody else than the fi
 failures = Counter("iafactory_provider_failures", "Attempts that failed, by failure class.", ("provider", "failure"))
 running = Gauge("iafactory_calls_running", "Calls under way.", multiprocess_mode="livesum")
 
+tally = Tally()
 _plan = Bounded()
 _Children = tuple[Counter, Histogram, Histogram, Counter, Counter, Counter, Counter]
 _children: dict[tuple[str, str, str, str], _Children] = {}
@@ -53,27 +54,28 @@ def call_ended(call: "ModelCall") -> None:
     served = outcome.served
     provider, model = ("none", "none") if served is None else (served.route.provider, served.route.model)
     ended, took, first, tokens_in, cached, tokens_out, cost_usd = _of(call.endpoint, provider, model, outcome.end)
-    ended.inc()
+    add = tally.add
+    add(ended)
     running.set(len(call.gateway.running))
     took.observe((clock.now() - call.started_at).total_seconds())
     if outcome.first_byte_ms is not None:
         first.observe(outcome.first_byte_ms / 1000)
     usage = outcome.usage
     if usage is not None and served is not None:
-        tokens_in.inc(usage.input_total)
-        tokens_out.inc(usage.output_total)
+        add(tokens_in, usage.input_total)
+        add(tokens_out, usage.output_total)
         if usage.cache_read:
-            cached.inc(usage.cache_read)
+            add(cached, usage.cache_read)
         for unit, quantity in usage.units.items():
-            units.labels(provider, unit).inc(float(quantity))
+            add(units.labels(provider, unit), float(quantity))
     if outcome.cost_usd:
-        cost_usd.inc(float(outcome.cost_usd))
+        add(cost_usd, float(outcome.cost_usd))
     if outcome.charged:
-        credits_charged.labels(_plan(call.plan.code)).inc(float(outcome.charged))
+        add(credits_charged.labels(_plan(call.plan.code)), float(outcome.charged))
     if call.budget_fallback:
-        fallbacks.labels("budget").inc()
+        add(fallbacks.labels("budget"))
     elif call.fallback:
-        fallbacks.labels("provider").inc()
+        add(fallbacks.labels("provider"))
 
 
 def attempt_failed(provider: str, failure: str) -> None:

@@ -10,12 +10,13 @@ import logging
 import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
+from msgspec import structs
 
 from billing.ledger.idempotency import LARGEST_KEPT_BYTES, REPLAYED_HEADER, IdempotencyKey, answer_find, answer_item, in_flight
 from billing.ledger.items import AnswerItem, CallItem, CallVerdict, HoldItem, HoldVerdict, UsageItem
@@ -120,7 +121,7 @@ class ModelCall(ABC):
         self.drawn: tuple[str, int] | None = None
         self.first_choice: Candidate | None = None
         self.candidates: tuple[Candidate, ...] = ()
-        self.attempts = Attempts(gateway, self.id, priority=self.plan.priority)
+        self.attempts = Attempts(gateway, exchange.id_text, priority=self.plan.priority)
         self.on_quota = caller.plan.billing_mode == "quota"
         self.budget_fallback = False
         self.held = ZERO
@@ -289,10 +290,10 @@ class ModelCall(ABC):
         limiter = self.gateway.limiter
         now_ms = clock.now_ms()
         try:
-            decision = await limiter.reserve(str(self.id), scopes, now_ms=now_ms, split=split)
+            decision = await limiter.reserve(self.exchange.id_text, scopes, now_ms=now_ms, split=split)
             if decision.stale_epoch:
                 await limiter.recover(now_ms=now_ms)
-                decision = await limiter.reserve(str(self.id), scopes, now_ms=now_ms, split=split)
+                decision = await limiter.reserve(self.exchange.id_text, scopes, now_ms=now_ms, split=split)
         except LimiterUnavailable:
             if settings.SPEED_LIMITS_WITHOUT_REDIS == "allow" and not any(limits.must_be_counted(scope) for scope in scopes):
                 return Decision(True)
@@ -473,8 +474,8 @@ class ModelCall(ABC):
         if scopes:
             try:
                 # All or none: what does not fit must not count against those that do.
-                hard = [replace(scope, soft=False) for scope in scopes]
-                decision = await self.gateway.limiter.extend(str(self.id), hard, now_ms=clock.now_ms())
+                hard = [structs.replace(scope, soft=False) for scope in scopes]
+                decision = await self.gateway.limiter.extend(self.exchange.id_text, hard, now_ms=clock.now_ms())
             except LimiterUnavailable:
                 return False
             if not decision.allowed:
@@ -737,13 +738,13 @@ class ModelCall(ABC):
             **limits.budget_actuals({slug: usd_to_nano(cost) for slug, cost in costs.items()}),
         }
         try:
-            await self.gateway.limiter.settle(str(self.id), actuals, now_ms=clock.now_ms())
+            await self.gateway.limiter.settle(self.exchange.id_text, actuals, now_ms=clock.now_ms())
         except LimiterUnavailable:
             logger.warning("call %s: limits keep the reserved amounts", self.id)
 
     async def _release_reservation(self) -> None:
         try:
-            await self.gateway.limiter.release(str(self.id), now_ms=clock.now_ms())
+            await self.gateway.limiter.release(self.exchange.id_text, now_ms=clock.now_ms())
         except LimiterUnavailable:
             logger.warning("call %s: the reservation was not released", self.id)
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+from msgspec import structs
+
 from iafactory.common.money import ZERO, credits_for_cost, usd_ceil, usd_quantise
 
 from .providers.base import Usage
@@ -17,8 +20,7 @@ class PriceUnknown(Exception):
     """A price the call needs is not known: the call is refused rather than sold at a guess."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tariff:
+class Tariff(msgspec.Struct, frozen=True):
     """How list cost becomes credits for one call: the plan's margin and rounding, or nothing on a quota."""
 
     margin_multiplier: Decimal
@@ -30,7 +32,7 @@ class Tariff:
         """The same tariff for a route whose model has a margin of its own."""
         if route.margin_multiplier is None:
             return self
-        return replace(self, margin_multiplier=route.margin_multiplier)
+        return structs.replace(self, margin_multiplier=route.margin_multiplier)
 
     def credits(self, list_cost_usd: Decimal) -> Decimal:
         """The price in credits of a call with that list cost."""

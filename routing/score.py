@@ -10,9 +10,10 @@ subscription_priority  the plan's, over 100. The same for all candidates of a ca
                        waiting calls the plan's priority itself decides.
 """
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
+
+import msgspec
 
 from .snapshot import Policy
 
@@ -21,8 +22,7 @@ _SHOWN = Decimal("0.0001")
 _SHOWN_COST = Decimal("0.000000001")
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(msgspec.Struct, frozen=True):
     """The terms of a candidate's score before their weights, and the total."""
 
     latency_ms: int

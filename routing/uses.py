@@ -11,7 +11,6 @@ import hashlib
 import logging
 from collections import Counter
 from datetime import datetime
-from ipaddress import ip_address, ip_network
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +20,7 @@ from redis.exceptions import RedisError
 
 from billing.subscriptions.callers import Caller
 from iafactory.common import clock
+from iafactory.common.client_address import address_network
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +38,7 @@ _TOUCH = """
 
 def network_of(address: str) -> str:
     """The /24 or /48 an address lies in; empty for what is no address."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return ""
-    return str(ip_network(f"{address}/{24 if parsed.version == 4 else 48}", strict=False))
+    return address_network(address, v4_bits=24, v6_bits=48)
 
 
 class UseRecorder:

@@ -1,13 +1,19 @@
 """When an account's days and months end, and under which name its spending of a day is counted in Redis."""
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from functools import lru_cache
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 
 def day_end(at: datetime, zone: ZoneInfo) -> datetime:
     """The next midnight in `zone` after `at`."""
-    tomorrow = at.astimezone(zone).date() + timedelta(days=1)
+    return _midnight_after(at.astimezone(zone).date(), zone)
+
+
+@lru_cache(maxsize=1024)
+def _midnight_after(day: date, zone: ZoneInfo) -> datetime:
+    tomorrow = day + timedelta(days=1)
     return datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=zone)
 
 

@@ -19,6 +19,7 @@ import psycopg
 from psycopg import errors
 
 from iafactory.common import clock, database
+from iafactory.common.deadlines import Deadlines
 
 from . import metrics
 from .items import (
@@ -325,6 +326,7 @@ class LedgerWriter:
     """The two group commits of a web process, and the few single statements beside them."""
 
     def __init__(self, *, queue_limit: int) -> None:
+        self._deadlines = Deadlines()
         self._holds: GroupCommit[HoldItem, HoldVerdict] = GroupCommit(
             name="holds",
             sql=OPEN_SQL,
@@ -357,7 +359,7 @@ class LedgerWriter:
             raise LedgerUnavailable("settles are piling up")
         future = self._holds.submit(item)
         try:
-            return await asyncio.wait_for(future, timeout_seconds)
+            return await self._deadlines.wait(future, timeout_seconds)
         except (TimeoutError, asyncio.CancelledError) as error:
             # The verdict may have come in the very instant in which the waiter left.
             if future.done() and not future.cancelled() and future.exception() is None:
@@ -380,7 +382,7 @@ class LedgerWriter:
 
     async def call_settle(self, item: CallItem, *, timeout_seconds: float) -> CallVerdict:
         """End a call. `TimeoutError` means not known yet: the item stays queued and will be booked."""
-        return await asyncio.wait_for(asyncio.shield(self._calls.submit(item, force=True)), timeout_seconds)
+        return await self._deadlines.wait(self._calls.submit(item, force=True), timeout_seconds)
 
     def _give_back(self, item: HoldItem, verdict: HoldVerdict) -> None:
         if verdict.verdict != "held":

@@ -54,10 +54,15 @@ def client_address(peer: str, forwarded_for: str) -> str:
     `forwarded_for` is X-Forwarded-For, repeated headers joined by commas. Anybody may write it: it is read from its right
     end, and only as long as the hop that wrote the entry is one of `TRUSTED_PROXIES`.
     """
-    proxies = trusted_proxies()
+    return _client_address(peer, forwarded_for, tuple(settings.TRUSTED_PROXIES))
+
+
+@lru_cache(maxsize=16_384)
+def _client_address(peer: str, forwarded_for: str, trusted: tuple[str, ...]) -> str:
+    proxies = _proxies(trusted)
     address = parse_address(peer)
     if address is None:
-        if peer or UNIX_SOCKET not in settings.TRUSTED_PROXIES:
+        if peer or UNIX_SOCKET not in trusted:
             return ""
     elif not _trusted(address, proxies):
         return str(address)
@@ -90,6 +95,7 @@ def request_client_address(meta: Mapping[str, Any]) -> str:
     return client_address(meta.get("REMOTE_ADDR") or "", meta.get("HTTP_X_FORWARDED_FOR") or "")
 
 
+@lru_cache(maxsize=16_384)
 def address_network(address: str, *, v4_bits: int = 32, v6_bits: int = 64) -> str:
     """The network of that size around `address`: a whole IPv4 address as itself, an IPv6 house as its /64 by default.
 

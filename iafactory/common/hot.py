@@ -51,10 +51,23 @@ def json_answer(data: Any, *, status: int = 200, headers: Sequence[tuple[bytes, 
 class Exchange:
     """One HTTP request and its answer.
 
-    `gone` turns true when the client hangs up; `on_gone`, if set, is called at that moment.
+    `gone` says whether the client has hung up; `when_gone` hears of it at that moment.
     """
 
-    __slots__ = ("_receive", "_send", "_started", "_watch", "gone", "headers", "id", "method", "on_gone", "path", "scope")
+    __slots__ = (
+        "_gone",
+        "_on_gone",
+        "_receive",
+        "_send",
+        "_started",
+        "_watch",
+        "headers",
+        "id",
+        "id_text",
+        "method",
+        "path",
+        "scope",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -63,8 +76,9 @@ class Exchange:
         # The first of repeated headers wins, as for every header we read.
         self.headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         self.id = uuid7()
-        self.gone = False
-        self.on_gone: Callable[[], None] | None = None
+        self.id_text = str(self.id)
+        self._gone = False
+        self._on_gone: Callable[[], None] | None = None
         self._receive = receive
         self._send = send
         self._started = False
@@ -95,7 +109,7 @@ class Exchange:
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                self.gone = True
+                self._gone = True
                 raise ApiError(400, "client_gone", "The connection closed before the body was complete.")
             part = message.get("body", b"")
             size += len(part)
@@ -106,16 +120,32 @@ class Exchange:
                 break
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def watch(self) -> None:
-        """Begin to notice the client hanging up. The body must have been read."""
-        self._watch = asyncio.create_task(self._await_disconnect())
+    @property
+    def gone(self) -> bool:
+        """Whether the client has hung up. The body must have been read."""
+        if not self._gone and self._watch is None:
+            # One step of what would wait for the disconnect: it ends in it if that is here already. Costs no task.
+            waiting: Any = self._receive()
+            try:
+                waiting.send(None)
+            except StopIteration as received:
+                self._gone = received.value["type"] == "http.disconnect"
+            finally:
+                waiting.close()
+        return self._gone
+
+    def when_gone(self, call: Callable[[], None] | None) -> None:
+        """Call `call` when the client hangs up; None: nobody any more. The body must have been read."""
+        self._on_gone = call
+        if call is not None and self._watch is None:
+            self._watch = asyncio.create_task(self._await_disconnect())
 
     async def _await_disconnect(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.gone = True
-        if self.on_gone is not None:
-            self.on_gone()
+        self._gone = True
+        if self._on_gone is not None:
+            self._on_gone()
 
     def finish(self) -> None:
         """Stop watching."""
@@ -125,7 +155,7 @@ class Exchange:
     async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Send the status line and headers; `x-request-id` is added, and `request-id` where Anthropic's clients look for it."""
         self._started = True
-        request_id = str(self.id).encode()
+        request_id = self.id_text.encode()
         sent = [*headers, (b"x-request-id", request_id)]
         if speaks_anthropic(self.path):
             sent.append((b"request-id", request_id))
@@ -202,7 +232,18 @@ class SlimApplication:
         drain_seconds: float = 30,
     ) -> None:
         self._stock = stock
-        self._resolver = URLResolver(RegexPattern(r"^/"), hot_urls)
+        resolver = URLResolver(RegexPattern(r"^/"), hot_urls)
+
+        @lru_cache(maxsize=1024)
+        def match(path: str) -> tuple[HotView, dict[str, Any]] | None:
+            try:
+                found: Any = resolver.resolve(path)
+            except Resolver404:
+                return None
+            # Views keep nothing of a request: one of each serves all.
+            return found.func.view_class(**found.func.view_initkwargs), found.kwargs
+
+        self._match = match
         self._start = start
         self._stop = stop
         self._admit = admit
@@ -217,28 +258,27 @@ class SlimApplication:
             await send({"type": "websocket.close", "code": 1000})
         elif self._admit is not None and (refusal := self._admit(scope)) is not None:
             exchange = Exchange(scope, receive, send)
-            request_id.begin(str(exchange.id))
+            request_id.begin(exchange.id_text)
             await exchange.answer(error_answer(refusal, exchange.path))
         else:
-            try:
-                match = self._resolver.resolve(scope["path"])
-            except Resolver404:
+            match = self._match(scope["path"])
+            if match is None:
                 await self._serve_stock(scope, receive, send)
                 return
             # The client hanging up, or the server cancelling this task at shutdown, must not stop the booking of a call.
-            task = asyncio.create_task(self._serve_hot(match.func, match.kwargs, Exchange(scope, receive, send)))
+            task = asyncio.create_task(self._serve_hot(*match, Exchange(scope, receive, send)))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
             await asyncio.shield(task)
 
-    async def _serve_hot(self, view: Callable[..., Awaitable[Answer | None]], kwargs: Any, exchange: Exchange) -> None:
-        request_id.begin(str(exchange.id))
+    async def _serve_hot(self, view: HotView, kwargs: dict[str, Any], exchange: Exchange) -> None:
+        request_id.begin(exchange.id_text)
         try:
             if not _host_allowed(exchange.header(b"host")):
                 raise ApiError(400, "invalid_host", "The Host header is not one of this server's names.")
             if self._draining:
                 raise ApiError(503, "shutting_down", "This server is restarting.", retry_after_seconds=1)
-            answer = await view(exchange, **kwargs)
+            answer: Answer | None = await view.dispatch(exchange, **kwargs)
         except ApiError as error:
             answer = error_answer(error, exchange.path)
         except psycopg.OperationalError as error:

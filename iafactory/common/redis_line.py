@@ -11,6 +11,7 @@ from collections import deque
 from time import monotonic
 from typing import Any
 
+import hiredis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
@@ -25,7 +26,7 @@ class _Sent:
 
     __slots__ = ("packed", "reply", "since")
 
-    def __init__(self, packed: list[bytes], reply: asyncio.Future[Any]) -> None:
+    def __init__(self, packed: bytes, reply: asyncio.Future[Any]) -> None:
         self.packed = packed
         self.reply = reply
         self.since = monotonic()
@@ -69,7 +70,7 @@ class RedisLine:
         connection = self._connection or await self._open()
         if connection is not self._connection:
             raise RedisConnectionError("the connection was lost")
-        sent = _Sent(connection.pack_command(*arguments), asyncio.get_running_loop().create_future())
+        sent = _Sent(hiredis.pack_command(arguments), asyncio.get_running_loop().create_future())
         self._queued.append(sent)
         self._more.set()
         if self._sweep is None:
@@ -85,10 +86,10 @@ class RedisLine:
     async def _connect(self) -> AbstractConnection:
         if self._connection is not None:
             return self._connection
-        connection: AbstractConnection = self._pool.make_connection()
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await connection.connect()
+                await connection.connect()  # type: ignore[no-untyped-call]
         except TimeoutError:
             await connection.disconnect(nowait=True)
             raise RedisTimeoutError("Redis did not answer in time") from None
@@ -106,7 +107,7 @@ class RedisLine:
                 packed: list[bytes] = []
                 while self._queued:
                     sent = self._queued.popleft()
-                    packed += sent.packed
+                    packed.append(sent.packed)
                     self._unanswered.append(sent)
                 await connection.send_packed_command(packed, check_health=False)
         except Exception as error:

@@ -77,5 +77,4 @@ class ChatCompletions(HotView):
             run=run_of(exchange),
         )
         gateway.uses.note(caller, exchange.client_address, body)
-        exchange.watch()
         return await call.run()

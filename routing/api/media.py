@@ -61,7 +61,6 @@ async def _answer(
         run=run_of(exchange),
     )
     gateway.uses.note(caller, exchange.client_address, identity)
-    exchange.watch()
     return await call.run()
 
 

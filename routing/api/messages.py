@@ -59,7 +59,6 @@ class Messages(HotView):
             run=run_of(exchange),
         )
         gateway.uses.note(caller, exchange.client_address, body)
-        exchange.watch()
         try:
             return await call.run()
         except ApiError as error:

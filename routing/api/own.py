@@ -80,7 +80,6 @@ class PinnedChat(HotView):
             provider=provider or None,
         )
         gateway.uses.note(caller, exchange.client_address, body)
-        exchange.watch()
         return await call.run()
 
 
@@ -110,7 +109,6 @@ class OwnChat(HotView):
             wish_only=True,
         )
         gateway.uses.note(caller, exchange.client_address, body)
-        exchange.watch()
         return await call.run()
 
 

@@ -46,7 +46,6 @@ class ResponsesCreate(HotView):
             run=run_of(exchange),
         )
         gateway.uses.note(caller, exchange.client_address, body)
-        exchange.watch()
         try:
             return await call.run()
         except ApiError as error:

@@ -92,5 +92,4 @@ class Route(HotView):
             most_credits=most_credits,
         )
         gateway.uses.note(caller, exchange.client_address, body)
-        exchange.watch()
         return await call.run()

@@ -5,10 +5,11 @@ original is sent. What costs extra beside tokens is refused, what would change t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from iafactory.common.errors import ApiError
 
@@ -134,7 +135,7 @@ def _request(body: dict[str, Any], *, betas: str, counts_only: bool) -> ChatRequ
     fields = {name: body[name] for name in _NATIVE_FIELDS if body.get(name) is not None}
     chat[NATIVE] = NativeRequest("anthropic", fields, tuple(reading.only), _betas(betas))
     request = chat_request_parse(chat)
-    return replace(
+    return structs.replace(
         request,
         # JSON never takes fewer bytes than the text it holds: the original's is a bound too.
         text_bytes=max(request.text_bytes, written_bytes(fields) - reading.media_bytes),

@@ -7,17 +7,17 @@ the call; whatever goes wrong upstream leaves it as a `ProviderError`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 import aiohttp
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What one call consumed: tokens, the parts included in the totals, and other units.
 
     `cache_read`, `cache_write` and `cache_write_1h` (the one-hour share of `cache_write`) are parts of `input_total`,
@@ -32,7 +32,7 @@ class Usage:
     output_total: int = 0
     reasoning: int = 0
     provider_cost_usd: Decimal | None = None
-    units: Mapping[str, Decimal] = field(default_factory=dict, hash=False)
+    units: Mapping[str, Decimal] = {}
 
 
 class FailureClass(StrEnum):
@@ -107,8 +107,7 @@ class ProviderError(Exception):
         return f"ProviderError({self.failure.value}, status={self.status}, code={self.code!r}, {self.message!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """Where and how one call goes out: a provider, one of its credentials, one of its models.
 
     `base_url` is what the provider documents, version included (`https://api.openai.com/v1`). `upstream_model` is what
@@ -120,16 +119,20 @@ class Target:
 
     provider: str
     base_url: str
-    secret: str = field(repr=False)
+    secret: str
     upstream_model: str
     public_model: str
     connect_timeout_seconds: float = 5.0
     first_byte_timeout_seconds: float = 60.0
     read_timeout_seconds: float = 120.0
     quirks: frozenset[str] = frozenset()
-    extra_headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    extra_headers: Mapping[str, str] = {}
     # Gets the headers of every answer, refusals too: limits are told there.
-    on_headers: Callable[[Mapping[str, str]], None] | None = field(default=None, compare=False, repr=False)
+    on_headers: Callable[[Mapping[str, str]], None] | None = None
+
+    def __repr__(self) -> str:
+        """Without the secret."""
+        return f"Target({self.provider}, {self.upstream_model} at {self.base_url})"
 
 
 @dataclass(slots=True)
@@ -219,6 +222,9 @@ class ChatStream(Protocol):
     def __aiter__(self) -> AsyncIterator[ChatChunk]: ...
 
     async def __anext__(self) -> ChatChunk: ...
+
+    def more(self) -> ChatChunk | None:
+        """The next chunk, if it has arrived together with the last one: what came together can go out together."""
 
     def abort(self) -> None:
         """Hang up now. May be called from any task or callback of the loop, also while the stream is being opened.

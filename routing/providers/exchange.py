@@ -169,19 +169,24 @@ class EventStream(ABC):
         return self
 
     async def __anext__(self) -> ChatChunk:
-        ready = self._ready
         while True:
+            if (chunk := self.more()) is not None:
+                return chunk
             if self.aborted:
                 raise StopAsyncIteration
-            if ready:
-                chunk = ready.popleft()
-                self.output_bytes += chunk.output_bytes
-                return chunk
             if self._failure is not None:
                 raise self._broken(self._failure)
             if self._over:
                 raise StopAsyncIteration
             await self._read()
+
+    def more(self) -> ChatChunk | None:
+        """See `ChatStream.more`."""
+        if not self._ready or self.aborted:
+            return None
+        chunk = self._ready.popleft()
+        self.output_bytes += chunk.output_bytes
+        return chunk
 
     def abort(self) -> None:
         """Hang up now; see `ChatStream.abort`."""

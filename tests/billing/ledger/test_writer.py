@@ -405,7 +405,7 @@ def test_a_hold_whose_waiter_left_before_it_was_sent_is_never_opened() -> None:
             with pytest.raises(LedgerUnavailable):
                 await writer.hold_open(hold, timeout_seconds=0.3)
             await asyncio.sleep(0.5)  # what was sent and waits for the lock comes back and is forgotten
-            assert writer.depths == {"holds": 0, "settles": 0}
+            assert (writer._holds.depth, writer._calls.depth) == (0, 0)
 
     asyncio.run(scenario())
 
