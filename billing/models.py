@@ -1,6 +1,6 @@
 """All models of the app, re-exported: each lives in the package that owns it."""
 
-from .accounts.models import Account, AccountLimits, ApiKey, Membership, User
+from .accounts.models import Account, AccountLimits, ApiKey, Invitation, Membership, User
 from .events.models import Event
 from .invoices.models import (
     BillingProfile,
@@ -65,6 +65,7 @@ __all__ = (
     "FxRate",
     "GatewayWebhook",
     "Hold",
+    "Invitation",
     "Invoice",
     "InvoiceLine",
     "InvoicePdf",

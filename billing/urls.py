@@ -6,6 +6,7 @@ from django.urls import URLPattern, path
 
 from .abuse import api as abuse
 from .accounts import api as accounts
+from .accounts import members_api as members
 from .accounts import pages
 from .invoices import api as invoices
 from .invoices.profile_api import BillingProfileView
@@ -15,11 +16,12 @@ from .notices.api import CreditNoticeView
 from .payments import api as payments
 from .payments import returns
 from .payments.inbox.api import GatewayWebhookView
+from .payments.quote_api import QuoteView
 from .payments.refund_api import InvoiceRefundView
 from .plans import api as plans
 from .subscriptions import api as subscriptions
 from .subscriptions.models import Subscription
-from .subscriptions.onboarding_api import RegisterView
+from .subscriptions.onboarding_api import RegisterView, TeamsView
 from .subscriptions.preview import invoices_upcoming
 from .subscriptions.selectors import subscription_live
 from .subscriptions.services import period_credits_grant
@@ -47,10 +49,18 @@ urlpatterns = [
     *api_path("api/auth/refresh", accounts.RefreshView, "auth-refresh"),
     *api_path("api/auth/logout", accounts.LogoutView, "auth-logout"),
     *api_path("api/auth/me", accounts.MeView, "auth-me"),
+    *api_path("api/auth/password", members.PasswordView, "auth-password"),
     *api_path("api/auth/verify-email", accounts.VerifyEmailView, "auth-verify-email"),
     *api_path("api/auth/verify-email/resend", accounts.VerifyEmailResendView, "auth-verify-email-resend"),
     *api_path("api/auth/password-reset", accounts.PasswordResetView, "auth-password-reset"),
     *api_path("api/auth/password-reset/confirm", accounts.PasswordResetConfirmView, "auth-password-reset-confirm"),
+    *api_path("api/account", members.AccountView, "account"),
+    *api_path("api/accounts", TeamsView, "accounts"),
+    *api_path("api/members", members.MembersView, "members"),
+    *api_path("api/members/<str:user_id>", members.MemberView, "member"),
+    *api_path("api/invitations", members.InvitationsView, "invitations"),
+    *api_path("api/invitations/accept", members.InvitationAcceptView, "invitation-accept"),
+    *api_path("api/invitations/<str:invitation_id>", members.InvitationView, "invitation"),
     *api_path("api/keys/leaked", accounts.LeakedKeyView, "keys-leaked"),
     # An id is any text: what is no id is answered as one that does not exist.
     *api_path("api/keys", accounts.KeysView, "keys"),
@@ -109,6 +119,7 @@ urlpatterns = [
     *api_path("api/subscriptions/<str:subscription_id>/usage", subscriptions.SubscriptionUsageView, "subscription-usage"),
     *api_path("api/payment/subscribe/<str:plan>", payments.SubscribeView, "payment-subscribe"),
     *api_path("api/payment/topup", payments.TopupView, "payment-topup"),
+    *api_path("api/payment/quote", QuoteView, "payment-quote"),
     *api_path("api/payment/status", payments.PaymentStatusView, "payment-status"),
     *api_path("api/payment/cancel", payments.PaymentCancelView, "payment-cancel"),
     *api_path("api/payment/gateways", payments.GatewaysView, "payment-gateways"),

@@ -1,6 +1,6 @@
-"""Pages of the console and the site."""
+"""Pages of the site, of customers, and of those who run it."""
 
-from django.urls import URLPattern, path
+from django.urls import URLPattern, URLResolver, include, path
 
 from billing.urls import api_path
 
@@ -9,8 +9,9 @@ from .metrics import metrics
 from .readiness import Ready
 from .site.views import home
 
-urlpatterns: list[URLPattern] = [
+urlpatterns: list[URLPattern | URLResolver] = [
     path("", home, name="home"),
+    path("billing/", include("dashboard.panel.urls")),
     path("health/ready", Ready.as_view(), name="ready"),
     path("metrics", metrics, name="metrics"),
     *api_path("api/admin/dashboard", api.DashboardView, "admin-dashboard"),

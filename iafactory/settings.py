@@ -10,6 +10,7 @@ from pathlib import Path
 
 import environ
 from celery.schedules import crontab
+from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
 
@@ -54,6 +55,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.postgres",
+    "csp",
     "rest_framework",
     "rest_framework_simplejwt.token_blacklist",
     "drf_spectacular",
@@ -69,6 +71,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "iafactory.common.request_id.RequestIdMiddleware",
+    "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -151,6 +154,7 @@ PASSWORD_RESETS_PER_ADDRESS = env.int("PASSWORD_RESETS_PER_ADDRESS", default=30)
 PASSWORD_RESET_CONFIRMATIONS_PER_ADDRESS = env.int("PASSWORD_RESET_CONFIRMATIONS_PER_ADDRESS", default=30)
 VERIFICATION_MAILS_PER_USER = env.int("VERIFICATION_MAILS_PER_USER", default=5)
 VERIFICATION_MAILS_PER_ADDRESS = env.int("VERIFICATION_MAILS_PER_ADDRESS", default=30)
+INVITATIONS_PER_ACCOUNT = env.int("INVITATIONS_PER_ACCOUNT", default=20)
 LEAKED_KEY_REPORTS_PER_ADDRESS = env.int("LEAKED_KEY_REPORTS_PER_ADDRESS", default=30)
 # `refuse` or `allow`: attempts that cannot be counted while Redis is away. Its loss must not lock everybody out.
 LOGIN_BRAKES_WITHOUT_REDIS = env.str("LOGIN_BRAKES_WITHOUT_REDIS", default="allow")
@@ -233,6 +237,17 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="IA Factory <no-reply
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+# Everything comes from here, nothing stands inline; images may be inside style sheets (`data:`).
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "object-src": [NONE],
+        "base-uri": [NONE],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+    }
+}
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 if PRODUCTION:
@@ -373,6 +388,8 @@ CELERY_BEAT_SCHEDULE = {
     "check-health": {"task": "routing.check_health", "schedule": 300.0, "options": {"expire_seconds": 300}},
     # Blocks that end by themselves.
     "unblock-due-accounts": {"task": "billing.accounts.unblock_due", "schedule": 30.0, "options": {"expire_seconds": 30}},
+    # A changed time zone counts from the account's next day on.
+    "apply-time-zones": {"task": "billing.accounts.time_zones_apply", "schedule": 60.0, "options": {"expire_seconds": 60}},
     # A key that nobody uses is a key that nobody would miss: its owner is told, on Mondays.
     "warn-of-unused-keys": {
         "task": "billing.accounts.warn_of_unused_keys",

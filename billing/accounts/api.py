@@ -19,6 +19,7 @@ from . import selectors, services, throttles
 from .credentials import request_account, request_actor
 from .models import Account, ApiKey, Membership, User
 from .permissions import IsUserSession
+from .preferences import user_change
 from .serializers import (
     AcceptedSerializer,
     ApiKeyChangeSerializer,
@@ -37,6 +38,8 @@ from .serializers import (
     PasswordResetSerializer,
     RefreshSerializer,
     TokensSerializer,
+    UserChangeSerializer,
+    UserSerializer,
     VerifiedSerializer,
     api_key_body,
     session_body,
@@ -136,6 +139,17 @@ class MeView(SessionView):
             "accounts": selectors.memberships_of_user(request.user),
         }
         return Response(MeSerializer(me).data)
+
+    @extend_schema(
+        operation_id="auth_me_change",
+        tags=["auth"],
+        request=UserChangeSerializer,
+        responses={200: UserSerializer, **errors(400, 401, 403)},
+    )
+    def patch(self, request: Request) -> Response:
+        """Change one's own name, or the language of mails and pages."""
+        data = validated(UserChangeSerializer, request.data)
+        return Response(UserSerializer(user_change(user=request.user, actor=request_actor(request), **data)).data)
 
 
 class VerifyEmailView(OpenView):

@@ -108,6 +108,14 @@ class Account(models.Model):
         validators=[validate_time_zone],
         help_text=_("IANA zone in which its days and months begin; a change applies after the running window."),
     )
+    next_time_zone = models.CharField(
+        max_length=64,
+        blank=True,
+        db_default="",
+        editable=False,
+        help_text=_("The zone that counts from `next_time_zone_at` on."),
+    )
+    next_time_zone_at = models.DateTimeField(null=True, blank=True, editable=False)
     status = models.CharField(max_length=16, choices=Status, default=Status.ACTIVE)
     status_reason = models.CharField(max_length=200, blank=True)
     blocked_until = models.DateTimeField(
@@ -158,6 +166,39 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} ({self.role})"
+
+
+class Invitation(models.Model):
+    """An address that may become a member of an account, until it does, or the invitation ends."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="invitations")
+    email = models.EmailField(max_length=254, help_text=_("In lower case."))
+    role = models.CharField(max_length=16, choices=Membership.Role, default=Membership.Role.MEMBER)
+    invited_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+    expires_at = models.DateTimeField()
+    accepted_at = models.DateTimeField(null=True, blank=True)
+    accepted_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["account", "email"],
+                condition=Q(accepted_at__isnull=True, revoked_at__isnull=True),
+                name="invitation_open_unique",
+            ),
+            models.CheckConstraint(condition=Q(email=Lower("email")), name="invitation_email_lower_case"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.email} → {self.account}"
+
+    def open_at(self, at: datetime) -> bool:
+        """Whether it may be accepted at `at`."""
+        return self.accepted_at is None and self.revoked_at is None and self.expires_at > at
 
 
 class AccountLimits(models.Model):

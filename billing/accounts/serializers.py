@@ -97,6 +97,13 @@ class UserSerializer(serializers.ModelSerializer):
         return user.email_verified_at is not None
 
 
+class UserChangeSerializer(serializers.Serializer):
+    """What is left out stays."""
+
+    name = StrictCharField(max_length=150, required=False, allow_blank=True)
+    language = serializers.ChoiceField(choices=LANGUAGE_CHOICES, required=False)
+
+
 class AccountSerializer(serializers.ModelSerializer):
     class Meta:
         model = Account

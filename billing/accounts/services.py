@@ -54,6 +54,8 @@ ROTATION_GRACE = timedelta(hours=24)
 ROTATION_GRACE_MAX = timedelta(days=7)
 # A leaked session must not be able to fill the table.
 ACTIVE_KEYS_MAX = 100
+# Each comes with the free plan's daily requests: not a way to have more of them.
+OWNED_ORGANISATIONS_MAX = 3
 # How exactly `last_used_at` is kept: a busy key is written once in this time.
 KEY_USE_RESOLUTION = timedelta(minutes=1)
 
@@ -89,7 +91,7 @@ def user_register(
     Raises ApiError 409 `email_taken`, 400 `invalid_request` (param `password`) for a password that is too weak.
     """
     email = email_normalise(email)
-    _password_check(password, User(email=email, name=name))
+    password_check(password, User(email=email, name=name))
     if User.objects.filter(email=email).exists():
         raise _email_taken()
     try:
@@ -155,7 +157,7 @@ def email_verify(*, token: str) -> User:
         if user.email_verified_at is None:
             user.email_verified_at = clock.now()
             user.save(update_fields=["email_verified_at"])
-            _user_event("user.email_verified", user, after={"email": email})
+            user_event("user.email_verified", user, after={"email": email})
     return user
 
 
@@ -182,7 +184,7 @@ def password_reset_send(*, email: str) -> bool:
             "hours": settings.PASSWORD_RESET_TIMEOUT // 3600,
         },
     )
-    _user_event("user.password_reset_mailed", user)
+    user_event("user.password_reset_mailed", user)
     return True
 
 
@@ -200,12 +202,12 @@ def password_reset(*, token: str, new_password: str, address: str = "") -> User:
         user = User.objects.select_for_update(no_key=True).filter(pk=user_id).first() if user_id else None
         if user is None or not password_reset_valid(user, token):
             raise _invalid_link()
-        _password_check(new_password, user)
+        password_check(new_password, user)
         user.set_password(new_password)
         user.email_verified_at = user.email_verified_at or clock.now()
         user.save(update_fields=["password", "email_verified_at"])
         sessions_revoke(user=user)
-        _user_event("user.password_reset", user)
+        user_event("user.password_reset", user)
     throttles.LOGIN_PER_EMAIL.forget(user.email)
     return user
 
@@ -233,9 +235,10 @@ def session_open(*, email: str, password: str, address: str = "") -> tuple[User,
 
 
 def session_begin(*, user: User) -> SessionTokens:
-    """Tokens for a user whose identity is proven."""
+    """Tokens for a user whose identity is proven; on record as an event."""
     with transaction.atomic():
         update_last_login(User, user)
+        user_event("user.signed_in", user)
         return session_tokens(user)
 
 
@@ -395,6 +398,29 @@ def _personal_account_insert(user: User) -> Account:
         time_zone=settings.DEFAULT_ACCOUNT_TIME_ZONE,
     )
     Membership.objects.create(account=account, user=user, role=Membership.Role.OWNER)
+    return account
+
+
+def organisation_create(*, user: User, name: str, actor: Actor) -> Account:
+    """An account for several people, owned by `user`. ApiError 409 `too_many_accounts` where they own as many as one may."""
+    with transaction.atomic():
+        # The user's lock makes two requests at once one after the other.
+        User.objects.select_for_update(no_key=True).get(pk=user.pk)
+        owned = Membership.objects.filter(user=user, role=Membership.Role.OWNER, account__kind=Account.Kind.ORGANISATION)
+        if owned.exclude(account__status=Account.Status.CLOSED).count() >= OWNED_ORGANISATIONS_MAX:
+            raise ApiError(409, "too_many_accounts", f"One user owns at most {OWNED_ORGANISATIONS_MAX} team accounts.")
+        personal = Account.objects.filter(personal_of=user).first()
+        account = Account.objects.create(
+            kind=Account.Kind.ORGANISATION,
+            name=name,
+            billing_email=user.email,
+            language=user.language,
+            country=personal.country if personal else "DZ",
+            currency=personal.currency if personal else "DZD",
+            time_zone=personal.time_zone if personal else settings.DEFAULT_ACCOUNT_TIME_ZONE,
+        )
+        Membership.objects.create(account=account, user=user, role=Membership.Role.OWNER)
+        _account_created(account, actor)
     return account
 
 
@@ -816,7 +842,8 @@ def _api_key_event(
     )
 
 
-def _user_event(kind: str, user: User, *, after: dict[str, Any] | None = None) -> None:
+def user_event(kind: str, user: User, *, after: dict[str, Any] | None = None) -> None:
+    """Tell something that a user did for themself."""
     account_id = Account.objects.filter(personal_of=user).values_list("pk", flat=True).first()
     event_record(kind=kind, object_type="user", object_id=user.pk, account_id=account_id, actor=user_actor(user), after=after)
 
@@ -836,11 +863,12 @@ def _text(at: datetime | None) -> str | None:
     return at.isoformat() if at else None
 
 
-def _password_check(password: str, user: User) -> None:
+def password_check(password: str, user: User, *, param: str = "password") -> None:
+    """ApiError 400 `invalid_request` for a password that is too weak for `user`."""
     try:
         validate_password(password, user)
     except ValidationError as error:
-        raise ApiError(400, "invalid_request", " ".join(error.messages), param="password") from None
+        raise ApiError(400, "invalid_request", " ".join(error.messages), param=param) from None
 
 
 def _refresh_token(text: str) -> SessionRefreshToken:

@@ -6,7 +6,7 @@ from celery import shared_task
 
 from iafactory.common import clock
 
-from . import services
+from . import members, preferences, services
 
 # The mail server was away or refused: it may take the mail later.
 _RETRY = {
@@ -58,3 +58,15 @@ def warn_of_unused_keys() -> int:
 def unused_keys_mail_send(key_ids: list[str]) -> None:
     """Tell the owners of one account which of its keys nobody uses."""
     services.unused_keys_mail_send(key_ids=key_ids)
+
+
+@shared_task(name="billing.accounts.invitation_send", **_RETRY)
+def invitation_send(invitation_id: str) -> None:
+    """Mail an invitation; nothing to do for one that is not open any more."""
+    members.invitation_send(invitation_id=invitation_id)
+
+
+@shared_task(name="billing.accounts.time_zones_apply", time_limit=60)
+def time_zones_apply() -> None:
+    """Let changed time zones count once their running day is over."""
+    preferences.time_zones_apply(now=clock.now())

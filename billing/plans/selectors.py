@@ -21,6 +21,12 @@ class Offer:
         """Whether holding the plan costs nothing."""
         return not any(price.amount for price in self.prices)
 
+    @property
+    def is_metered_only(self) -> bool:
+        """Whether nothing is included: every call is paid from bought credits. The front page and the panel say so."""
+        plan = self.plan
+        return self.is_free and plan.billing_mode == Plan.BillingMode.CREDITS and not plan.period_credits
+
 
 def public_offers(*, at: datetime) -> list[Offer]:
     """Public plans in the order of the catalogue, with the prices in force at `at`; two queries."""

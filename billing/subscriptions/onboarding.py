@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from django.db import transaction
 
 from billing.accounts.models import Account, User
-from billing.accounts.services import email_verification_request, user_actor, user_register
+from billing.accounts.services import email_verification_request, organisation_create, user_actor, user_register
 from billing.events.services import Actor
 from billing.ledger.models import Wallet
 from billing.ledger.services import wallet_open
@@ -53,3 +53,16 @@ def customer_register(
         subscription = subscription_start(account=account, plan=plan, actor=actor or user_actor(user))
         email_verification_request(user=user)
     return Registration(user, account, wallet, subscription)
+
+
+def team_register(*, user: User, name: str, actor: Actor) -> Account:
+    """An account for several people, owned by `user`, with a wallet and the free plan. ApiError 409 `too_many_accounts`,
+    503 `catalogue_missing`."""
+    with transaction.atomic():
+        account = organisation_create(user=user, name=name, actor=actor)
+        plan = Plan.objects.filter(code=FIRST_PLAN).first()
+        if plan is None:
+            raise ApiError(503, "catalogue_missing", "Teams open when the plans are loaded.")
+        wallet_open(account=account)
+        subscription_start(account=account, plan=plan, actor=actor)
+    return account

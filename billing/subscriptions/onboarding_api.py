@@ -2,18 +2,25 @@
 
 from django.utils.translation import get_language
 from drf_spectacular.utils import extend_schema
-from rest_framework import status
+from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.accounts import throttles
-from billing.accounts.api import OpenView, errors, validated
+from billing.accounts.api import OpenView, SessionView, errors, validated
+from billing.accounts.credentials import request_actor
 from billing.accounts.models import email_normalise
-from billing.accounts.serializers import AccountSerializer, RegisterResultSerializer, RegisterSerializer, session_body
+from billing.accounts.serializers import (
+    AccountSerializer,
+    RegisterResultSerializer,
+    RegisterSerializer,
+    StrictCharField,
+    session_body,
+)
 from billing.accounts.services import session_begin
 from iafactory.common.client_address import request_client_address
 
-from .onboarding import customer_register
+from .onboarding import customer_register, team_register
 
 
 class RegisterView(OpenView):
@@ -45,3 +52,21 @@ class RegisterView(OpenView):
         body = session_body(registration.user, session_begin(user=registration.user))
         body["account"] = AccountSerializer(registration.account).data
         return Response(body, status=status.HTTP_201_CREATED)
+
+
+class TeamSerializer(serializers.Serializer):
+    name = StrictCharField(max_length=150)
+
+
+class TeamsView(SessionView):
+    @extend_schema(
+        operation_id="accounts_create",
+        tags=["accounts"],
+        request=TeamSerializer,
+        responses={201: AccountSerializer, **errors(400, 401, 403, 409, 503)},
+    )
+    def post(self, request: Request) -> Response:
+        """Open an account for several people, with the free plan and a wallet of its own; who asks owns it."""
+        data = validated(TeamSerializer, request.data)
+        account = team_register(user=request.user, actor=request_actor(request), **data)
+        return Response(AccountSerializer(account).data, status=status.HTTP_201_CREATED)

@@ -15,10 +15,10 @@ CONVERTER = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
 def addresses_served(resolver: URLResolver, prefix: str = "/") -> Iterator[str]:
-    """Every address of ours; the admin is one, and a spelling with a slash at the end is the same."""
+    """Every address of ours; the console and the panel are one each, and a spelling with a slash at the end is the same."""
     for pattern in resolver.url_patterns:
         address = prefix + CONVERTER.sub(r"{\1}", str(pattern.pattern))
-        if isinstance(pattern, URLResolver) and not address.startswith("/admin"):
+        if isinstance(pattern, URLResolver) and not address.startswith(("/admin", "/billing")):
             yield from addresses_served(pattern, address)
         elif isinstance(pattern, URLPattern) and len(address) > 1:
             yield address.removesuffix("/")

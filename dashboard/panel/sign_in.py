@@ -1,0 +1,106 @@
+"""Signing up, in and out. Who somebody is, and how often they may try, the API decides; the browser then gets a session."""
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import login, logout
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.shortcuts import redirect, render
+from django.utils import translation
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from billing.accounts.models import User
+from billing.accounts.preferences import user_change
+from billing.accounts.services import session_close, user_actor
+from iafactory.common.errors import ApiError
+
+from .api_client import ApiClient
+from .forms import ApiForm, SignInForm, SignUpForm
+from .session import done, language_use, panel_page, refused, safe_next
+
+BACKEND = "billing.accounts.backends.BrakedBackend"
+
+
+@never_cache
+@sensitive_post_parameters("password")
+@require_http_methods(["GET", "HEAD", "POST"])
+def sign_in(request: HttpRequest) -> HttpResponseBase:
+    """E-mail and password, braked like the API's login; then on to `next`, if that is a page of the panel."""
+    return _enter(request, SignInForm, "auth-login", "panel/sign_in.html")
+
+
+@never_cache
+@sensitive_post_parameters("password")
+@require_http_methods(["GET", "HEAD", "POST"])
+def sign_up(request: HttpRequest) -> HttpResponseBase:
+    """A new user with an account on the free plan, braked like the API's registration."""
+    return _enter(request, SignUpForm, "auth-register", "panel/sign_up.html", language=translation.get_language() or "en")
+
+
+def _enter(request: HttpRequest, form_class: type[ApiForm], address: str, page: str, **extra: Any) -> HttpResponseBase:
+    wanted = safe_next(request, request.POST.get("next") or request.GET.get("next", ""))
+    if isinstance(request.user, User) and request.method != "POST":
+        return HttpResponseRedirect(wanted)
+    form = form_class(request.POST or None)
+    status = 200
+    if request.method == "POST":
+        status = 400
+        if form.is_valid():
+            answer = form.tell(ApiClient(request, user=None).post, address, data=form.cleaned_data | extra)
+            if answer is not None:
+                _browser_session(request, answer)
+                return HttpResponseRedirect(wanted)
+    return render(request, page, {"form": form, "next": wanted}, status=status)
+
+
+def _browser_session(request: HttpRequest, answer: dict[str, Any]) -> None:
+    # The browser keeps a session, no tokens: those that came with the proof end here.
+    session_close(refresh_token=answer["refresh_token"])
+    login(request, User.objects.get(pk=answer["user"]["id"]), backend=BACKEND)
+
+
+@require_POST
+def sign_out(request: HttpRequest) -> HttpResponse:
+    """End the browser's session."""
+    logout(request)
+    return redirect("panel:sign-in")
+
+
+@require_POST
+def language_choose(request: HttpRequest) -> HttpResponse:
+    """Speak another language from now on: kept with the user, and in the browser for those who have not signed in."""
+    language = request.POST.get("language", "")
+    response = HttpResponseRedirect(safe_next(request, request.POST.get("next", "")))
+    if language in dict(settings.LANGUAGES):
+        language_use(request, language)
+        if isinstance(request.user, User):
+            user_change(user=request.user, actor=user_actor(request.user), language=language)
+        response.set_cookie(
+            settings.LANGUAGE_COOKIE_NAME,
+            language,
+            max_age=365 * 24 * 3600,
+            secure=request.is_secure(),
+            httponly=True,
+            samesite="Lax",
+        )
+    return response
+
+
+@require_POST
+@panel_page
+def verification_resend(request: Any) -> HttpResponseBase:
+    """Mail the link that confirms the address once more."""
+    try:
+        request.panel.api.post("auth-verify-email-resend")
+    except ApiError as error:
+        return refused(request, error, "panel:home")
+    return done(request, _("A new link is on its way to you."), "panel:home")
+
+
+@require_GET
+def admin_page(request: HttpRequest) -> HttpResponse:
+    """Where the console was looked for in older installations."""
+    return redirect("admin:index")

@@ -1,0 +1,65 @@
+"""Customers' pages, under `/billing/`."""
+
+from django.urls import path
+
+from . import (
+    buying,
+    home,
+    invoices,
+    keys,
+    payments,
+    playground,
+    settings,
+    sign_in,
+    subscription,
+    team,
+    usage,
+    webhooks,
+)
+
+app_name = "panel"
+
+urlpatterns = [
+    path("", home.home, name="home"),
+    path("sign-in", sign_in.sign_in, name="sign-in"),
+    path("sign-up", sign_in.sign_up, name="sign-up"),
+    path("sign-out", sign_in.sign_out, name="sign-out"),
+    path("language", sign_in.language_choose, name="language"),
+    path("verification", sign_in.verification_resend, name="verification-resend"),
+    path("account", home.account_choose, name="account-choose"),
+    path("admin.html", sign_in.admin_page, name="admin-page"),
+    path("keys", keys.keys, name="keys"),
+    path("keys/<str:key_id>", keys.key, name="key"),
+    path("keys/<str:key_id>/rotate", keys.key_rotate, name="key-rotate"),
+    path("keys/<str:key_id>/revoke", keys.key_revoke, name="key-revoke"),
+    path("usage", usage.usage, name="usage"),
+    path("usage/<str:request_id>", usage.request_detail, name="request"),
+    path("playground", playground.playground, name="playground"),
+    path("playground/token", playground.playground_token, name="playground-token"),
+    path("playground/price/<str:request_id>", playground.playground_price, name="playground-price"),
+    path("plans", buying.plans, name="plans"),
+    path("plans/<slug:code>", buying.plan, name="plan"),
+    path("credits", buying.credits, name="credits"),
+    path("credits/<slug:code>", buying.pack, name="pack"),
+    path("payments/<slug:reference>", payments.payment, name="payment"),
+    path("payment-methods", payments.payment_methods, name="payment-methods"),
+    # A number may have slashes: Indian ones do.
+    path("invoices", invoices.invoices, name="invoices"),
+    path("invoices/<path:number>/pdf", invoices.invoice_pdf, name="invoice-pdf"),
+    path("invoices/<path:number>", invoices.invoice, name="invoice"),
+    path("subscription", subscription.subscription, name="subscription"),
+    path("subscription/<str:subscription_id>/cancel", subscription.cancel, name="subscription-cancel"),
+    path("subscription/<str:subscription_id>/pause", subscription.pause, name="subscription-pause"),
+    path("subscription/<str:subscription_id>/resume", subscription.resume, name="subscription-resume"),
+    path("webhooks", webhooks.webhooks, name="webhooks"),
+    path("webhooks/new", webhooks.webhook_new, name="webhook-new"),
+    path("webhooks/<str:endpoint_id>", webhooks.webhook, name="webhook"),
+    path("webhooks/<str:endpoint_id>/do/<slug:deed>", webhooks.webhook_do, name="webhook-do"),
+    path("webhooks/<str:endpoint_id>/deliveries/<str:delivery_id>", webhooks.delivery, name="delivery"),
+    path("team", team.team, name="team"),
+    path("team/new", team.team_new, name="team-new"),
+    path("team/<str:user_id>/<slug:deed>", team.member_do, name="member-do"),
+    path("invitation", team.invitation, name="invitation"),
+    path("invitations/<str:invitation_id>/revoke", team.invitation_revoke, name="invitation-revoke"),
+    path("settings", settings.settings, name="settings"),
+]
