@@ -28,8 +28,8 @@ EXEMPT = {
     "/auth/verify-email": "the page behind a mailed link; the call is POST /api/auth/verify-email",
     "/auth/password-reset": "the page behind a mailed link; the call is POST /api/auth/password-reset/confirm",
 }
-# The console is Django's admin: pages, never an API.
-CONSOLE = "/admin/"
+# The console and the customers' panel: pages, never an API.
+PAGES = ("/admin/", "/billing/")
 # What works without an API key or an access token.
 OPEN = {
     "GET /api/billing/credit-costs",
@@ -69,7 +69,7 @@ def _is_second_spelling(address: str) -> bool:
 API = {
     address: view
     for address, view in ADDRESSES.items()
-    if address not in EXEMPT and not address.startswith(CONSOLE) and not _is_second_spelling(address)
+    if address not in EXEMPT and not address.startswith(PAGES) and not _is_second_spelling(address)
 }
 
 
