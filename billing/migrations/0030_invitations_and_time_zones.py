@@ -11,7 +11,7 @@ import iafactory.common.ids
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0028_usage_days_of_all"),
+        ("billing", "0025_reconciliation"),
     ]
 
     operations = [
