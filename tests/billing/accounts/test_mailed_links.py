@@ -242,7 +242,7 @@ def test_reset_sets_the_password_once(client: APIClient, amina: User) -> None:
     new = client.post("/api/auth/login", {"email": amina.email, "password": NEW}, format="json")
     assert code(old) == (401, "invalid_credentials")
     assert new.status_code == 200
-    assert event_kinds() == ["user.password_reset_mailed", "user.password_reset"]
+    assert event_kinds() == ["user.password_reset_mailed", "user.password_reset", "user.signed_in"]
 
 
 def test_reset_ends_every_session(amina: User, boris: User) -> None:

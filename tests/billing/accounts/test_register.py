@@ -55,6 +55,7 @@ def test_registration_gives_user_account_wallet_free_plan_and_session(
         ("user.registered", user.pk, account.pk),
         ("account.created", user.pk, account.pk),
         ("subscription.started", user.pk, account.pk),
+        ("user.signed_in", user.pk, account.pk),
     ]
     me = client.get("/api/auth/me", HTTP_AUTHORIZATION=f"Bearer {answer['access_token']}").json()
     assert me["user"]["id"] == str(user.pk)
