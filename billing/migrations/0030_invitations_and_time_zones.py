@@ -11,7 +11,7 @@ import iafactory.common.ids
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0025_reconciliation"),
+        ("billing", "0029_usage_archives"),
     ]
 
     operations = [
