@@ -1,7 +1,8 @@
 """Payments that a bank takes back: `open -> won | lost`, and `lost -> won` after an appeal.
 
 While one is open nothing moves, and nothing of the payment is refunded. A loss takes the credits that the money bought; what
-was spent of them becomes debt, which stops new calls until a purchase pays it. A win undoes a loss.
+was spent of them becomes debt, which stops new calls until a purchase pays it. A plan without credits ends with the loss of
+money that paid for it. A win undoes a loss: a plan that ended begins anew with the time that was left.
 """
 
 from datetime import datetime
@@ -14,6 +15,7 @@ from billing.events.services import SYSTEM, Actor, event_record
 from billing.ledger.models import LedgerAccount, LedgerTransaction, Lot
 from billing.ledger.money_books import money_book
 from billing.ledger.services import dispute_lose, dispute_win, lot_void
+from billing.subscriptions.taken_back import subscription_give_back, subscription_take_back
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO, credits_quantise
@@ -73,7 +75,8 @@ def dispute_open(
 
 
 def dispute_lost(*, dispute: Dispute, actor: Actor, reason: str) -> Dispute:
-    """The bank took the money: what it bought goes, its spent part becomes debt. Lost already: nothing happens.
+    """The bank took the money: what it bought goes, its spent part becomes debt, a plan without credits ends. Lost already:
+    nothing happens.
 
     Raises DisputeMoveRefused.
     """
@@ -85,23 +88,27 @@ def dispute_lost(*, dispute: Dispute, actor: Actor, reason: str) -> Dispute:
         payment = dispute.payment
         from_unapplied = min(dispute.amount, payment.unapplied_amount)
         taken, debt = _take(dispute, dispute.amount - from_unapplied, actor)
-        dispute.facts = {"unapplied": str(from_unapplied), "taken": taken, "debt": str(debt)}
+        ended = _plans_end(dispute, dispute.amount - from_unapplied, actor)
+        dispute.facts = {"unapplied": str(from_unapplied), "taken": taken, "debt": str(debt), "ended": ended}
         payment.unapplied_amount -= from_unapplied
         payment.refunded_amount += dispute.amount
         payment.save(update_fields=["unapplied_amount", "refunded_amount", "updated_at"])
         _book(dispute, Decimal(1), from_unapplied, "", actor)
         dispute.save()
-        _event("lost", dispute, actor, before={"state": before}, after={"debt": str(debt)}, reason=reason)
+        after = {"debt": str(debt), "ended": [one["plan"] for one in ended]}
+        _event("lost", dispute, actor, before={"state": before}, after=after, reason=reason)
     return dispute
 
 
 def dispute_won(*, dispute: Dispute, actor: Actor, reason: str) -> Dispute:
-    """The money stays, or came back after a loss: credits return, debt is forgiven. Won already: nothing happens."""
+    """The money stays, or came back after a loss: credits return, debt is forgiven, a plan that ended begins anew unless the
+    account has another by now. Won already: nothing happens."""
     with transaction.atomic():
         dispute = _lock(dispute)
         if dispute.state == State.WON:
             return dispute
         before = _move(dispute, State.WON)
+        restored: list[str] = []
         if before == State.LOST:
             payment = dispute.payment
             for one in dispute.facts["taken"]:
@@ -112,8 +119,10 @@ def dispute_won(*, dispute: Dispute, actor: Actor, reason: str) -> Dispute:
             payment.refunded_amount -= dispute.amount
             payment.save(update_fields=["unapplied_amount", "refunded_amount", "updated_at"])
             _book(dispute, Decimal(-1), to_unapplied, ":back", actor)
+            restored = _plans_begin_anew(dispute, actor)
+            dispute.facts["restored"] = restored
         dispute.save()
-        _event("won", dispute, actor, before={"state": before}, reason=reason)
+        _event("won", dispute, actor, before={"state": before}, after={"restored": restored}, reason=reason)
     return dispute
 
 
@@ -179,6 +188,29 @@ def _take(dispute: Dispute, amount: Decimal, actor: Actor) -> tuple[list[dict[st
                 lot_void(lot=lot, reason=reason, actor=actor, idempotency_key=key, amount=credits)
                 taken.append({"lot": str(lot.pk), "key": key})
     return taken, debt
+
+
+def _plans_end(dispute: Dispute, amount: Decimal, actor: Actor) -> list[dict[str, Any]]:
+    """End the plans that `amount` of the payment paid for and that have no credits to take back."""
+    reason = f"Dispute {dispute.gateway_dispute_id} lost"
+    ended = []
+    for allocation in dispute.payment.allocations.select_related("invoice").order_by("at"):
+        invoice = allocation.invoice
+        if amount <= 0:
+            break
+        amount -= min(amount, allocation.amount)
+        if invoice.subscription_id is None or invoice_lots(invoice)[0]:
+            continue
+        facts = subscription_take_back(subscription_id=invoice.subscription_id, actor=actor, reason=reason)
+        if facts is not None:
+            ended.append(facts)
+    return ended
+
+
+def _plans_begin_anew(dispute: Dispute, actor: Actor) -> list[str]:
+    reason = f"Dispute {dispute.gateway_dispute_id} won"
+    begun = [subscription_give_back(facts=one, actor=actor, reason=reason) for one in dispute.facts.get("ended", [])]
+    return [str(one.pk) for one in begun if one is not None]
 
 
 def _book(dispute: Dispute, sign: Decimal, unapplied: Decimal, suffix: str, actor: Actor) -> None:

@@ -214,7 +214,10 @@ class DisputeAdmin(DeedsMixin, ReadOnlyAdmin):
     deeds = {
         "lost": Deed(
             _("Lost"),
-            _("The bank took the money: the credits it bought go; what was spent of them becomes debt, which stops new calls."),
+            _(
+                "The bank took the money: the credits it bought go; what was spent of them becomes debt, which stops new "
+                "calls. A plan without credits that it paid for ends."
+            ),
             _("Noted as lost."),
             _lost,
             "billing.change_dispute",
@@ -223,7 +226,10 @@ class DisputeAdmin(DeedsMixin, ReadOnlyAdmin):
         ),
         "won": Deed(
             _("Won"),
-            _("The money stays, or came back: credits that a loss took return, its debt is forgiven."),
+            _(
+                "The money stays, or came back: credits that a loss took return, its debt is forgiven, and a plan that it "
+                "ended begins anew with the time that was left, unless the account has another by now."
+            ),
             _("Noted as won."),
             _won,
             "billing.change_dispute",
