@@ -15,7 +15,9 @@ CONDITIONS: Mapping[str, Condition] = {
     _Kind.ABUSE: Condition(money.abusive_users, {"more_than": 10}),
     _Kind.PROVIDER_DOWN: Condition(providers.providers_down, {"checks": 2}),
     _Kind.BREAKER_OPEN: Condition(providers.breakers_open, {"minutes": 2}),
-    _Kind.PAYMENTS: Condition(money.payments, {"review": 1, "unapplied": 1, "dispute_hours": 72}),
+    _Kind.PAYMENTS: Condition(
+        money.payments, {"review": 1, "unapplied": 1, "mismatches": 1, "unfinished_days": 3, "dispute_hours": 72}
+    ),
     _Kind.GATEWAY_WEBHOOKS: Condition(money.gateway_webhooks, {"attempts": 3, "minutes": 15, "rejected_an_hour": 20}),
     _Kind.CUSTOMER_WEBHOOKS: Condition(
         running.customer_webhooks, {"endpoints": 3, "failing_hours": 1, "overdue": 100, "overdue_minutes": 15}

@@ -12,6 +12,8 @@ from billing.events.models import Event
 from billing.ledger.models import BooksVerification, LedgerAccount, LedgerEntry, LedgerTransaction
 from billing.payments.inbox.models import GatewayWebhook
 from billing.payments.models import Dispute, Payment
+from billing.payments.reconciliation.models import ReconciliationRow
+from billing.payments.reconciliation.selectors import reconciliation_standing
 from iafactory.common.admin import change_url, decimal_text, list_url
 from routing.budgets import Period, budget_states
 from routing.economics import public_economics
@@ -86,7 +88,7 @@ def abusive_users(thresholds: Thresholds, now: datetime) -> list[Finding]:
 
 
 def payments(thresholds: Thresholds, now: datetime) -> list[Finding]:
-    """Payments that do not agree with their gateway, money without an invoice, disputes without an answer."""
+    """Payments in review, money without an invoice, differences with gateways, disputes without an answer."""
     found = []
     review = Payment.objects.filter(state=Payment.State.REVIEW).count()
     if review >= thresholds["review"]:
@@ -108,6 +110,29 @@ def payments(thresholds: Thresholds, now: datetime) -> list[Finding]:
                 text=_("Money came that no open invoice waited for: pay an invoice with it, or send it back."),
                 figures={"payments": unapplied},
                 link=list_url("billing.payment", unapplied="1"),
+            )
+        )
+    standing = reconciliation_standing()
+    if standing.open_findings >= thresholds["mismatches"]:
+        outcomes = ", ".join(f"{outcome} {count}" for outcome, count in standing.open_by_outcome.items())
+        found.append(
+            Finding(
+                subject="mismatch",
+                title=_("%(count)s differences between our books and the gateways") % {"count": standing.open_findings},
+                text=_("By outcome: %(outcomes)s.") % {"outcomes": outcomes},
+                figures=standing.open_by_outcome,
+                link=list_url("billing.reconciliationrow", state__exact=ReconciliationRow.State.OPEN),
+            )
+        )
+    oldest = standing.oldest_unfinished
+    if oldest is not None and (now.date() - oldest).days > thresholds["unfinished_days"]:
+        found.append(
+            Finding(
+                subject="unreconciled",
+                title=_("%(count)s days are not compared with their gateways") % {"count": standing.unfinished_days},
+                text=_("The oldest is %(day)s; its note says why.") % {"day": oldest.isoformat()},
+                figures={"days": standing.unfinished_days},
+                link=list_url("billing.reconciliation"),
             )
         )
     until = now + timedelta(hours=thresholds["dispute_hours"])

@@ -152,7 +152,7 @@ def certificate(thresholds: Thresholds, now: datetime) -> list[Finding] | None:
     try:
         ends = certificate_end(address.hostname, address.port or 443)
     except ssl.SSLError as error:
-        reason = getattr(error, "verify_message", "") or error.reason or type(error).__name__
+        reason = getattr(error, "verify_message", "") or getattr(error, "reason", "") or type(error).__name__
         return [_certificate_trouble(address.hostname, str(reason), Level.CRITICAL, 2, {})]
     except OSError:
         # Whether the product can be reached is for those outside to say.
