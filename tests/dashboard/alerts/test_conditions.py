@@ -390,7 +390,7 @@ def self_signed(folder: Path, days: int) -> tuple[Path, datetime]:
     """A certificate of localhost with its key, in one file, and when it ends."""
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    begins = datetime.now(UTC).replace(microsecond=0) - HOUR
+    begins = clock.now().replace(microsecond=0) - HOUR
     made = (
         x509.CertificateBuilder()
         .subject_name(name)
