@@ -24,6 +24,7 @@ COPY ratelimit ratelimit
 COPY billing billing
 COPY routing routing
 COPY dashboard dashboard
+COPY locale locale
 # Static files are of the image; the settings want secrets even for this, so it gets some that nothing else ever has.
 RUN SECRET_KEY=build-build-build-build-build-build-1 JWT_SIGNING_KEY=build-build-build-build-build-build-2 \
     FIELD_ENCRYPTION_KEYS="$(python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())')" \

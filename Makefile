@@ -18,8 +18,9 @@ help:
 	@echo "make chaos          kill the running product's processes under load  (SECONDS=60, SEED)"
 	@echo "make bench          requests/s, latency and CPU beside a bare proxy, billing on  (ARGS=--quick)"
 	@echo "make backup-test    back up, restore elsewhere, verify the books there"
-	@echo "make check          lint, imports, secrets, types, migrations, deploy-check, schema: each is a target too"
+	@echo "make check          lint, imports, secrets, translations, types, migrations, deploy-check, schema: each is a target too"
 	@echo "make format         format the code and fix what ruff can fix"
+	@echo "make translations-update  gather texts to translate into locale/, and compile what is there"
 	@echo "make schema-update  rewrite docs/openapi.yaml"
 	@echo "make lock           rewrite requirements.lock from what is installed"
 	@echo "make clean          remove the virtual environment, caches and test data; var/ stays"
@@ -43,7 +44,7 @@ bench: $(DEV_READY)
 backup-test: $(RUN_READY)
 	@exec $(BIN)/python -m iafactory.local.backup_test
 
-check: lint imports secrets
+check: lint imports secrets translations
 	@$(WITH_SERVERS) $(MAKE) --no-print-directory types migrations deploy-check schema
 
 lint: $(DEV_READY)
@@ -59,6 +60,14 @@ secrets: $(DEV_READY)
 	@git ls-files -z --cached --others --exclude-standard > .venv/.files
 	@xargs -0 $(BIN)/detect-secrets-hook --no-verify --disable-plugin KeywordDetector \
 		--exclude-secrets '^password$$' --exclude-files '^tests/(data/payment_vectors|wire/stability_\w+\.response)\.json$$' < .venv/.files
+
+# Every text marked in what is listed there is translated, and the compiled catalogues are those of the texts.
+.PHONY: translations translations-update
+translations: $(DEV_READY)
+	@$(BIN)/python -m iafactory.local.translations check
+
+translations-update: $(DEV_READY)
+	@$(BIN)/python -m iafactory.local.translations update
 
 types: $(DEV_READY)
 	@$(WITH_SERVERS) $(BIN)/python -m mypy manage.py iafactory ratelimit billing routing dashboard

@@ -247,7 +247,9 @@ class BillingProfileForm(ApiForm):
     postal_code = forms.CharField(label=_("Postal code"), max_length=16, required=False)
     city = forms.CharField(label=_("City"), max_length=100, required=False)
     country = forms.ChoiceField(label=_("Country"), choices=COUNTRIES)
-    region = forms.CharField(label=_("State"), max_length=8, required=False, help_text=_("India: the state's two digits."))
+    region = forms.CharField(
+        label=_("State or province"), max_length=8, required=False, help_text=_("India: the state's two digits.")
+    )
     email = forms.EmailField(label=_("E-mail for invoices"), required=False, widget=forms.EmailInput(attrs={"dir": "ltr"}))
     phone = forms.CharField(label=_("Phone"), max_length=64, required=False, widget=forms.TextInput(attrs={"dir": "ltr"}))
     language = forms.ChoiceField(label=_("Language of invoices"), choices=settings.LANGUAGES)

@@ -1,0 +1,249 @@
+"""Translations without GNU gettext: gathers what is marked, keeps the catalogues in `locale/`, compiles and checks them.
+
+    python -m iafactory.local.translations update   # after texts changed: new ones appear empty in locale/*/LC_MESSAGES/django.po
+    python -m iafactory.local.translations check    # what `make check` runs: nothing missing, fuzzy, outdated or broken
+
+What is under the check is listed in `SOURCES`; another part of the product comes under it by a line there.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from babel.messages.catalog import Catalog, Message
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po, write_po
+from django.template.base import Lexer, TokenType
+
+PROJECT = Path(__file__).resolve().parents[2]
+LOCALE = PROJECT / "locale"
+# The texts in the code are English; these are the other languages.
+LANGUAGES = ("fr", "ar")
+SOURCES = (
+    "dashboard/panel",
+    "dashboard/site",
+    "dashboard/templatetags/panel.py",
+    "dashboard/templates/panel",
+    "dashboard/templates/site",
+    "iafactory/templates",
+    "billing/accounts/pages.py",
+    "billing/payments/returns.py",
+    "billing/templates/billing/accounts",
+    "billing/templates/billing/payments",
+)
+_CALLS = {
+    "_": ("id",),
+    "gettext": ("id",),
+    "gettext_lazy": ("id",),
+    "ngettext": ("id", "plural"),
+    "ngettext_lazy": ("id", "plural"),
+    "pgettext": ("context", "id"),
+    "pgettext_lazy": ("context", "id"),
+}
+_STRING = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+_TRANSLATE = re.compile(rf"trans(?:late)?\s+(?P<text>{_STRING})(?P<rest>.*)", re.S)
+_CONTEXT = re.compile(rf"\bcontext\s+(?P<text>{_STRING})")
+_MARKED_IN_FILTER = re.compile(rf"_\((?P<text>{_STRING})\)")
+_NAMED = re.compile(r"%\((\w+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A text marked for translation, and where."""
+
+    text: str
+    plural: str = ""
+    context: str = ""
+    place: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.context, self.text
+
+
+def marked_texts(sources: tuple[str, ...] = SOURCES) -> list[Marked]:
+    """Everything marked in `sources`, which are files and folders of the project."""
+    found: list[Marked] = []
+    for source in sources:
+        path = PROJECT / source
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            place = str(file.relative_to(PROJECT))
+            if file.suffix == ".py":
+                found += _in_python(file.read_text(), place)
+            elif file.suffix in (".html", ".txt"):
+                found += _in_template(file.read_text(), place)
+    return found
+
+
+def _in_python(code: str, place: str) -> Iterator[Marked]:
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+        parts = _CALLS.get(name)
+        if parts is None or len(node.args) < len(parts):
+            continue
+        values = [arg.value if isinstance(arg, ast.Constant) and isinstance(arg.value, str) else None for arg in node.args]
+        named = dict(zip(parts, values, strict=False))
+        if named["id"]:
+            yield Marked(named["id"], named.get("plural") or "", named.get("context") or "", place)
+
+
+def _in_template(template: str, place: str) -> Iterator[Marked]:
+    tokens = iter(Lexer(template).tokenize())
+    for token in tokens:
+        if token.token_type in (TokenType.VAR, TokenType.BLOCK):
+            for match in _MARKED_IN_FILTER.finditer(token.contents):
+                yield Marked(ast.literal_eval(match["text"]), place=place)
+        if token.token_type is not TokenType.BLOCK:
+            continue
+        word = token.contents.split(None, 1)[0]
+        if word in ("translate", "trans"):
+            found = _TRANSLATE.match(token.contents)
+            if found is not None:
+                context = _CONTEXT.search(found["rest"])
+                yield Marked(
+                    ast.literal_eval(found["text"]).replace("%", "%%"),
+                    context=ast.literal_eval(context["text"]) if context else "",
+                    place=place,
+                )
+        elif word in ("blocktranslate", "blocktrans"):
+            yield _block(token.contents, tokens, place)
+
+
+def _block(opening: str, tokens: Iterator[object], place: str) -> Marked:
+    """The text of a `blocktranslate`, spelled as Django looks it up."""
+    texts, plural = [""], False
+    for token in tokens:
+        contents: str = token.contents  # type: ignore[attr-defined]
+        kind = token.token_type  # type: ignore[attr-defined]
+        if kind is TokenType.TEXT:
+            texts[-1] += contents.replace("%", "%%")
+        elif kind is TokenType.VAR:
+            texts[-1] += f"%({contents})s"
+        elif contents.split()[0] == "plural":
+            texts.append("")
+            plural = True
+        elif contents.startswith("end"):
+            break
+    if "trimmed" in opening.split():
+        texts = [" ".join(line.strip() for line in text.strip().splitlines()) for text in texts]
+    context = _CONTEXT.search(opening)
+    return Marked(texts[0], texts[1] if plural else "", ast.literal_eval(context["text"]) if context else "", place)
+
+
+def _po(language: str) -> Path:
+    return LOCALE / language / "LC_MESSAGES" / "django.po"
+
+
+def _read(language: str) -> Catalog:
+    path = _po(language)
+    if not path.exists():
+        return Catalog(locale=language, project="IA Factory", charset="utf-8")
+    with path.open("rb") as file:
+        return read_po(file, locale=language)
+
+
+def _compiled(catalog: Catalog) -> bytes:
+    buffer = BytesIO()
+    write_mo(buffer, catalog)
+    return buffer.getvalue()
+
+
+def _message(catalog: Catalog, marked: Marked) -> Message | None:
+    return catalog.get((marked.text, marked.plural) if marked.plural else marked.text, marked.context or None)
+
+
+def update() -> None:
+    """Write each catalogue anew with what is marked now: known translations stay, unused ones go. Compiles them too."""
+    for language in LANGUAGES:
+        known = _read(language)
+        catalog = Catalog(
+            locale=language,
+            project="IA Factory",
+            version="1",
+            header_comment="# Texts of IA Factory; see iafactory/local/translations.py.",
+            msgid_bugs_address="none",
+            last_translator="IA Factory",
+            language_team=language,
+            charset="utf-8",
+            fuzzy=False,
+        )
+        places: dict[tuple[str, str], list[Marked]] = {}
+        for marked in marked_texts():
+            places.setdefault(marked.key, []).append(marked)
+        for _, same in sorted(places.items()):
+            first = next((one for one in same if one.plural), same[0])
+            before = _message(known, first) or _message(known, same[0])
+            empty: object = ("",) * catalog.num_plurals if first.plural else ""
+            text = before.string if before is not None and bool(before.pluralizable) == bool(first.plural) else empty
+            catalog.add(
+                (first.text, first.plural) if first.plural else first.text,
+                text,
+                locations=[(place, 0) for place in sorted({one.place for one in same})],
+                context=first.context or None,
+                flags=["python-format"] if _NAMED.search(first.text) else [],
+            )
+        path = _po(language)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Dates of their own would make every update a change.
+        catalog.creation_date = catalog.revision_date = known.creation_date if path.exists() else catalog.creation_date
+        with path.open("wb") as file:
+            write_po(file, catalog, width=120, include_lineno=False, sort_output=True)
+        path.with_suffix(".mo").write_bytes(_compiled(_read(language)))
+
+
+def problems() -> list[str]:
+    """What is wrong with the catalogues, a line each; empty: everything marked is translated."""
+    found = []
+    marked = marked_texts()
+    wanted = {one.key for one in marked}
+    for language in LANGUAGES:
+        catalog = _read(language)
+        for one in {one.key: one for one in marked}.values():
+            message = _message(catalog, one)
+            where = f"{language}: {one.text!r} ({one.place})"
+            if message is None:
+                found.append(f"not in the catalogue: {where}")
+                continue
+            strings = [message.string] if isinstance(message.string, str) else list(message.string)
+            if not all(strings):
+                found.append(f"not translated: {where}")
+            elif message.fuzzy:
+                found.append(f"fuzzy: {where}")
+            elif any(set(_NAMED.findall(text)) - set(_NAMED.findall(one.text + one.plural)) for text in strings):
+                found.append(f"names what the text has not: {where}")
+            elif set(_NAMED.findall(one.plural or one.text)) - set(_NAMED.findall(strings[-1])):
+                found.append(f"leaves out what the text names: {where}")
+        for message in catalog:
+            text = message.id[0] if isinstance(message.id, tuple) else message.id
+            if text and (message.context or "", text) not in wanted:
+                found.append(f"outdated: {language}: {text!r}")
+        compiled = _po(language).with_suffix(".mo")
+        if not compiled.exists() or compiled.read_bytes() != _compiled(catalog):
+            found.append(f"not compiled: {compiled.relative_to(PROJECT)}")
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """`update` or `check`; 1 where something is wrong."""
+    if arguments == ["update"]:
+        update()
+    elif arguments != ["check"]:
+        print(__doc__, file=sys.stderr)
+        return 2
+    wrong = problems()
+    for line in wrong[:50]:
+        print(line, file=sys.stderr)
+    if wrong:
+        print(f"{len(wrong)} problems; python -m iafactory.local.translations update writes what is new", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
