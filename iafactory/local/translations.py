@@ -1,7 +1,7 @@
 """Translations without GNU gettext: gathers what is marked, keeps the catalogues in `locale/`, compiles and checks them.
 
-    python -m iafactory.local.translations update   # after texts changed: new ones appear empty in locale/*/LC_MESSAGES/django.po
-    python -m iafactory.local.translations check    # what `make check` runs: nothing missing, fuzzy, outdated or broken
+    python -m iafactory.local.translations update   # new texts appear empty in locale/*/LC_MESSAGES/django.po
+    python -m iafactory.local.translations check    # nothing missing, fuzzy, outdated or broken
 
 What is under the check is listed in `SOURCES`; another part of the product comes under it by a line there.
 """
