@@ -139,5 +139,5 @@ def test_settings_named_in_the_files_exist() -> None:
 def test_the_image_holds_what_the_product_is_made_of() -> None:
     copied = set(re.findall(r"^COPY (?!--from)(\w+) \1$", text_of("Dockerfile"), re.M))
 
-    assert copied == {"iafactory", "ratelimit", "billing", "routing", "dashboard"}
+    assert copied == {"iafactory", "ratelimit", "billing", "routing", "dashboard", "locale"}
     assert "USER 10001:10001" in text_of("Dockerfile")
