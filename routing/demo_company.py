@@ -100,11 +100,19 @@ def company_make(
         raise DemoRefused("The books of this database have closed days or issued invoices: a past does not fit in before them.")
     if not Plan.objects.filter(code="free").exists():
         raise DemoRefused("There are no plans: run load_catalog first.")
+    broker = current_app.conf.broker_url
+    # Nothing is mailed or rendered for a past that was not.
+    current_app.conf.broker_url = "memory://"
+    try:
+        return _make(usage_rows, accounts, months, seed, now, tell)
+    finally:
+        current_app.conf.broker_url = broker
+
+
+def _make(usage_rows: int, accounts: int, months: int, seed: int, now: datetime, tell: Callable[[str], None]) -> Company:
     today = now.astimezone(UTC).date()
     first_day = today - timedelta(days=30 * months)
     dice = random.Random(seed)  # noqa: S311  a made-up company, not a secret
-    # Nothing is mailed or rendered for a past that was not.
-    current_app.conf.broker_url = "memory://"
     with connection.cursor() as cursor:
         # A crash loses the whole of it anyway.
         cursor.execute("SET synchronous_commit = off")

@@ -113,9 +113,9 @@ WITH lot AS (
 ), usages AS (
     INSERT INTO billing_usagerecord (
         id, started_at, finished_at, account_id, api_key_id, subscription_id, plan, endpoint, "end", error_code,
-        requested_model, model, provider, profile, streamed, attempts, fallback, budget_fallback, input_tokens,
-        cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, estimated, list_cost_usd, cost_usd, credits_held, credits_charged,
-        credits_lost, quota_units, price, latency_ms, first_byte_ms)
+        requested_model, model, provider, profile, streamed, attempts, fallback, budget_fallback,
+        input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, estimated, list_cost_usd,
+        cost_usd, credits_held, credits_charged, credits_lost, quota_units, price, latency_ms, first_byte_ms)
     SELECT id, at, done, account_id, keys[1 + h6 %% cardinality(keys)], subscription_id, plan,
            CASE WHEN h5 %% 10 < 8 THEN '/v1/chat/completions' ELSE '/v1/messages' END, ended,
            CASE WHEN served THEN '' ELSE 'provider_error' END, model, model, provider, profile, h4 %% 2 = 0, 1, h2 %% 50 = 0,

@@ -1,0 +1,116 @@
+"""The made-up company: the books verify, the same seed makes the same one, and it never gets into a real one."""
+
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import transaction
+from django.db.models import Count, Max, Min, Sum
+from pytest_django import Settings
+
+from billing.accounts.models import ApiKey
+from billing.invoices.models import Invoice
+from billing.ledger.models import DaySeal, LedgerEntry, UsageDay, UsageRecord, Wallet
+from billing.ledger.seals import days_seal
+from billing.ledger.verification import books_verify
+from billing.payments.models import Payment
+from billing.subscriptions.models import Subscription
+from iafactory.common import clock
+from routing.catalog import catalog_load
+from tests.factories import account_make
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def catalogue(settings: Settings, tmp_path: Path) -> None:
+    settings.BOOKS_SEAL_FILE = str(tmp_path / "seals.txt")
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    catalog_load()
+
+
+def seed(**options: Any) -> None:
+    call_command("seed_demo", **{"usage_rows": 1000, "accounts": 10, "months": 1, "verbosity": 0, **options})
+
+
+def figures() -> dict[str, Any]:
+    """What the company adds up to."""
+    sums = UsageRecord.objects.aggregate(
+        calls=Count("id"), credits=Sum("credits_charged"), cost=Sum("cost_usd"), tokens=Sum("input_tokens")
+    )
+    invoiced = Invoice.objects.filter(state=Invoice.State.PAID).aggregate(invoices=Count("id"), total=Sum("total"))
+    return {**sums, **invoiced, "balance": Wallet.objects.aggregate(total=Sum("balance"))["total"]}
+
+
+def test_the_books_of_the_company_verify() -> None:
+    seed()
+
+    found = figures()
+    assert [finding.check.name for finding in books_verify() if finding.differences] == []
+    assert found["calls"] == 1000 == UsageDay.objects.aggregate(n=Sum("calls"))["n"] + _calls_today()
+    assert found["credits"] > 0 == LedgerEntry.objects.filter(unit="credit").aggregate(n=Sum("amount"))["n"]
+    assert ApiKey.objects.count() >= 10
+    assert Payment.objects.filter(state=Payment.State.SUCCEEDED).count() == found["invoices"] > 3
+    assert Invoice.objects.filter(mailed_at__isnull=True, issued_at__isnull=False).count() == 0
+    assert Subscription.objects.filter(state=Subscription.State.ACTIVE).count() >= 8
+
+
+def _calls_today() -> int:
+    today = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    return UsageRecord.objects.filter(started_at__gte=today).count()
+
+
+def test_the_past_is_spread_over_the_months() -> None:
+    seed()
+
+    edges = UsageRecord.objects.aggregate(first=Min("started_at"), last=Max("started_at"))
+    today = clock.now().date()
+    assert (today - edges["first"].date()).days in (29, 30)
+    assert (today - edges["last"].date()).days in (0, 1)
+    assert edges["last"] < clock.now()
+    assert DaySeal.objects.count() in (29, 30)
+
+
+def test_the_same_seed_makes_the_same_company() -> None:
+    made = []
+    for number in (1, 1, 2):
+        with transaction.atomic():
+            seed(seed=number)
+            made.append(figures())
+            transaction.set_rollback(True)
+
+    assert made[0] == made[1] != made[2]
+
+
+def test_a_past_does_not_fit_before_closed_days() -> None:
+    account_make(credits=Decimal(5))
+    with clock.moved_to(clock.now()):
+        days_seal(now=clock.now().replace(year=clock.now().year + 1))
+
+    with pytest.raises(CommandError, match="closed days"):
+        seed()
+
+    assert not UsageRecord.objects.exists()
+
+
+def test_it_refuses_in_production(settings: Settings) -> None:
+    settings.PRODUCTION = True
+
+    with pytest.raises(CommandError, match="no place in production"):
+        seed()
+
+    assert not UsageRecord.objects.exists()
+
+
+def test_the_clock_runs_on_where_it_was_moved_to_and_comes_back() -> None:
+    then = clock.now().replace(year=2020)
+
+    with clock.moved_to(then):
+        first, second = clock.now(), clock.now()
+
+    assert then < first < second
+    assert first.date().year == 2020
+    assert clock.now().date() > date(2026, 1, 1)
