@@ -8,6 +8,7 @@ from .ledger import admin as ledger_admin
 from .marketplace import admin as marketplace_admin
 from .notices import admin as notices_admin
 from .payments import admin as payments_admin
+from .payments import card_admin
 from .payments.inbox import admin as inbox_admin
 from .payments.reconciliation import admin as reconciliation_admin
 from .plans import admin as plans_admin
@@ -18,6 +19,7 @@ from .webhooks import admin as webhooks_admin
 __all__ = (
     "abuse_admin",
     "accounts_admin",
+    "card_admin",
     "events_admin",
     "inbox_admin",
     "invoices_admin",

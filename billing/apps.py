@@ -15,11 +15,14 @@ class BillingConfig(AppConfig):
     verbose_name = "Billing"
 
     def ready(self) -> None:
+        from .invoices.paying import automatic_payments_from
         from .invoices.verification import CHECKS as INVOICE_CHECKS
         from .ledger.verification import checks_register
         from .marketplace import checks as marketplace_checks  # noqa: F401
         from .payments import checks  # noqa: F401
+        from .payments.renewal_charges import automatic_payment_of
         from .payments.verification import CHECKS as PAYMENT_CHECKS
 
         checks_register(*INVOICE_CHECKS, *PAYMENT_CHECKS)
+        automatic_payments_from(automatic_payment_of)
         post_migrate.connect(_lay_foundations, sender=self)

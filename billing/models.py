@@ -33,6 +33,7 @@ from .marketplace.models import MarketplaceAccount, MarketplacePlan
 from .notices.models import CreditNotice, KeyBudgetNotice
 from .payments.inbox.models import GatewayWebhook
 from .payments.models import (
+    AutoRenewalConsent,
     Dispute,
     ManualMethod,
     Payment,
@@ -40,6 +41,7 @@ from .payments.models import (
     PaymentEffect,
     PaymentProof,
     Refund,
+    SavedCard,
 )
 from .payments.reconciliation.models import Reconciliation, ReconciliationRow
 from .plans.models import CatalogRecord, Coupon, CreditPack, FxRate, Plan, PlanPrice, ServicePrice
@@ -50,6 +52,7 @@ __all__ = (
     "Account",
     "AccountLimits",
     "ApiKey",
+    "AutoRenewalConsent",
     "BillingProfile",
     "BooksVerification",
     "CatalogRecord",
@@ -91,6 +94,7 @@ __all__ = (
     "Reconciliation",
     "ReconciliationRow",
     "Refund",
+    "SavedCard",
     "SellerProfile",
     "ServicePrice",
     "StoredAnswer",

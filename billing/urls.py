@@ -16,6 +16,9 @@ from .notices.api import CreditNoticeView
 from .payments import api as payments
 from .payments import returns
 from .payments.inbox.api import GatewayWebhookView
+from .payments.invoice_api import InvoiceLinkView, InvoiceOrderView, InvoiceRetryView
+from .payments.invoice_page import invoice_page
+from .payments.methods_api import AutoRenewalView, PaymentMethodsView, PaymentMethodView
 from .payments.quote_api import QuoteView
 from .payments.refund_api import InvoiceRefundView
 from .plans import api as plans
@@ -123,6 +126,12 @@ urlpatterns = [
     *api_path("api/payment/status", payments.PaymentStatusView, "payment-status"),
     *api_path("api/payment/cancel", payments.PaymentCancelView, "payment-cancel"),
     *api_path("api/payment/gateways", payments.GatewaysView, "payment-gateways"),
+    *api_path("api/payment/methods", PaymentMethodsView, "payment-methods"),
+    *api_path("api/payment/methods/<str:card_id>", PaymentMethodView, "payment-method"),
+    *api_path("api/payment/auto-renewal", AutoRenewalView, "payment-auto-renewal"),
+    *api_path("api/payment/invoices/<path:number>/order", InvoiceOrderView, "payment-invoice-order"),
+    *api_path("api/payment/invoices/<path:number>/link", InvoiceLinkView, "payment-invoice-link"),
+    *api_path("api/payment/invoices/<path:number>/retry", InvoiceRetryView, "payment-invoice-retry"),
     *api_path("api/payment/invoices/<path:number>/refund", InvoiceRefundView, "payment-invoice-refund"),
     *api_path("api/payment/payments/<str:reference>", payments.PaymentView, "payment"),
     *api_path("api/payment/payments/<str:reference>/proof", payments.ProofView, "payment-proof"),
@@ -143,6 +152,7 @@ urlpatterns = [
     ),
     *api_path("api/payment/razorpay/verify", returns.RazorpayVerifyView, "payment-razorpay-verify"),
     *api_path("api/payment/payu/verify", returns.PayUVerifyView, "payment-payu-verify"),
+    path("payment/invoice/<str:token>", invoice_page, name="payment-invoice"),
     path("payment/return/<slug:reference>", returns.payment_return, name="payment-return"),
     path("payment/pay/<slug:reference>", returns.payment_pay, name="payment-pay"),
     path("payment/payu/return", returns.payu_return, name="payment-payu-return"),

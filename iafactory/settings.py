@@ -421,6 +421,9 @@ CELERY_BEAT_SCHEDULE = {
     "sweep-gateway-webhooks": {"task": "billing.payments.webhooks_sweep", "schedule": 30.0, "options": {"expire_seconds": 30}},
     # Open payments are asked about at 2, 10 and 30 minutes, then every hour: webhooks may never come.
     "poll-open-payments": {"task": "billing.payments.poll_open", "schedule": 60.0, "options": {"expire_seconds": 60}},
+    # Renewals of customers who agreed to that are charged to their saved cards; removed cards are forgotten at the gateway.
+    "charge-renewals": {"task": "billing.payments.renewals_charge", "schedule": 300.0, "options": {"expire_seconds": 300}},
+    "sweep-removed-cards": {"task": "billing.payments.cards_sweep", "schedule": 900.0, "options": {"expire_seconds": 900}},
     # Refunds under way are sent and asked about, ever less often.
     "poll-open-refunds": {"task": "billing.payments.refunds_poll", "schedule": 60.0, "options": {"expire_seconds": 60}},
     # Every closed day is compared with what the gateways say of it: late enough that they list all of it.

@@ -1,6 +1,7 @@
 """The mail that brings an invoice or a credit note, with its PDF, in the customer's language."""
 
 import re
+from datetime import datetime
 
 from django.conf import settings
 from django.core.mail import EmailMessage
@@ -9,6 +10,7 @@ from django.template.loader import render_to_string
 from billing.accounts.models import Membership, User
 
 from .models import Invoice
+from .paying import automatic_payment, pay_link
 from .pdf.formatting import date_format, money_text
 from .printing import language_of
 
@@ -22,6 +24,8 @@ def invoice_mail_send(*, invoice: Invoice, pdf: bytes) -> bool:
     if not recipients:
         return False
     language = language_of(invoice)
+    to_pay = invoice.kind == Invoice.Kind.INVOICE and invoice.due > 0
+    automatic = automatic_payment(invoice) if to_pay else None
     template = "credit_note" if invoice.kind == Invoice.Kind.CREDIT_NOTE else "invoice"
     context = {
         "account": invoice.account.name,
@@ -30,8 +34,10 @@ def invoice_mail_send(*, invoice: Invoice, pdf: bytes) -> bool:
         "corrects": invoice.corrects.number if invoice.corrects else "",
         "total": money_text(invoice.total, invoice.currency, language),
         "due": money_text(invoice.due, invoice.currency, language) if invoice.due else "",
-        "due_date": _due_date(invoice, language),
-        "link": f"{settings.PUBLIC_URL}/billing/",
+        "due_date": _date(invoice.due_at, invoice, language) if invoice.due_at else "",
+        "link": pay_link(invoice).url if to_pay else f"{settings.PUBLIC_URL}/billing/",
+        "charged_to": automatic.card if automatic else "",
+        "charged_on": _date(automatic.at, invoice, language) if automatic else "",
     }
     subject, _, body = render_to_string(f"billing/mail/{language}/{template}.txt", context).strip().partition("\n")
     message = EmailMessage(subject.strip(), body.strip() + "\n", settings.DEFAULT_FROM_EMAIL, recipients)
@@ -54,7 +60,5 @@ def file_name(invoice: Invoice) -> str:
     return f"{re.sub('[^0-9A-Za-z-]+', '-', invoice.number or 'draft')}.pdf"
 
 
-def _due_date(invoice: Invoice, language: str) -> str:
-    if invoice.due_at is None:
-        return ""
-    return date_format(invoice.due_at.astimezone(invoice.seller.zone).date(), language)
+def _date(at: datetime, invoice: Invoice, language: str) -> str:
+    return date_format(at.astimezone(invoice.seller.zone).date(), language)

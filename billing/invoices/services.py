@@ -204,6 +204,31 @@ def invoice_finalise(*, invoice: Invoice, actor: Actor, due_at: datetime | None 
     return invoice
 
 
+def invoice_balance_use(*, invoice: Invoice, actor: Actor) -> Invoice:
+    """Pay an issued invoice from money in hand as far as that goes; what came to hand after it was issued counts too.
+
+    The caller has the account locked, and does what a paid invoice is for.
+    """
+    with transaction.atomic():
+        invoice = _lock(invoice)
+        payable = invoice.kind == Invoice.Kind.INVOICE and invoice.state in (Invoice.State.OPEN, Invoice.State.UNCOLLECTIBLE)
+        if not payable or invoice.due <= 0:
+            return invoice
+        key = f"use:{invoice.pk}:{invoice.due}"
+        taken = money_balance_take(invoice=invoice, most=invoice.due, key=key, reason=f"Invoice {invoice.number}")
+        if taken <= 0:
+            return invoice
+        settles = _Account.RECEIVABLE if invoice.state == Invoice.State.OPEN else _Account.WRITTEN_OFF
+        invoice.balance_applied += taken
+        invoice.save(update_fields=["balance_applied"])
+        postings = {_Account.MONEY_BALANCE: taken, settles: -taken}
+        _book(_Booking.MONEY_MOVE, invoice, postings, f"invoice-balance:{key}", actor)
+        _event("balance_used", invoice, actor, after={"amount": str(taken), "due": str(invoice.due)})
+        if invoice.due == 0:
+            _paid(invoice, at=clock.now(), means="balance", actor=actor)
+    return invoice
+
+
 def invoice_payment_apply(*, invoice: Invoice, amount: Decimal, at: datetime, means: str, actor: Actor) -> tuple[Decimal, str]:
     """Pay an issued invoice with `amount` of its currency; returns what it took and which account of the books that settles.
 

@@ -35,7 +35,7 @@ from iafactory.common.admin import (
 )
 
 from .manual import GATEWAY, manual_confirm, manual_reject
-from .models import ManualMethod, Payment, PaymentProof
+from .models import ManualMethod, Payment, PaymentProof, SavedCard
 from .refund_admin import PAYMENT_DEEDS, DisputeForm, RefundForm
 from .services import unapplied_apply, unapplied_to_balance
 
@@ -181,6 +181,7 @@ class PaymentAdmin(DeedsMixin, AccountSearchMixin, ReadOnlyAdmin):
         "purpose",
         "currency",
         linked_filter("account", Account, _("account")),
+        linked_filter("saved_card", SavedCard, _("saved card")),
         "created_at",
     )
     list_select_related = ("account", "invoice")
@@ -205,6 +206,7 @@ class PaymentAdmin(DeedsMixin, AccountSearchMixin, ReadOnlyAdmin):
                 "fields": (
                     "gateway",
                     "method",
+                    "card_link",
                     "mode",
                     "checkout_id",
                     "gateway_payment_id",
@@ -222,6 +224,7 @@ class PaymentAdmin(DeedsMixin, AccountSearchMixin, ReadOnlyAdmin):
         "deed_buttons",
         "account_link",
         "invoice_link",
+        "card_link",
         "explore",
         "sum",
         "received",
@@ -235,6 +238,7 @@ class PaymentAdmin(DeedsMixin, AccountSearchMixin, ReadOnlyAdmin):
     moment = moment_column("created_at", _("at, UTC"))
     account_link = link_column("account", "billing.account", _("account"))
     invoice_link = link_column("invoice", "billing.invoice", _("invoice"))
+    card_link = link_column("saved_card", "billing.savedcard", _("saved card"))
     sum = decimal_column("amount", _("amount"))
     received = decimal_column("received_amount", _("received"))
     applied = decimal_column("applied_amount", _("applied"))

@@ -35,6 +35,7 @@ from billing.subscriptions.serializers import (
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO, plain
 
+from .auto_renewal import Agreement, agreement_read
 from .checkout import checkout_open, gateways_usable
 from .manual import GATEWAY as MANUAL
 from .manual import manual_method, manual_methods, manual_payment_begin, proof_add
@@ -75,11 +76,14 @@ class PayWith:
     """How a customer wants to pay: a way by hand, or a gateway (the preferred one when none is named)."""
 
     def __init__(self, *, account: Account, currency: str, data: dict[str, Any]) -> None:
+        self.agreement = agreement_of(account, data)
         self.gateway: str = data.pop("gateway")
         code: str = data.pop("method")
         by_hand = self.gateway == MANUAL or code != ""
         self.method: ManualMethod | None = None
         if by_hand:
+            if self.agreement is not None:
+                raise ApiError(400, "invalid_request", "No card can be kept for renewals this way.", param="auto_renewal")
             self.method = manual_method(account=account, currency=currency, code=code)
 
     @property
@@ -90,17 +94,32 @@ class PayWith:
         """Open a payment of what is due."""
         if self.method is not None:
             return manual_payment_begin(invoice=invoice, method=self.method, purpose=purpose, actor=actor, idempotency_key=key)
-        return checkout_open(invoice=invoice, purpose=purpose, actor=actor, gateway=self.gateway, idempotency_key=key)
+        return checkout_open(
+            invoice=invoice,
+            purpose=purpose,
+            actor=actor,
+            gateway=self.gateway,
+            agreement=self.agreement,
+            idempotency_key=key,
+        )
 
 
-def _key_of(request: Request) -> str | None:
+def agreement_of(account: Account, data: dict[str, Any]) -> Agreement | None:
+    """What a request agrees to about renewals, taken out of its `data`; ApiError 400 for another wording than the present."""
+    version, language = data.pop("auto_renewal_wording", ""), data.pop("auto_renewal_language", "")
+    if not data.pop("auto_renewal", False):
+        return None
+    return agreement_read(wording_version=version, language=language or account.language)
+
+
+def idempotency_key_of(request: Request) -> str | None:
     """The request's idempotency key, as payments keep it."""
     return request.META.get("HTTP_IDEMPOTENCY_KEY", "").strip()[:200] or None
 
 
 def _repeated(request: Request, account: Account) -> Payment | None:
     """The payment that a request with this key opened before."""
-    key = _key_of(request)
+    key = idempotency_key_of(request)
     if key is None:
         return None
     return Payment.objects.select_related("invoice").filter(account=account, idempotency_key=key).first()
@@ -117,7 +136,7 @@ def _begin(request: Request, account: Account, plan: Plan, data: dict[str, Any])
     begun: Begun = subscription_begin(account=account, plan=plan, actor=actor, in_cash=way.in_cash, **data)
     payment = None
     if begun.to_pay is not None:
-        payment = way.pay(invoice=begun.to_pay, purpose=Payment.Purpose.SUBSCRIBE, actor=actor, key=_key_of(request))
+        payment = way.pay(invoice=begun.to_pay, purpose=Payment.Purpose.SUBSCRIBE, actor=actor, key=idempotency_key_of(request))
     return Response(_begun_body(begun.subscription, payment), status=status.HTTP_201_CREATED)
 
 
@@ -184,7 +203,9 @@ class SubscriptionChangePlanView(SessionView):
         changed = changes.plan_change(subscription=subscription, plan=plan, when=when, actor=actor, in_cash=way.in_cash)
         payment = None
         if changed.to_pay is not None:
-            payment = way.pay(invoice=changed.to_pay, purpose=Payment.Purpose.CHANGE, actor=actor, key=_key_of(request))
+            payment = way.pay(
+                invoice=changed.to_pay, purpose=Payment.Purpose.CHANGE, actor=actor, key=idempotency_key_of(request)
+            )
         return Response(
             {
                 "offer": offer_body(changed.offer),
@@ -192,6 +213,18 @@ class SubscriptionChangePlanView(SessionView):
                 "payment": payment_body(payment) if payment else None,
             }
         )
+
+    @extend_schema(
+        operation_id="subscriptions_change_forget",
+        tags=SUBSCRIPTIONS_TAG,
+        parameters=[X_ACCOUNT],
+        request=None,
+        responses={200: SubscriptionSerializer, **errors(401, 403, 404, 409)},
+    )
+    def delete(self, request: Request, subscription_id: str) -> Response:
+        """Take back a change that was scheduled for the period's end: the plan stays."""
+        subscription = own_subscription(request, subscription_id)
+        return Response(subscription_body(changes.change_forget(subscription=subscription, actor=request_actor(request))))
 
 
 class SubscribeView(SessionView):
@@ -228,7 +261,7 @@ class TopupView(SessionView):
             currency = data.get("currency") or account.currency
             way = PayWith(account=account, currency=currency, data=data)
             draft = topup_draft(account=account, pack=pack, currency=currency, in_cash=way.in_cash)
-            payment = way.pay(invoice=draft, purpose=Payment.Purpose.TOPUP, actor=actor, key=_key_of(request))
+            payment = way.pay(invoice=draft, purpose=Payment.Purpose.TOPUP, actor=actor, key=idempotency_key_of(request))
         return Response(
             {
                 "payment": payment_body(payment),
@@ -253,7 +286,7 @@ class PaymentStatusView(BillingReadView):
         """What the account is on, whether it is served, until when, and what waits to be paid."""
         account = request_account(request)
         live = subscription_live(account)
-        waiting = Payment.objects.filter(account=account, state__in=OPEN).order_by("-created_at")[:20]
+        waiting = Payment.objects.filter(account=account, state__in=OPEN, saved_card__isnull=True).order_by("-created_at")[:20]
         served = (Subscription.State.TRIALING, Subscription.State.ACTIVE, Subscription.State.PAST_DUE)
         return Response(
             {

@@ -14,10 +14,11 @@ from billing.invoices.models import Invoice
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 
+from .auto_renewal import Agreement, consent_give
 from .configuration import gateways_offered
-from .gateways.base import Checkout, CheckoutRequest, Checkouts, GatewayError, Money, OutcomeUnknown
+from .gateways.base import Checkout, CheckoutRequest, Checkouts, GatewayError, Money, OutcomeUnknown, SavedCards
 from .manual import manual_methods, manual_payment_begin
-from .models import Payment
+from .models import AutoRenewalConsent, Payment
 from .polling import poll_at
 from .services import payment_create, payment_move
 
@@ -41,14 +42,15 @@ def checkout_open(
     actor: Actor,
     gateway: str = "",
     language: str = "",
-    save_card: bool = False,
+    agreement: Agreement | None = None,
     idempotency_key: str | None = None,
 ) -> Payment:
     """Open a way to pay what is due of an invoice or draft: at `gateway`, or the preferred one, then at the others in turn.
 
     When no gateway can, by hand where the currency has a way. The answer waits for its customer at `checkout_url`, or by hand.
-    A repeated `idempotency_key` answers the first payment. ApiError 400 `invalid_request` for a gateway that cannot take this
-    money, 409 `nothing_due`, 503 `gateways_unavailable`.
+    With an `agreement` gateways that can keep the card come first, and are asked to. A repeated `idempotency_key` answers the
+    first payment. ApiError 400 `invalid_request` for a gateway that cannot take this money or keep a card, 409 `nothing_due`,
+    503 `gateways_unavailable`.
     """
     if idempotency_key is not None:
         first = Payment.objects.filter(account=invoice.account_id, idempotency_key=idempotency_key).first()
@@ -57,12 +59,18 @@ def checkout_open(
     usable = gateways_usable(amount=invoice.due, currency=invoice.currency)
     if gateway and gateway not in [one.slug for one in usable]:
         raise ApiError(400, "invalid_request", f"{gateway} does not take {invoice.due} {invoice.currency}.", param="gateway")
+    if agreement is not None:
+        keepers = [one.slug for one in usable if isinstance(one, SavedCards)]
+        if not keepers or (gateway and gateway not in keepers):
+            raise ApiError(400, "invalid_request", "No card can be kept for renewals this way.", param="auto_renewal")
+        usable.sort(key=lambda one: one.slug not in keepers)
     usable.sort(key=lambda one: one.slug != gateway)
     for adapter in usable:
-        payment = _attempt(invoice, purpose, adapter, actor, language, save_card, idempotency_key)
+        payment = _attempt(invoice, purpose, adapter, actor, language, agreement, idempotency_key)
         if payment.state == State.PENDING:
             return payment
-    method = manual_methods(account=invoice.account, currency=invoice.currency).first()
+    # Cash bears stamp duty, which was not asked for here.
+    method = manual_methods(account=invoice.account, currency=invoice.currency).filter(is_cash=False).first()
     if method is None:
         raise ApiError(
             503, "gateways_unavailable", "No payment gateway answers now; nothing was charged.", retry_after_seconds=60
@@ -71,21 +79,30 @@ def checkout_open(
 
 
 def _attempt(
-    invoice: Invoice, purpose: str, adapter: Checkouts, actor: Actor, language: str, save_card: bool, key: str | None
+    invoice: Invoice,
+    purpose: str,
+    adapter: Checkouts,
+    actor: Actor,
+    language: str,
+    agreement: Agreement | None,
+    key: str | None,
 ) -> Payment:
     """One payment at one gateway: PENDING when the customer may pay it, else FAILED or UNKNOWN, and its key is free again."""
-    payment = payment_create(
-        invoice=invoice,
-        purpose=purpose,
-        gateway=adapter.slug,
-        mode=adapter.mode.value,
-        expires_at=clock.now() + PAYABLE_FOR,
-        actor=actor,
-        idempotency_key=key,
-    )
-    if payment.gateway != adapter.slug or payment.state != State.CREATED:
-        return payment
-    request = checkout_request(payment, language=language, save_card=save_card)
+    with transaction.atomic():
+        payment = payment_create(
+            invoice=invoice,
+            purpose=purpose,
+            gateway=adapter.slug,
+            mode=adapter.mode.value,
+            expires_at=clock.now() + PAYABLE_FOR,
+            actor=actor,
+            idempotency_key=key,
+        )
+        if payment.gateway != adapter.slug or payment.state != State.CREATED:
+            return payment
+        if agreement is not None and isinstance(adapter, SavedCards):
+            consent_give(payment=payment, agreement=agreement, actor=actor)
+    request = checkout_request(payment, language=language)
     again = payment.created_at < clock.now() - timedelta(seconds=30)
     try:
         checkout = adapter.create_checkout(request, after_unknown=again)
@@ -95,8 +112,11 @@ def _attempt(
     return _opened(payment, checkout, actor)
 
 
-def checkout_request(payment: Payment, *, language: str = "", save_card: bool = False) -> CheckoutRequest:
-    """What a gateway is asked for: the payment's money, its reference, and the addresses that lead back here."""
+def checkout_request(payment: Payment, *, language: str = "") -> CheckoutRequest:
+    """What a gateway is asked for: the payment's money, its reference, and the addresses that lead back here.
+
+    The card is to be kept where the customer agreed to that at this checkout.
+    """
     account: Account = payment.account
     assert payment.invoice is not None
     line = payment.invoice.lines.first()
@@ -116,7 +136,7 @@ def checkout_request(payment: Payment, *, language: str = "", save_card: bool = 
         name=account.name,
         language=language or account.language,
         expires_at=payment.expires_at,
-        save_card=save_card,
+        save_card=AutoRenewalConsent.objects.filter(payment=payment, withdrawn_at__isnull=True).exists(),
     )
 
 

@@ -11,6 +11,8 @@ from django.db import IntegrityError, transaction
 
 from billing.events.services import SYSTEM, Actor
 
+from .auto_renewal import card_keep
+from .card_mails import charge_failed_tell
 from .configuration import gateway_configured
 from .gateways.base import (
     Captures,
@@ -113,15 +115,18 @@ def _facts(truth: GatewayPayment) -> dict[str, Any]:
 
 def _paid(payment: Payment, truth: GatewayPayment, actor: Actor, reason: str) -> Confirmed:
     assert truth.paid is not None
-    known = payment_succeeded(
-        payment=payment,
-        actor=actor,
-        received=truth.paid.amount,
-        currency=truth.paid.currency,
-        gateway_payment_id=truth.payment_id,
-        facts=_facts(truth),
-        reason=reason,
-    )
+    with transaction.atomic():
+        known = payment_succeeded(
+            payment=payment,
+            actor=actor,
+            received=truth.paid.amount,
+            currency=truth.paid.currency,
+            gateway_payment_id=truth.payment_id,
+            facts=_facts(truth),
+            reason=reason,
+        )
+        if known.gateway_payment_id == truth.payment_id:
+            card_keep(payment=known, truth=truth, actor=actor)
     if truth.payment_id and known.gateway_payment_id != truth.payment_id:
         surplus = _surplus(known, truth, actor)
         return Confirmed(surplus, truth, f"paid twice: {known.gateway_payment_id} before, this is not applied")
@@ -173,15 +178,18 @@ def _ended(payment: Payment, truth: GatewayPayment, to: str, actor: Actor) -> Pa
         return payment
     code, _colon, message = truth.failure.partition(": ")
     try:
-        return payment_move(
-            payment=payment,
-            to=to,
-            actor=actor,
-            failure_code=code or truth.state.value,
-            failure_message=message,
-            gateway_facts=_facts(truth),
-            next_poll_at=None,
-        )
+        with transaction.atomic():
+            payment = payment_move(
+                payment=payment,
+                to=to,
+                actor=actor,
+                failure_code=code or truth.state.value,
+                failure_message=message,
+                gateway_facts=_facts(truth),
+                next_poll_at=None,
+            )
+            charge_failed_tell(payment)
+        return payment
     except PaymentMoveRefused:
         # Somebody was faster.
         return Payment.objects.get(pk=payment.pk)
@@ -192,9 +200,12 @@ def _seen_open(payment: Payment, truth: GatewayPayment, actor: Actor) -> Payment
     payment = Payment.objects.get(pk=payment.pk)
     if payment.state not in (State.CREATED, State.UNKNOWN):
         return payment
+    named = {"checkout_id": payment.checkout_id or truth.checkout_id}
+    if payment.saved_card_id is not None:
+        # There was no checkout: only this leads back to the charge.
+        named = {"gateway_payment_id": truth.payment_id}
     try:
-        checkout_id = payment.checkout_id or truth.checkout_id
-        return payment_move(payment=payment, to=State.PENDING, actor=actor, checkout_id=checkout_id)
+        return payment_move(payment=payment, to=State.PENDING, actor=actor, **named)
     except PaymentMoveRefused:
         return Payment.objects.get(pk=payment.pk)
 

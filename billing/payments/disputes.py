@@ -20,6 +20,7 @@ from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO, credits_quantise
 
+from .auto_renewal import auto_renewal_withdraw
 from .gateways.base import DisputeState, GatewayDispute
 from .models import Dispute, Payment
 from .refunds import invoice_lots
@@ -71,6 +72,9 @@ def dispute_open(
             opened_at=clock.now(),
         )
         _event("opened", dispute, actor, reason=reason)
+        if payment.saved_card_id is not None:
+            # Whoever contests such a charge does not agree to the next one.
+            auto_renewal_withdraw(account=payment.account, actor=actor, reason=f"Payment {payment.reference} is contested")
     return dispute
 
 

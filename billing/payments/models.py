@@ -4,6 +4,7 @@ A row exists before a gateway is called. `PaymentEffect` makes each effect of a 
 """
 
 import secrets
+from datetime import datetime
 from decimal import Decimal
 
 from django.contrib.postgres.fields import ArrayField
@@ -46,6 +47,51 @@ class ManualMethod(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class SavedCard(models.Model):
+    """A card that a customer let us keep at a gateway: what names it there, and what its owner knows it by. Never its number.
+
+    One that was taken back stays as a row; `detached_at` says when the gateway forgot it too.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="saved_cards")
+    gateway = models.CharField(max_length=32)
+    mode = models.CharField(max_length=8)
+    gateway_customer_id = models.CharField(max_length=128)
+    gateway_card_id = models.CharField(max_length=128)
+    brand = models.CharField(max_length=32, blank=True)
+    last4 = models.CharField(max_length=4, blank=True)
+    exp_month = models.PositiveSmallIntegerField(null=True, blank=True)
+    exp_year = models.PositiveSmallIntegerField(null=True, blank=True)
+    saved_at = models.DateTimeField()
+    removed_at = models.DateTimeField(null=True, blank=True, help_text=_("From then on it is never charged."))
+    removed_reason = models.CharField(max_length=300, blank=True)
+    detached_at = models.DateTimeField(null=True, blank=True, help_text=_("When the gateway forgot it."))
+
+    class Meta:
+        ordering = ["-saved_at"]
+        indexes = [
+            models.Index(
+                fields=["removed_at"],
+                condition=Q(removed_at__isnull=False, detached_at__isnull=True),
+                name="savedcard_to_detach",
+            )
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["gateway", "mode", "gateway_card_id"], name="savedcard_unique"),
+            models.CheckConstraint(
+                condition=Q(detached_at__isnull=True) | Q(removed_at__isnull=False), name="savedcard_removed_before_detached"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.brand} •••• {self.last4}".strip() if self.last4 else self.gateway_card_id
+
+    def expired_at(self, at: datetime) -> bool:
+        """Whether its last month is over; False where the gateway does not tell."""
+        return bool(self.exp_year and self.exp_month) and (self.exp_year, self.exp_month) < (at.year, at.month)
 
 
 class Payment(models.Model):
@@ -102,6 +148,14 @@ class Payment(models.Model):
     method = models.CharField(max_length=32, blank=True, help_text=_("Bank transfer, card, CIB …"))
     amount = models.DecimalField(**MONEY_DIGITS)
     currency = models.CharField(max_length=3)
+    saved_card = models.ForeignKey(
+        SavedCard,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="payments",
+        help_text=_("Charged without the customer, who agreed to it."),
+    )
     fx_rate = models.DecimalField(
         max_digits=20, decimal_places=8, null=True, blank=True, help_text=_("Units of its currency per USD when it was made.")
     )
@@ -141,6 +195,9 @@ class Payment(models.Model):
             ),
             models.Index(fields=["state", "-created_at"], name="payment_state_created"),
             models.Index(fields=["currency"], condition=Q(unapplied_amount__gt=0), name="payment_unapplied"),
+            models.Index(
+                fields=["invoice", "-created_at"], condition=Q(saved_card__isnull=False), name="payment_saved_card_charges"
+            ),
         ]
         constraints = [
             models.UniqueConstraint(
@@ -173,6 +230,45 @@ class Payment(models.Model):
 
     def __str__(self) -> str:
         return self.reference
+
+
+class AutoRenewalConsent(models.Model):
+    """A customer's word that renewals may be charged to their card: when, to which wording, and when it was taken back.
+
+    Given at a checkout it waits for the card of that payment (`card` empty); only with one, and not withdrawn, is it in force.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="auto_renewal_consents")
+    payment = models.OneToOneField(
+        Payment,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="consent",
+        help_text=_("At whose checkout it was given."),
+    )
+    card = models.ForeignKey(SavedCard, on_delete=models.PROTECT, null=True, blank=True, related_name="consents")
+    wording_version = models.CharField(max_length=32, help_text=_("Which text was agreed to."))
+    language = models.CharField(max_length=8)
+    agreed_at = models.DateTimeField()
+    agreed_by = models.CharField(max_length=254, blank=True)
+    withdrawn_at = models.DateTimeField(null=True, blank=True)
+    withdrawn_by = models.CharField(max_length=254, blank=True)
+    withdrawn_reason = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        ordering = ["-agreed_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["account"],
+                condition=Q(withdrawn_at__isnull=True, card__isnull=False),
+                name="autorenewalconsent_one_in_force",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.account} {self.wording_version}"
 
 
 class PaymentAllocation(models.Model):

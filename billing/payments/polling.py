@@ -10,9 +10,11 @@ from billing.events.services import SYSTEM
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 
+from .closing import checkout_close, still_wanted
 from .confirmation import payment_confirm
 from .gateways.base import GatewayError, ObjectNotFound, PaymentState
 from .models import Payment
+from .renewal_charges import charge_resume
 from .services import PaymentMoveRefused, payment_move
 
 State = Payment.State
@@ -54,12 +56,16 @@ def payment_poll(*, payment_id: UUID) -> Payment:
         polls = payment.polls + 1
         Payment.objects.filter(pk=payment_id).update(polls=polls, next_poll_at=poll_at(payment.created_at, polls))
     try:
+        if payment.saved_card_id is not None and not payment.gateway_payment_id:
+            return charge_resume(payment=payment)
         confirmed = payment_confirm(payment=payment, reason="asked")
     except ObjectNotFound as missing:
         return _give_up(payment_id, missing.code)
     except (GatewayError, ApiError):
         return Payment.objects.get(pk=payment_id)
     if confirmed.truth.state is PaymentState.OPEN:
+        if not still_wanted(confirmed.payment):
+            return checkout_close(payment=confirmed.payment, actor=SYSTEM, reason="Nothing is to be paid any more")
         return _give_up(payment_id, "not_paid_in_time")
     return confirmed.payment
 

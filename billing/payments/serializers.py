@@ -27,7 +27,25 @@ class PayWithSerializer(serializers.Serializer):
     )
 
 
-class SubscribeSerializer(PayWithSerializer):
+class AutoRenewalSerializer(serializers.Serializer):
+    """Whether the customer agrees that renewals are charged to the card of this payment."""
+
+    auto_renewal = serializers.BooleanField(
+        default=False, help_text="The customer agreed, in so many words, that the card is kept and charged at renewals."
+    )
+    auto_renewal_wording = serializers.CharField(
+        max_length=32,
+        required=False,
+        allow_blank=True,
+        default="",
+        help_text="Version of the text they agreed to: `consent` of `GET /api/payment/methods`.",
+    )
+    auto_renewal_language = serializers.CharField(
+        max_length=8, required=False, help_text="In which they read it (en, fr, ar); by default the account's."
+    )
+
+
+class SubscribeSerializer(PayWithSerializer, AutoRenewalSerializer):
     currency = serializers.RegexField(r"^[A-Z]{3}$", required=False, help_text="By default the account's.")
     coupon = serializers.CharField(max_length=64, required=False, allow_blank=True, default="")
     trial = serializers.BooleanField(default=True, help_text="Take the plan's trial, if it has one and none was taken before.")
@@ -38,7 +56,7 @@ class SubscriptionBeginSerializer(SubscribeSerializer):
     billing_email = serializers.EmailField(required=False, help_text="Where invoices and reminders go.")
 
 
-class ChangePlanSerializer(PayWithSerializer):
+class ChangePlanSerializer(PayWithSerializer, AutoRenewalSerializer):
     plan = serializers.SlugField(max_length=64)
     when = serializers.ChoiceField(
         ["now", "period_end"], required=False, help_text="By default dearer plans now, others at the period's end."
@@ -49,6 +67,10 @@ class ChangePlanSerializer(PayWithSerializer):
 class TopupSerializer(PayWithSerializer):
     pack = serializers.SlugField(max_length=64, help_text="Code of a credit pack.")
     currency = serializers.RegexField(r"^[A-Z]{3}$", required=False, help_text="By default the account's.")
+
+
+class OrderSerializer(PayWithSerializer, AutoRenewalSerializer):
+    pass
 
 
 class PaymentSerializer(serializers.Serializer):
@@ -75,6 +97,26 @@ class BegunSerializer(serializers.Serializer):
     checkout_url = serializers.CharField(allow_null=True)
     amount = MoneyField(help_text="To be paid now.")
     currency = serializers.CharField(allow_null=True)
+
+
+class OrderResultSerializer(serializers.Serializer):
+    """A way to pay what is left of an invoice; null: what the account brought before paid it."""
+
+    invoice = serializers.CharField()
+    state = serializers.CharField(help_text="The invoice's.")
+    payment = PaymentSerializer(allow_null=True)
+    checkout_url = serializers.CharField(allow_null=True)
+    amount = MoneyField(help_text="To be paid now, money in hand taken off.")
+    currency = serializers.CharField()
+
+
+class PayLinkSerializer(serializers.Serializer):
+    """An address that shows what is due and leads to payment, for whoever holds it."""
+
+    url = serializers.CharField()
+    expires_at = serializers.DateTimeField()
+    amount = MoneyField()
+    currency = serializers.CharField()
 
 
 class PlanChangedSerializer(serializers.Serializer):
@@ -117,6 +159,47 @@ class GatewaySerializer(serializers.Serializer):
 class GatewaysSerializer(serializers.Serializer):
     currency = serializers.CharField()
     results = GatewaySerializer(many=True)
+
+
+class SavedCardSerializer(serializers.Serializer):
+    """A card that is kept at a payment gateway; its number is not known here."""
+
+    id = serializers.UUIDField()
+    gateway = serializers.CharField()
+    brand = serializers.CharField()
+    last4 = serializers.CharField()
+    exp_month = serializers.IntegerField(allow_null=True)
+    exp_year = serializers.IntegerField(allow_null=True)
+    expired = serializers.BooleanField()
+    saved_at = serializers.DateTimeField()
+
+
+class ConsentWordingSerializer(serializers.Serializer):
+    version = serializers.CharField(help_text="Name it when the customer agrees.")
+    language = serializers.CharField()
+    text = serializers.CharField(help_text="Show it beside the box to tick.")
+
+
+class AutoRenewalStateSerializer(serializers.Serializer):
+    enabled = serializers.BooleanField(help_text="Renewals are charged to `card` without asking.")
+    card = serializers.UUIDField(allow_null=True)
+    agreed_at = serializers.DateTimeField(allow_null=True)
+    wording = serializers.CharField(allow_null=True, help_text="Version of the text that was agreed to.")
+
+
+class PaymentMethodsSerializer(serializers.Serializer):
+    cards = SavedCardSerializer(many=True)
+    auto_renewal = AutoRenewalStateSerializer()
+    consent = ConsentWordingSerializer()
+
+
+class AutoRenewalSwitchSerializer(serializers.Serializer):
+    enabled = serializers.BooleanField()
+    card = serializers.CharField(max_length=64, required=False, help_text="By default the card that was saved last.")
+    wording = serializers.CharField(
+        max_length=32, required=False, allow_blank=True, default="", help_text="To switch on: version of the text agreed to."
+    )
+    language = serializers.CharField(max_length=8, required=False, help_text="In which it was read: en, fr, ar.")
 
 
 class ProofSerializer(serializers.Serializer):

@@ -12,6 +12,7 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 
 from billing.accounts.models import Account
+from billing.accounts.services import task_enqueue
 from billing.events.services import Actor, event_record
 from billing.invoices import services as invoices
 from billing.invoices.balance import money_balance_change
@@ -32,6 +33,7 @@ from .topup import topup_grant
 _Account = LedgerAccount.Kind
 _Booking = LedgerTransaction.Kind
 State = Payment.State
+CLOSE_TASK = "billing.payments.checkouts_close"
 
 
 class PaymentMoveRefused(ApiError):
@@ -51,13 +53,15 @@ def payment_create(
     mode: str = Payment.Mode.LIVE,
     expires_at: datetime | None = None,
     idempotency_key: str | None = None,
+    **fields: Any,
 ) -> Payment:
     """An attempt to pay what is due of an invoice, or of a draft; the row is there before any gateway is called.
 
-    A used `idempotency_key` of the account answers the first attempt. ApiError 409 `nothing_due`.
+    A used `idempotency_key` of the account answers the first attempt. `fields` are set with it. ApiError 409 `nothing_due`.
     """
     with transaction.atomic():
         if idempotency_key is not None:
+            account_lock(invoice.account_id)
             first = Payment.objects.filter(account=invoice.account_id, idempotency_key=idempotency_key).first()
             if first is not None:
                 return first
@@ -79,6 +83,7 @@ def payment_create(
             expires_at=expires_at,
             idempotency_key=idempotency_key,
             created_at=now,
+            **fields,
         )
         after = {"amount": str(payment.amount), "currency": payment.currency, "gateway": gateway, "method": method}
         _event("created", payment, actor, after=after)
@@ -321,6 +326,15 @@ def _apply(payment: Payment, invoice: Invoice, actor: Actor) -> None:
     invoice.refresh_from_db()
     if invoice.state == Invoice.State.PAID:
         invoice_effects(invoice=invoice, payment=payment, actor=actor)
+        checkouts_close_later(invoice)
+
+
+def checkouts_close_later(invoice: Invoice) -> None:
+    """After the commit, have gateways close what else is open for an invoice that needs no payment any more."""
+    others = Payment.objects.filter(invoice=invoice, state=State.PENDING, saved_card__isnull=True).exclude(checkout_id="")
+    if others.exists():
+        invoice_id = str(invoice.pk)
+        transaction.on_commit(lambda: task_enqueue(CLOSE_TASK, invoice_id))
 
 
 def invoice_effects(*, invoice: Invoice, payment: Payment | None, actor: Actor) -> None:

@@ -176,17 +176,21 @@ def plan_change(
     return Changed(subscription, offer)
 
 
-def change_forget(*, subscription: Subscription, actor: Actor) -> Subscription:
-    """Stay on the present plan: what was to change at the period's end does not. ApiError 409 `nothing_scheduled`."""
+def change_forget(*, subscription: Subscription, actor: Actor, reason: str = "") -> Subscription:
+    """Stay on the present plan: what was to change at the period's end does not. ApiError 409 `nothing_scheduled`,
+    `period_already_paid`."""
     with transaction.atomic():
         subscription = subscription_lock(subscription.pk)
         if subscription.next_plan is None:
             raise ApiError(409, "nothing_scheduled", "No change is scheduled.")
+        end = subscription.current_period_end
+        if end is not None and subscription.paid_through is not None and subscription.paid_through > end:
+            raise ApiError(409, "period_already_paid", "The next period is paid: change the plan when it has begun.")
         next_invoice_withdraw(subscription, actor, "The change was taken back")
         before = {"next_plan": subscription.next_plan.code}
         subscription.next_plan = subscription.next_price = None
         subscription.save(update_fields=["next_plan", "next_price"])
-        subscription_event("change_forgotten", subscription, actor, before=before, after={"next_plan": None})
+        subscription_event("change_forgotten", subscription, actor, before=before, after={"next_plan": None}, reason=reason)
     return subscription
 
 

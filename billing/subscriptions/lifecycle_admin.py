@@ -40,6 +40,10 @@ def _change(subscription: Subscription, *, actor: Actor, plan: Plan, when: str, 
     changes.plan_change(subscription=subscription, plan=plan, when=when, actor=actor, reason=reason)
 
 
+def _forget_change(subscription: Subscription, *, actor: Actor, reason: str) -> None:
+    changes.change_forget(subscription=subscription, actor=actor, reason=reason)
+
+
 def _cancel(subscription: Subscription, *, actor: Actor, reason: str) -> None:
     changes.subscription_cancel(subscription=subscription, actor=actor, reason=reason)
 
@@ -65,6 +69,14 @@ DEEDS = {
         PERMISSION,
         lambda row: row.state == State.ACTIVE,
         form=ChangePlanForm,
+    ),
+    "forget-change": Deed(
+        _("Take the planned change back"),
+        _("What was to change at the period's end does not; its unpaid invoice is voided. The plan stays."),
+        _("The plan stays."),
+        _forget_change,
+        PERMISSION,
+        lambda row: row.next_plan_id is not None and row.state in Subscription.LIVE,
     ),
     "cancel": Deed(
         _("Cancel at period end"),

@@ -170,6 +170,7 @@ class DunningNotice(models.Model):
     subscription = models.ForeignKey(Subscription, on_delete=models.CASCADE, related_name="dunning_notices")
     invoice_id = models.UUIDField()
     template = models.CharField(max_length=32, help_text=_("What the mail says."))
+    facts = models.JSONField(default=dict, blank=True, help_text=_("What the mail tells beside the invoice."))
     created_at = models.DateTimeField(default=clock.now)
     skipped = models.BooleanField(default=False, help_text=_("A later one was due already: this was never sent."))
     sent_at = models.DateTimeField(null=True, blank=True, db_index=True)

@@ -17,6 +17,7 @@ EXEMPT = {
     "/redoc": "a page for people: it shows the description",
     "/openapi.json": "the description itself",
     "/metrics": "Prometheus' text format",
+    "/payment/invoice/{token}": "a page for people: what a mailed link shows of an invoice, and the way to its payment",
     "/payment/pay/{reference}": "a page for people: it takes the buyer to the gateway",
     "/payment/payu/return": "where PayU sends buyers' browsers; programs call POST /api/payment/payu/verify",
     "/payment/return/{reference}": "a page for people: how a payment stands",

@@ -23,6 +23,7 @@ from billing.ledger.services import call_settle, credits_grant, hold_open
 from billing.marketplace.models import MarketplacePlan
 from billing.marketplace.services import account_follow
 from billing.models import (
+    AutoRenewalConsent,
     CatalogRecord,
     Coupon,
     CouponRedemption,
@@ -40,6 +41,7 @@ from billing.models import (
     Plan,
     PlanPrice,
     Refund,
+    SavedCard,
     ServicePrice,
     Subscription,
 )
@@ -329,7 +331,24 @@ def billed(account: Account, number: int) -> None:
 
 def inbound(account: Account, number: int) -> None:
     """One more payment at a gateway, and what the gateway told of it."""
-    payment = Payment.objects.create(account=account, purpose="topup", gateway="stripe", mode="test", amount=10, currency="USD")
+    card = SavedCard.objects.create(
+        account=account,
+        gateway="stripe",
+        mode="test",
+        gateway_customer_id=f"cus_{number}",
+        gateway_card_id=f"pm_{number}",
+        brand="visa",
+        last4="4242",
+        exp_month=12,
+        exp_year=2034,
+        saved_at=clock.now(),
+    )
+    payment = Payment.objects.create(
+        account=account, purpose="renew", gateway="stripe", mode="test", amount=10, currency="USD", saved_card=card
+    )
+    AutoRenewalConsent.objects.create(
+        account=account, payment=payment, card=card, wording_version="2026-11-20", language="en", agreed_at=clock.now()
+    )
     GatewayWebhook.objects.create(
         gateway="stripe",
         mode="test",

@@ -42,6 +42,13 @@ class FakeStripe(FakeGateway):
         self.disputes: dict[str, dict[str, Any]] = {}
         self.cards: dict[str, str] = {}
         self.declining_cards: set[str] = set()
+        # What banks answer charges of these cards: code and decline code.
+        self.refusals: dict[str, tuple[str, str]] = {}
+        # Charges of these cards are decided later, by `settle_charge`.
+        self.slow_cards: set[str] = set()
+        # What the next card that a buyer uses looks like.
+        self.next_card = {"brand": "visa", "last4": "4242", "exp_month": 12, "exp_year": 2034}
+        self.card_faces: dict[str, dict[str, Any]] = {}
         self.refund_status = "succeeded"
         self.list_size = 100
         self._replays: dict[str, tuple[bytes, Reply]] = {}
@@ -64,7 +71,7 @@ class FakeStripe(FakeGateway):
                     return self._error(400, "idempotency_error", "Keys can only be used with the same parameters")
                 return reply
             reply = super().answer(request)
-            if key and reply.status != 400:
+            if key and reply.status not in (400, 401):
                 self._replays[key] = (request.body, Reply(reply.status, json.loads(json.dumps(reply.data))))
         reply.headers["request-id"] = self.new_id("req_")
         return reply
@@ -197,18 +204,49 @@ class FakeStripe(FakeGateway):
             return self._missing("payment_method", card)
         intent = self._new_intent(int(form["amount"]), form["currency"], form.get("metadata", {}))
         intent |= {"customer": form["customer"], "payment_method": card}
-        if card in self.declining_cards:
-            error = {
-                "type": "card_error",
-                "code": "card_declined",
-                "decline_code": "insufficient_funds",
-                "message": "Declined.",
-            }
+        refusal = self.refusals.get(card) or (("card_declined", "insufficient_funds") if card in self.declining_cards else None)
+        if refusal:
+            error = {"type": "card_error", "code": refusal[0], "decline_code": refusal[1], "message": "Declined."}
             intent |= {"status": "requires_payment_method", "last_payment_error": error}
+            self._event("payment_intent.payment_failed", intent)
             return Reply(402, {"error": error | {"payment_intent": intent}})
+        if card in self.slow_cards:
+            intent["status"] = "processing"
+            return Reply(200, intent)
         self._take(intent)
         self._event("payment_intent.succeeded", intent)
         return Reply(200, intent)
+
+    @route("GET", "/v1/payment_intents")
+    def list_intents(self, request: Request) -> Reply:
+        since = int(request.query.get("created[gte]", "0"))
+        found = [
+            intent
+            for intent in reversed(self.intents.values())
+            if intent["customer"] == request.query.get("customer") and intent["created"] >= since
+        ]
+        if after := request.query.get("starting_after"):
+            found = found[[one["id"] for one in found].index(after) + 1 :]
+        limit = int(request.query.get("limit", "10"))
+        if not 1 <= limit <= 100:
+            return self._error(400, "invalid_request_error", "Invalid limit", param="limit")
+        return Reply(200, {"object": "list", "data": found[:limit], "has_more": len(found) > limit, "url": request.path})
+
+    def settle_charge(self, intent_id: str, *, succeeded: bool) -> None:
+        """A slow charge of a saved card ends."""
+        with self.lock:
+            intent = self.intents[intent_id]
+            if succeeded:
+                self._take(intent)
+            else:
+                error = {"code": "card_declined", "decline_code": "generic_decline", "message": "Declined."}
+                intent |= {"status": "requires_payment_method", "last_payment_error": error}
+            self._event(f"payment_intent.{'succeeded' if succeeded else 'payment_failed'}", intent)
+
+    def forget_keys(self) -> None:
+        """More than a day has passed: idempotency keys mean nothing any more."""
+        with self.lock:
+            self._replays.clear()
 
     @route("POST", "/v1/payment_methods/([^/]+)/detach")
     def detach(self, request: Request, card: str) -> Reply:
@@ -297,6 +335,7 @@ class FakeStripe(FakeGateway):
             "created": self.now(),
             "amount": amount,
             "amount_received": 0,
+            "created": self.now(),
             "currency": currency,
             "customer": None,
             "latest_charge": None,
@@ -309,11 +348,14 @@ class FakeStripe(FakeGateway):
         return intent
 
     def _take(self, intent: dict[str, Any]) -> None:
+        face = self.card_faces.get(str(intent["payment_method"]), self.next_card)
         charge: dict[str, Any] = {
             "id": self.new_id("ch_", 24),
             "object": "charge",
             "amount": intent["amount"],
             "currency": intent["currency"],
+            "payment_method": intent["payment_method"],
+            "payment_method_details": {"type": "card", "card": face},
         }
         self.charges[charge["id"]] = charge | {"amount_refunded": 0, "payment_intent": intent["id"]}
         intent |= {"status": "succeeded", "amount_received": intent["amount"], "latest_charge": charge["id"]}
@@ -327,6 +369,7 @@ class FakeStripe(FakeGateway):
                 session["customer"] = intent["customer"] = self.new_id("cus_")
                 intent["payment_method"] = self.new_id("pm_", 24)
                 self.cards[intent["payment_method"]] = intent["customer"]
+                self.card_faces[intent["payment_method"]] = dict(self.next_card)
         intent = self.intents[session["payment_intent"]]
         intent["status"] = status
         if failed:

@@ -11,7 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -201,11 +201,22 @@ class Checkout:
 
 
 @dataclass(frozen=True, slots=True)
+class CardFacts:
+    """What a cardholder knows a card by. Never its number."""
+
+    brand: str
+    last4: str
+    exp_month: int | None = None
+    exp_year: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayPayment:
     """What the gateway says about a payment when asked: the truth that webhooks only hint at.
 
     `money` is what it was asked for, `paid` what really came (None until something did), `refunded` how much of that went back.
-    `mode` is None where the gateway's answer does not say; the host and the key decide there.
+    `mode` is None where the gateway's answer does not say; the host and the key decide there. `card_id` is the card it keeps
+    for us, where it keeps one, and `card` what it looks like. `failure` is `code: message`.
     """
 
     gateway: str
@@ -219,6 +230,7 @@ class GatewayPayment:
     refunded: Decimal = Decimal(0)
     customer_id: str = ""
     card_id: str = ""
+    card: CardFacts | None = None
     failure: str = ""
     raw: Mapping[str, Any] = field(default_factory=dict)
 
@@ -433,11 +445,26 @@ class Disputes(Gateway):
 class SavedCards(Gateway):
     """Can charge a card that the buyer let us keep."""
 
+    charges_repeatable_for: ClassVar[timedelta]
+    """How long a charge repeated with its reference is certainly the same one; afterwards only look it up."""
+    needs_buyer: ClassVar[frozenset[str]]
+    """Codes of `failure` that say: the bank wants the cardholder to confirm."""
+    card_is_over: ClassVar[frozenset[str]]
+    """Codes of `failure` after which charging the same card again is pointless."""
+
     @abstractmethod
     def charge_saved_card(self, charge: SavedCardCharge) -> GatewayPayment:
         """Charges at once, without the buyer, once per reference. Moves money.
 
-        A refused card is a payment in state FAILED. Raises GatewayRefused, GatewayUnavailable or OutcomeUnknown.
+        A refused card is a payment in state FAILED. Raises ObjectNotFound for a card that is gone, GatewayRefused,
+        GatewayUnavailable or OutcomeUnknown.
+        """
+
+    @abstractmethod
+    def find_saved_card_charge(self, charge: SavedCardCharge, *, since: datetime) -> GatewayPayment:
+        """The charge with this reference, asked for at `since` or later, as it stands; moves nothing.
+
+        Raises ObjectNotFound where there is none, GatewayRefused or GatewayUnavailable.
         """
 
     @abstractmethod

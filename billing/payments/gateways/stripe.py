@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from . import reading
 from .base import (
     Cancels,
+    CardFacts,
     Checkout,
     CheckoutRequest,
     Checkouts,
@@ -20,10 +21,12 @@ from .base import (
     GatewayError,
     GatewayPayment,
     GatewayRefund,
+    GatewayUnavailable,
     ListsPayments,
     ListsRefunds,
     Mode,
     Money,
+    ObjectNotFound,
     PaymentState,
     Problem,
     RefundRequest,
@@ -86,6 +89,16 @@ class Stripe(Checkouts, Cancels, Fetches, ListsPayments, ListsRefunds, Refunds, 
     display_name = "Stripe"
     currencies = frozenset(MINOR_DIGITS)
     webhook_headers = ("stripe-signature",)
+    # Keys are kept for at least 24 hours.
+    charges_repeatable_for = timedelta(hours=23)
+    needs_buyer = frozenset({"authentication_required"})
+    card_is_over = frozenset(
+        {
+            *("expired_card", "lost_card", "stolen_card", "pickup_card", "restricted_card", "invalid_account"),
+            *("incorrect_number", "fraudulent", "merchant_blacklist", "card_not_supported", "stop_payment_order"),
+            *("revocation_of_authorization", "revocation_of_all_authorizations", "security_violation"),
+        }
+    )
 
     def __init__(
         self,
@@ -182,6 +195,7 @@ class Stripe(Checkouts, Cancels, Fetches, ListsPayments, ListsRefunds, Refunds, 
             refunded=self._refunded(charge),
             customer_id=reading.text(session, "customer") or reading.text(intent, "customer"),
             card_id=reading.text(intent, "payment_method"),
+            card=_card(charge),
             failure=_intent_failure(intent) if state is PaymentState.FAILED else "",
             raw=session,
         )
@@ -242,6 +256,21 @@ class Stripe(Checkouts, Cancels, Fetches, ListsPayments, ListsRefunds, Refunds, 
         if not answer.ok:
             raise self._failure(answer)
         return self._from_intent(self._exchange.understood(answer, changes=True))
+
+    def find_saved_card_charge(self, charge: SavedCardCharge, *, since: datetime) -> GatewayPayment:
+        """Among the customer's intents, newest first: lists are exact at once, Stripe's search is a minute late."""
+        # Their clock may be behind ours.
+        query = {"customer": charge.customer_id, "limit": "100", "created[gte]": str(int(since.timestamp()) - 300)}
+        for _page in range(10):
+            answer = self._get("/v1/payment_intents", query)
+            intents = reading.objects_at(answer, "data")
+            for intent in intents:
+                if reading.text(intent, "metadata", "payment_attempt") == charge.reference:
+                    return self._from_intent(self._get_intent(reading.text(intent, "id")))
+            if not intents or not reading.flag(answer, "has_more"):
+                raise ObjectNotFound(self.slug, "no_such_charge", f"no charge {charge.reference}")
+            query["starting_after"] = reading.text(intents[-1], "id")
+        raise GatewayUnavailable(self.slug, "too_many_charges", "the customer has too many charges to look through")
 
     def forget_card(self, card_id: str) -> None:
         path = f"/v1/payment_methods/{self._exchange.segment(card_id)}/detach"
@@ -329,6 +358,7 @@ class Stripe(Checkouts, Cancels, Fetches, ListsPayments, ListsRefunds, Refunds, 
             refunded=self._refunded(reading.object_at(intent, "latest_charge")),
             customer_id=reading.text(intent, "customer"),
             card_id=reading.text(intent, "payment_method"),
+            card=_card(reading.object_at(intent, "latest_charge")),
             failure=_intent_failure(intent) if state is PaymentState.FAILED else "",
             raw=intent,
         )
@@ -393,6 +423,20 @@ def _intent_failure(intent: Mapping[str, Any]) -> str:
     error = reading.object_at(intent, "last_payment_error")
     words = (reading.text(error, "decline_code") or reading.text(error, "code"), reading.text(error, "message"))
     return ": ".join(word for word in words if word)
+
+
+def _card(charge: Mapping[str, Any]) -> CardFacts | None:
+    card = reading.object_at(charge, "payment_method_details", "card")
+    if not reading.text(card, "last4"):
+        return None
+    month, year = reading.whole(card, "exp_month") or 0, reading.whole(card, "exp_year") or 0
+    known = 1 <= month <= 12 and 2000 <= year <= 2200
+    return CardFacts(
+        brand=reading.text(card, "brand")[:32],
+        last4=reading.text(card, "last4")[-4:],
+        exp_month=month if known else None,
+        exp_year=year if known else None,
+    )
 
 
 def _subject(kind: str) -> Subject:
