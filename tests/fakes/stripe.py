@@ -187,6 +187,8 @@ class FakeStripe(FakeGateway):
         query = request.query
         since, until = int(query["created[gte]"]), int(query["created[lt]"])
         newest = [dict(one) for one in reversed(things.values()) if since <= one["created"] < until]
+        if "customer" in query:
+            newest = [one for one in newest if one.get("customer") == query["customer"]]
         after = [one["id"] for one in newest].index(query["starting_after"]) + 1 if "starting_after" in query else 0
         size = min(int(query.get("limit", 10)), self.list_size)
         return {"object": "list", "data": newest[after : after + size], "has_more": len(newest) > after + size}
@@ -216,21 +218,6 @@ class FakeStripe(FakeGateway):
         self._take(intent)
         self._event("payment_intent.succeeded", intent)
         return Reply(200, intent)
-
-    @route("GET", "/v1/payment_intents")
-    def list_intents(self, request: Request) -> Reply:
-        since = int(request.query.get("created[gte]", "0"))
-        found = [
-            intent
-            for intent in reversed(self.intents.values())
-            if intent["customer"] == request.query.get("customer") and intent["created"] >= since
-        ]
-        if after := request.query.get("starting_after"):
-            found = found[[one["id"] for one in found].index(after) + 1 :]
-        limit = int(request.query.get("limit", "10"))
-        if not 1 <= limit <= 100:
-            return self._error(400, "invalid_request_error", "Invalid limit", param="limit")
-        return Reply(200, {"object": "list", "data": found[:limit], "has_more": len(found) > limit, "url": request.path})
 
     def settle_charge(self, intent_id: str, *, succeeded: bool) -> None:
         """A slow charge of a saved card ends."""
@@ -335,7 +322,6 @@ class FakeStripe(FakeGateway):
             "created": self.now(),
             "amount": amount,
             "amount_received": 0,
-            "created": self.now(),
             "currency": currency,
             "customer": None,
             "latest_charge": None,

@@ -21,7 +21,6 @@ from .base import (
     GatewayError,
     GatewayPayment,
     GatewayRefund,
-    GatewayUnavailable,
     ListsPayments,
     ListsRefunds,
     Mode,
@@ -254,23 +253,22 @@ class Stripe(Checkouts, Cancels, Fetches, ListsPayments, ListsRefunds, Refunds, 
             if refused:
                 return self._from_intent(refused)
         if not answer.ok:
-            raise self._failure(answer)
+            failure = self._failure(answer)
+            if failure.code == "idempotency_error":
+                # Something was charged under this key before: it is to be looked at.
+                raise self._exchange.lost(True, failure.code, failure.message, failure.trace)
+            raise failure
         return self._from_intent(self._exchange.understood(answer, changes=True))
 
     def find_saved_card_charge(self, charge: SavedCardCharge, *, since: datetime) -> GatewayPayment:
-        """Among the customer's intents, newest first: lists are exact at once, Stripe's search is a minute late."""
-        # Their clock may be behind ours.
-        query = {"customer": charge.customer_id, "limit": "100", "created[gte]": str(int(since.timestamp()) - 300)}
-        for _page in range(10):
-            answer = self._get("/v1/payment_intents", query)
-            intents = reading.objects_at(answer, "data")
-            for intent in intents:
-                if reading.text(intent, "metadata", "payment_attempt") == charge.reference:
-                    return self._from_intent(self._get_intent(reading.text(intent, "id")))
-            if not intents or not reading.flag(answer, "has_more"):
-                raise ObjectNotFound(self.slug, "no_such_charge", f"no charge {charge.reference}")
-            query["starting_after"] = reading.text(intents[-1], "id")
-        raise GatewayUnavailable(self.slug, "too_many_charges", "the customer has too many charges to look through")
+        """Among the customer's intents of that day: lists are exact at once, Stripe's search is a minute late."""
+        # Their clock may differ from ours.
+        margin = timedelta(minutes=5)
+        until = since + self.charges_repeatable_for + margin
+        for intent in self._listed("/v1/payment_intents", since - margin, until, {"customer": charge.customer_id}):
+            if reading.text(intent, "metadata", "payment_attempt") == charge.reference:
+                return self._from_intent(self._get_intent(reading.text(intent, "id")))
+        raise ObjectNotFound(self.slug, "no_such_charge", f"no charge {charge.reference}")
 
     def forget_card(self, card_id: str) -> None:
         path = f"/v1/payment_methods/{self._exchange.segment(card_id)}/detach"
