@@ -1,6 +1,7 @@
 from importlib import import_module
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class DashboardConfig(AppConfig):
@@ -10,3 +11,6 @@ class DashboardConfig(AppConfig):
     def ready(self) -> None:
         # Connects the signals that note how jobs run.
         import_module("dashboard.jobs.record")
+        from .roles import roles_sync_after_migrate
+
+        post_migrate.connect(roles_sync_after_migrate, dispatch_uid="roles")

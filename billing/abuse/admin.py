@@ -34,6 +34,7 @@ from iafactory.common.admin import (
     table,
     text_filter,
     uuid_or_none,
+    viewer_may,
 )
 from iafactory.common.client_address import parse_address, request_client_address
 from iafactory.common.errors import ApiError
@@ -215,13 +216,15 @@ class AbuseSignalAdmin(ReadOnlyAdmin):
         links = [
             (act_url(name, [signal.pk]), deed.label)
             for name, deed in DEEDS.items()
-            if name == "dismiss" or not is_address(signal)
+            if (name == "dismiss" or not is_address(signal))
+            and viewer_may(signal, "ratelimit.change_abusesignal")
+            and viewer_may(signal, deed.permission)
         ]
-        if is_address(signal):
+        if is_address(signal) and viewer_may(signal, "ratelimit.add_networkblock"):
             address = reverse("admin:ratelimit_networkblock_add")
             network = signal.subject.partition(":")[2]
             links.append((f"{address}?network={network}&reason=many+accounts", _("Block the network")))
-        return format_html_join(" · ", '<a href="{}">{}…</a>', links)
+        return format_html_join(" · ", '<a href="{}">{}…</a>', links) if links else SafeString(EMPTY)
 
     # --- Deeds ---
 

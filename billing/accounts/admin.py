@@ -32,6 +32,7 @@ from iafactory.common.admin import (
     presence_filter,
     table,
     uuid_or_none,
+    viewer_may,
 )
 from iafactory.common.errors import ApiError
 
@@ -166,7 +167,11 @@ class ApiKeyAdmin(AccountSearchMixin, ReadOnlyAdmin):
 
         limits = [(ApiKey._meta.get_field(name), getattr(key, name)) for name in API_KEY_LIMITS]
         rows = [(field.verbose_name, told(value)) for field, value in limits if value not in (None, [])]  # type: ignore[union-attr]
-        link = format_html('<a href="{}">{}</a>', reverse("admin:billing_apikey_limits", args=[key.pk]), _("Change limits…"))
+        link = SafeString("")
+        if viewer_may(key, "billing.change_apikey"):
+            link = format_html(
+                '<a href="{}">{}</a>', reverse("admin:billing_apikey_limits", args=[key.pk]), _("Change limits…")
+            )
         return format_html("{} {}", table((_("limit"), _("value")), rows) if rows else _("Those of the plan."), link)
 
     @admin.display(description=_("see also"))

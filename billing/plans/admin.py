@@ -18,6 +18,7 @@ from billing.events.admin import AuditedModelAdmin, operator_actor
 from billing.events.services import event_record
 from iafactory.common import clock
 from iafactory.common.admin import (
+    EMPTY,
     ReadOnlyAdmin,
     ReadOnlyInline,
     WriteOnceAdmin,
@@ -26,6 +27,7 @@ from iafactory.common.admin import (
     link_column,
     list_link,
     text_filter,
+    viewer_may,
 )
 
 from .models import CatalogRecord, Coupon, CreditPack, FxRate, Plan, PlanPrice, ServicePrice
@@ -163,6 +165,8 @@ class PlanPriceAdmin(CurrencyMixin, NewRowMixin, WriteOnceAdmin):
 
     @admin.display(description=_("running subscriptions"))
     def running(self, price: PlanPrice) -> SafeString:
+        if not viewer_may(price, "billing.change_subscription"):
+            return SafeString(EMPTY)
         # The page belongs to subscriptions, which stand above plans.
         address = reverse("admin:billing_subscription_price_migration", args=[price.pk])
         return format_html('<a class="button" href="{}">{}</a>', address, _("Move running subscriptions to this price…"))

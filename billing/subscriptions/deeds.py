@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from billing.events.admin import operator_actor
-from iafactory.common.admin import EMPTY, ConsoleAdmin, ReasonForm, change_url
+from iafactory.common.admin import EMPTY, ConsoleAdmin, ReasonForm, change_url, viewer_may
 from iafactory.common.errors import ApiError
 
 
@@ -42,10 +42,13 @@ class DeedsMixin(ConsoleAdmin):
 
     @admin.display(description=_("what can be done"))
     def deed_buttons(self, row: Any) -> SafeString:
-        possible = [(self._deed_url(row, name), deed.label) for name, deed in self.deeds.items() if deed.when(row)]
+        possible = [(self._deed_url(row, name), deed.label) for name, deed in self.deeds.items() if self._offered(row, deed)]
         if not possible:
             return SafeString(EMPTY)
         return format_html_join(" ", '<a class="button" href="{}">{}</a>', possible)
+
+    def _offered(self, row: Any, deed: Deed) -> bool:
+        return viewer_may(row, deed.permission) and deed.when(row)
 
     def _deed_url(self, row: Any, name: str) -> str:
         return reverse(f"admin:{self._deed_route()}", args=[row.pk, name])

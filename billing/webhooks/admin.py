@@ -32,6 +32,7 @@ from iafactory.common.admin import (
     table,
     text_filter,
     uuid_or_none,
+    viewer_may,
 )
 from iafactory.common.errors import ApiError
 
@@ -83,13 +84,14 @@ class WebhookEndpointAdmin(AccountSearchMixin, ReadOnlyAdmin):
     def explore(self, endpoint: WebhookEndpoint) -> SafeString:
         name, label = ("disable", _("Disable…")) if endpoint.is_enabled else ("enable", _("Enable…"))
         act = reverse("admin:billing_webhookendpoint_act", args=[endpoint.pk, name])
+        may_act = viewer_may(endpoint, "billing.disable_webhookendpoint")
         return format_html_join(
             " · ",
             "{}",
             (
                 (list_link("billing.webhookdelivery", _("Deliveries"), endpoint__id__exact=endpoint.pk),),
                 (list_link("billing.event", _("Events"), object_type__exact="webhook_endpoint", object_id__exact=endpoint.pk),),
-                (format_html('<a href="{}">{}</a>', act, label),),
+                *([(format_html('<a href="{}">{}</a>', act, label),)] if may_act else []),
             ),
         )
 

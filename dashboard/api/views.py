@@ -75,7 +75,13 @@ def _days(request: Request) -> tuple[date, date]:
 
 
 class DashboardView(OperatorView):
-    operator_permission = ("billing.view_usagerecord", "billing.view_invoice", "billing.view_account", "routing.view_budget")
+    operator_permission = (
+        "billing.view_usagerecord",
+        "billing.view_invoice",
+        "billing.view_ledgerentry",
+        "billing.view_account",
+        "routing.view_budget",
+    )
 
     @extend_schema(
         operation_id="admin_dashboard",
@@ -269,6 +275,7 @@ class StatsView(OperatorView):
     operator_permission = (
         "billing.view_usagerecord",
         "billing.view_invoice",
+        "billing.view_ledgerentry",
         "billing.view_payment",
         "billing.view_wallet",
         "billing.view_subscription",

@@ -5,10 +5,12 @@ from uuid import UUID
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Count, Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.urls import path, reverse
@@ -28,6 +30,7 @@ from billing.ledger.models import Lot, Wallet
 from billing.ledger.services import credits_grant, wallet_open
 from billing.subscriptions.models import Subscription
 from billing.subscriptions.onboarding import customer_register
+from dashboard.roles import ROLES
 from iafactory.common import clock
 from iafactory.common.admin import EMPTY, ReasonForm, change_link, change_url, decimal_text, list_link
 from iafactory.common.errors import ApiError
@@ -317,6 +320,35 @@ class NamedEventAdmin(EventAdmin):
         return Truncator(known["account_name"] or super().account_name(event)).chars(28)
 
 
+admin.site.unregister(Group)
+
+
+@admin.register(Group)
+class GroupAdmin(AuditedModelAdmin, DjangoGroupAdmin):
+    """Roles. Those that ship follow the product; others are the operators' own."""
+
+    list_display = ("name", "shipped", "members")
+    search_fields = ("name",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Group]:
+        groups: QuerySet[Group] = super().get_queryset(request)
+        return groups.annotate(members_number=Count("user"))
+
+    @admin.display(description=_("ships with the product"), boolean=True)
+    def shipped(self, group: Group) -> bool:
+        return group.name in ROLES
+
+    @admin.display(description=_("operators"), ordering="members_number")
+    def members(self, group: Group) -> SafeString:
+        return list_link("billing.user", group.members_number, groups__id__exact=group.pk)  # type: ignore[attr-defined]
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_change_permission(request, obj) and (obj is None or obj.name not in ROLES)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_delete_permission(request, obj) and (obj is None or obj.name not in ROLES)
+
+
 @admin.register(User)
 class UserAdmin(AuditedModelAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
     """Who logs in. A new user gets a personal account, a wallet and the first plan, as by registration."""
@@ -324,7 +356,7 @@ class UserAdmin(AuditedModelAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
     form = UserEditForm
     add_form = UserAddForm
     list_display = ("email", "name", "is_staff", "is_active", "verified", "account_link", "date_joined", "last_login")
-    list_filter = ("is_staff", "is_superuser", "is_active", "date_joined")
+    list_filter = ("is_staff", "is_superuser", "is_active", "groups", "date_joined")
     list_select_related = ("personal_account",)
     search_fields = ("email", "name")
     search_uuid_fields = ("pk",)
@@ -390,10 +422,17 @@ class UserAdmin(AuditedModelAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         if request.user.is_superuser:
             return self.readonly_fields
-        return (*self.readonly_fields, *self.RIGHTS)
+        own = obj is not None and obj == request.user
+        withheld = ("is_superuser", "user_permissions") if self._may_appoint(request) and not own else self.RIGHTS
+        return (*self.readonly_fields, *withheld)
+
+    def _may_appoint(self, request: HttpRequest) -> bool:
+        """Whoever decides what groups may do also decides who is in them."""
+        return request.user.has_perm("auth.change_group")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        if obj is not None and obj.is_staff and obj != request.user and not request.user.is_superuser:
+        somebody_else = obj is not None and obj != request.user and not request.user.is_superuser
+        if somebody_else and (obj.is_superuser or (obj.is_staff and not self._may_appoint(request))):
             return False
         return super().has_change_permission(request, obj)
 

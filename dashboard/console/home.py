@@ -94,7 +94,7 @@ def home_context(request: HttpRequest, *, now: datetime) -> dict[str, Any]:
         context["plans"] = plan_mix()
     if may("billing.view_usagerecord"):
         figures = operator_figures(since=since, until=until, now=now)
-        show_money = may("billing.view_invoice")
+        show_money = may("billing.view_invoice") and may("billing.view_ledgerentry")
         context |= {
             "figures": figures,
             "show_money": show_money,

@@ -75,6 +75,12 @@ def change_link(model: str, pk: Any, text: Any = None) -> SafeString:
     return format_html('<a href="{}">{}</a>', change_url(model, pk), pk if text is None else text)
 
 
+def viewer_may(row: Any, permission: str) -> bool:
+    """Whether the operator for whom `row` was loaded has the right: buttons that they could not use are left out."""
+    viewer = getattr(row, "console_viewer", None)
+    return viewer is None or bool(viewer.has_perm(permission))
+
+
 def list_url(model: str, /, **lookups: Any) -> str:
     """Address of a list; `lookups` are its query parameters."""
     address = reverse(f"admin:{model.replace('.', '_')}_changelist")
@@ -268,6 +274,13 @@ class ConsoleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return any(getattr(item, "parameter_name", None) == lookup for item in filters) or super().lookup_allowed(
             lookup, value, request
         )
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        row = super().get_object(request, object_id, from_field)
+        if row is not None:
+            # Read-only fields, which show buttons, know only the row.
+            row.console_viewer = request.user
+        return row
 
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str

@@ -27,6 +27,7 @@ from iafactory.common.admin import (
     table,
     text_filter,
     uuid_or_none,
+    viewer_may,
 )
 from iafactory.common.errors import ApiError
 
@@ -125,7 +126,7 @@ class GatewayWebhookAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("again"))
     def replay(self, webhook: GatewayWebhook) -> SafeString:
-        if not _replayable(webhook):
+        if not (_replayable(webhook) and viewer_may(webhook, "billing.replay_gatewaywebhook")):
             return SafeString(EMPTY)
         return format_html('<a class="button" href="{}">{}</a>', _replay_url([webhook]), _("Work it again…"))
 

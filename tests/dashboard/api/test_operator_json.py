@@ -125,9 +125,9 @@ def test_nobody_and_customers_are_refused(account: Account, address: str) -> Non
 @pytest.mark.parametrize(
     ("address", "rights"),
     [
-        (DASHBOARD, ["view_usagerecord", "view_invoice", "view_account", "view_budget"]),
+        (DASHBOARD, ["view_usagerecord", "view_invoice", "view_ledgerentry", "view_account", "view_budget"]),
         (USERS, ["view_account", "view_wallet", "view_subscription"]),
-        (STATS, ["view_usagerecord", "view_invoice", "view_payment", "view_wallet", "view_subscription"]),
+        (STATS, ["view_usagerecord", "view_invoice", "view_ledgerentry", "view_payment", "view_wallet", "view_subscription"]),
     ],
 )
 def test_every_right_is_needed(db: None, address: str, rights: list[str]) -> None:
