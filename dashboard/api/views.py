@@ -26,6 +26,7 @@ from billing.events.services import Actor
 from billing.ledger.idempotent_views import IDEMPOTENCY_KEY, idempotent
 from billing.ledger.models import Lot, Wallet
 from billing.ledger.services import credits_grant, wallet_open
+from dashboard.alerts.selectors import open_alerts
 from dashboard.figures import MOST_DAYS, Economics, OperatorFigures, operator_figures, plan_mix
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
@@ -49,6 +50,7 @@ from .serializers import (
 TAG = ["operators"]
 DEFAULT_DAYS = 30
 ABUSIVE_SHOWN = 20
+ALERTS_SHOWN = 50
 DAYS = [
     OpenApiParameter("from", OpenApiTypes.DATE, description="First UTC day; by default 29 days before the last."),
     OpenApiParameter("to", OpenApiTypes.DATE, description="Last UTC day, included; by default today."),
@@ -115,7 +117,7 @@ class DashboardView(OperatorView):
                 for slug, sums in figures.providers
             ],
             "economics": _economics_body(figures.economics),
-            "alerts": _alerts(budget),
+            "alerts": _alerts(),
         }
         return Response(body)
 
@@ -144,11 +146,11 @@ def _economics_body(economics: Economics) -> dict[str, Any]:
     }
 
 
-def _alerts(budget: BudgetState) -> list[dict[str, Any]]:
-    if budget.level.value == "ok":
-        return []
-    message = f"{budget.percent} % of today's budget is spent."
-    return [{"level": budget.level.value, "message": message, "action": reverse("admin:routing_budget_changelist")}]
+def _alerts() -> list[dict[str, Any]]:
+    return [
+        {"level": alert.level, "message": f"{alert.title}. {alert.text}".removesuffix(" "), "action": alert.link}
+        for alert in open_alerts()[:ALERTS_SHOWN]
+    ]
 
 
 class DashboardAliasView(View):

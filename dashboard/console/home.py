@@ -16,8 +16,10 @@ from billing.accounts.models import Account
 from billing.invoices.models import SellerProfile
 from billing.ledger.models import UsageRecord
 from billing.payments.models import Dispute, Payment, Refund
+from billing.payments.reconciliation.models import ReconciliationRow
 from billing.plans.models import Plan
 from billing.webhooks.models import WebhookEndpoint
+from dashboard.alerts.selectors import open_alerts
 from dashboard.figures import MOST_DAYS, OperatorFigures, operator_figures, plan_mix
 from dashboard.jobs.models import JobState
 from iafactory.common.admin import list_url
@@ -32,6 +34,7 @@ PRESETS = (7, 30, 90)
 DEFAULT_DAYS = 30
 # Plans beyond these are one slice of the donut.
 PLANS_SHOWN = 6
+ALERTS_SHOWN = 6
 
 
 class RangeForm(forms.Form):
@@ -82,7 +85,8 @@ def home_context(request: HttpRequest, *, now: datetime) -> dict[str, Any]:
             for days in PRESETS
         ],
         "now": now,
-        "waiting": _waiting(may, now),
+        "alerts": list(open_alerts()[:ALERTS_SHOWN]) if may("dashboard.view_alert") else [],
+        "waiting": _waiting(may),
         "events": home_events() if may("billing.view_event") else [],
         "show_events": may("billing.view_event"),
         "books": books_state() if may("billing.view_booksverification") else None,
@@ -126,7 +130,7 @@ def _spans(figures: OperatorFigures, today: date) -> list[dict[str, Any]]:
     ]
 
 
-def _waiting(may: Callable[[str], bool], now: datetime) -> list[Waiting]:
+def _waiting(may: Callable[[str], bool]) -> list[Waiting]:
     """What an operator should look at; nothing that has no row."""
     found: list[Waiting] = []
 
@@ -170,6 +174,13 @@ def _waiting(may: Callable[[str], bool], now: datetime) -> list[Waiting]:
         lambda: Dispute.objects.filter(state=Dispute.State.OPEN),
         "billing.dispute",
         state__exact=Dispute.State.OPEN,
+    )
+    add(
+        "billing.view_reconciliationrow",
+        _("Differences with gateways"),
+        lambda: ReconciliationRow.objects.filter(state=ReconciliationRow.State.OPEN),
+        "billing.reconciliationrow",
+        state__exact=ReconciliationRow.State.OPEN,
     )
     add(
         "ratelimit.view_abusesignal",

@@ -18,7 +18,7 @@ from billing.invoices.lines import LineItem
 from billing.invoices.models import BillingProfile, Invoice, SellerProfile, TaxRate
 from billing.invoices.services import invoice_draft, invoice_finalise
 from billing.ledger.items import AnswerItem, CallItem, HoldItem, UsageItem
-from billing.ledger.models import BooksVerification, DaySeal
+from billing.ledger.models import BooksVerification, DaySeal, UsageArchive
 from billing.ledger.services import call_settle, credits_grant, hold_open
 from billing.marketplace.models import MarketplacePlan
 from billing.marketplace.services import account_follow
@@ -40,6 +40,8 @@ from billing.models import (
     PaymentProof,
     Plan,
     PlanPrice,
+    Reconciliation,
+    ReconciliationRow,
     Refund,
     SavedCard,
     ServicePrice,
@@ -242,7 +244,42 @@ def catalogue_object(number: int) -> None:
     job = PeriodicTask.objects.create(name=f"job-{number}", task=f"billing.jobs.{number}", interval=interval)
     JobState.objects.create(task=job.task, state=JobState.Phase.DONE, started_at=now, runs=1)
     alerted(number)
+    compared(number)
+    archived(number)
     BooksVerification.objects.create(started_at=now, finished_at=now, passed=True, checks=[{"name": "x", "differences": []}])
+
+
+def compared(number: int) -> None:
+    """One more day compared with a gateway, and a difference."""
+    now = clock.now()
+    day = Reconciliation.objects.create(gateway="stripe", mode="test", day=now.date() - timedelta(days=number))
+    ReconciliationRow.objects.create(
+        reconciliation=day,
+        gateway="stripe",
+        mode="test",
+        subject="payment",
+        key=f"pi_{number}",
+        outcome="missing",
+        state="open",
+        their_amount=10,
+        their_currency="USD",
+        checked_at=now,
+    )
+
+
+def archived(number: int) -> None:
+    """One more month of the usage log in a file."""
+    hashes = ("file_sha256", "content_sha256", "seal", "previous", "checkpoint")
+    sums = ("file_bytes", "rows", "calls", "credits_charged", "list_cost_usd", "cost_usd", "digest")
+    month = date(2020 + number // 12, number % 12 + 1, 1)
+    UsageArchive.objects.create(
+        month=month,
+        file=f"{month}.csv.gz",
+        sealed_day=month,
+        written_at=clock.now(),
+        **dict.fromkeys(hashes, "a" * 64),
+        **dict.fromkeys(sums, 1),
+    )
 
 
 def alerted(number: int) -> None:

@@ -258,6 +258,7 @@ def test_what_waits_is_counted_and_found(console: Client, account: Account, popu
         "Money without an invoice": 2,
         "Refunds to approve or send": 2,
         "Open disputes": 2,
+        "Differences with gateways": 2,
         "Abuse signals": 2,
         "Failed jobs": 1,
     }

@@ -14,10 +14,11 @@ from billing.events.models import Event
 from billing.events.services import SYSTEM
 from billing.ledger.models import Lot, UsageRecord, Wallet
 from billing.models import Payment, SellerProfile, StoredAnswer, Subscription
+from dashboard.alerts.models import Alert
 from ratelimit.signals import signal_raise
 from routing.models import Budget
 from tests.billing.accounts.conftest import with_key
-from tests.dashboard.conftest import call, grant
+from tests.dashboard.conftest import alerted, call, grant
 from tests.dashboard.test_console_home import sell, seller
 
 from .conftest import clerk
@@ -80,7 +81,16 @@ def test_dashboard_tells_live_numbers(noon: None, staff: APIClient, account: Acc
         {"provider": "groq", "requests_count": 2, "cost_total": 0.015, "success_rate": 50, "avg_latency_ms": 840}
     ]
     assert body["economics"] == {"revenue_usd": 10, "costs_usd": 0.015, "profit_usd": 9.985, "margin_percent": 99.85}
-    assert [sorted(alert) for alert in body["alerts"]] == [["action", "level", "message"]]
+    assert body["alerts"] == []
+
+
+def test_dashboard_tells_open_alerts(staff: APIClient) -> None:
+    alerted(1)
+    Alert.objects.update(title="Budget", text="Half is spent.", link="/admin/routing/budget/")
+
+    assert staff.get(DASHBOARD).json()["alerts"] == [
+        {"level": "warning", "message": "Budget. Half is spent.", "action": "/admin/routing/budget/"}
+    ]
 
 
 def test_dashboard_of_chosen_days(noon: None, staff: APIClient, account: Account) -> None:
