@@ -30,7 +30,7 @@ from .ledger.models import (
     Wallet,
 )
 from .marketplace.models import MarketplaceAccount, MarketplacePlan
-from .notices.models import CreditNotice, KeyBudgetNotice
+from .notices.models import CreditNotice, CustomerNotice, KeyBudgetNotice, NoticePreference
 from .payments.inbox.models import GatewayWebhook
 from .payments.models import (
     AutoRenewalConsent,
@@ -60,6 +60,7 @@ __all__ = (
     "CouponRedemption",
     "CreditNotice",
     "CreditPack",
+    "CustomerNotice",
     "DaySeal",
     "Dispute",
     "DunningNotice",
@@ -84,6 +85,7 @@ __all__ = (
     "Membership",
     "MoneyBalance",
     "MoneyBalanceEntry",
+    "NoticePreference",
     "NumberSeries",
     "Payment",
     "PaymentAllocation",

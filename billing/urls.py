@@ -12,7 +12,7 @@ from .invoices import api as invoices
 from .invoices.profile_api import BillingProfileView
 from .ledger import api as credits
 from .ledger import usage_api as usage
-from .notices.api import CreditNoticeView
+from .notices.api import CreditNoticeView, NoticePreferencesView
 from .payments import api as payments
 from .payments import returns
 from .payments.inbox.api import GatewayWebhookView
@@ -90,6 +90,7 @@ urlpatterns = [
     *api_path("api/billing/packs", plans.PacksView, "billing-packs"),
     *api_path("api/billing/credit-costs", plans.CreditCostsView, "billing-credit-costs"),
     *api_path("api/billing/notices", CreditNoticeView, "billing-notices"),
+    *api_path("api/billing/notices/preferences", NoticePreferencesView, "billing-notice-preferences"),
     *api_path("api/billing/webhooks", webhooks.EndpointsView, "webhooks"),
     *api_path("api/billing/webhooks/event-types", webhooks.EventTypesView, "webhooks-event-types"),
     *api_path("api/billing/webhooks/<str:endpoint_id>", webhooks.EndpointView, "webhook"),

@@ -308,6 +308,7 @@ SPECTACULAR_SETTINGS = {
         "Language": LANGUAGES,
         "MembershipRole": "billing.accounts.models.Membership.Role",
         "PaymentProgress": "billing.payments.models.Payment.State",
+        "NoticeKind": "billing.notices.models.NoticeKind",
         "CreditLevel": "billing.notices.models.CreditNotice.Level",
         "WebhookDeliveryKind": "billing.webhooks.models.WebhookDelivery.Kind",
         "WebhookDeliveryState": "billing.webhooks.models.WebhookDelivery.State",
@@ -406,6 +407,10 @@ CELERY_BEAT_SCHEDULE = {
     # Credits that run low or out.
     "notice-credits": {"task": "billing.notices.credits", "schedule": 60.0, "options": {"expire_seconds": 60}},
     "notice-key-budgets": {"task": "billing.notices.budgets", "schedule": 300.0, "options": {"expire_seconds": 300}},
+    # The plan's day used up; trials, plans and credits that end; and mails about all of it that were lost.
+    "notice-quotas": {"task": "billing.notices.quotas", "schedule": 300.0, "options": {"expire_seconds": 300}},
+    "notice-endings": {"task": "billing.notices.endings", "schedule": 3600.0},
+    "mail-notices": {"task": "billing.notices.mails", "schedule": 300.0, "options": {"expire_seconds": 300}},
     # Next periods are invoiced, periods begin, what nobody paid ends; each subscription by itself.
     "renew-subscriptions": {"task": "billing.subscriptions.renew_due", "schedule": 300.0, "options": {"expire_seconds": 300}},
     "bill-overage": {"task": "billing.subscriptions.bill_overage", "schedule": 3600.0},

@@ -41,6 +41,15 @@ class StrictEmailField(_StringsOnly, serializers.EmailField):
         return value
 
 
+class StrictBooleanField(serializers.BooleanField):
+    """true or false, nothing that looks like it."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
+        return bool(data)
+
+
 class StrictIntegerField(serializers.IntegerField):
     """An integer that was an integer: neither "5" nor 5.0 nor true."""
 

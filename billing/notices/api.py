@@ -1,4 +1,6 @@
-"""`/api/billing/notices`: from when on an account's credits count as low."""
+"""`/api/billing/notices`: from when on credits count as low, and what an account wants to be mailed."""
+
+from typing import Any
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -7,10 +9,12 @@ from rest_framework.response import Response
 
 from billing.accounts.api import X_ACCOUNT, SessionView, errors, validated
 from billing.accounts.credentials import request_account, request_actor
-from billing.accounts.serializers import KeyCreditsField, StrictIntegerField
+from billing.accounts.models import Account
+from billing.accounts.serializers import KeyCreditsField, StrictBooleanField, StrictIntegerField
 from iafactory.common.errors import ApiError
 
-from .models import CreditNotice
+from .mails import TERMS, UNCHANGED, mailed_usually, preference_set, wishes_of
+from .models import CreditNotice, NoticeKind
 from .services import credit_notice_set
 
 
@@ -59,3 +63,60 @@ class CreditNoticeView(SessionView):
             actor=request_actor(request),
         )
         return Response(CreditNoticeSerializer(notice).data)
+
+
+class NoticePreferenceSerializer(serializers.Serializer):
+    kind = serializers.ChoiceField(choices=NoticeKind.choices)
+    mail = serializers.BooleanField(help_text="Whether it is mailed; events for webhooks are told in any case.")
+    threshold = serializers.IntegerField(allow_null=True, help_text="From when on it is told; null: the kind has none here.")
+    unit = serializers.CharField(help_text="percent or days; empty where there is no threshold.")
+
+
+class NoticePreferenceChangeSerializer(serializers.Serializer):
+    kind = serializers.ChoiceField(choices=NoticeKind.choices)
+    mail = StrictBooleanField(required=False, allow_null=True, help_text="null: as usual.")
+    threshold = StrictIntegerField(required=False, allow_null=True, help_text="null: as usual.")
+
+
+class NoticePreferencesView(SessionView):
+    @extend_schema(
+        operation_id="billing_notice_preferences",
+        tags=["billing"],
+        parameters=[X_ACCOUNT],
+        responses={200: NoticePreferenceSerializer(many=True), **errors(401, 403, 404)},
+    )
+    def get(self, request: Request) -> Response:
+        """What the account is mailed, one entry for each kind of notice."""
+        return Response(_preferences(request_account(request)))
+
+    @extend_schema(
+        operation_id="billing_notice_preferences_change",
+        tags=["billing"],
+        parameters=[X_ACCOUNT],
+        request=NoticePreferenceChangeSerializer,
+        responses={200: NoticePreferenceSerializer(many=True), **errors(400, 401, 403, 404)},
+    )
+    def patch(self, request: Request) -> Response:
+        """Switch the mails of one kind on or off, or set its threshold; what is left out stays."""
+        data = validated(NoticePreferenceChangeSerializer, request.data)
+        account = request_account(request)
+        preference_set(
+            account=account,
+            kind=data["kind"],
+            mail=data.get("mail", UNCHANGED),
+            threshold=data.get("threshold", UNCHANGED),
+            actor=request_actor(request),
+        )
+        return Response(_preferences(account))
+
+
+def _preferences(account: Account) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": wish.kind,
+            "mail": mailed_usually(account.pk, wish.kind) if wish.mail is None else wish.mail,
+            "threshold": wish.threshold,
+            "unit": TERMS[wish.kind].unit,
+        }
+        for wish in wishes_of(account)
+    ]

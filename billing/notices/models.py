@@ -1,4 +1,4 @@
-"""What was already said about an account's credits and about its keys' budgets, so that each crossing is told once."""
+"""What was already told to customers, so that each crossing is told once, and what they want to be told by mail."""
 
 from decimal import Decimal
 
@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from billing.accounts.models import Account, ApiKey
 from iafactory.common import clock
+from iafactory.common.ids import uuid7
 
 
 class CreditNotice(models.Model):
@@ -76,3 +77,58 @@ class KeyBudgetNotice(models.Model):
 
     def __str__(self) -> str:
         return f"{self.api_key} {self.window} {self.level}"
+
+
+class NoticeKind(models.TextChoices):
+    """What customers are told of; each can be switched on and off."""
+
+    CREDITS = "credits", _("Credits run low or out")
+    KEY_BUDGET = "key_budget", _("A key's own credits run low or out")
+    QUOTA = "quota", _("The plan's day is nearly, or wholly, used")
+    PLAN_ENDING = "plan_ending", _("A trial or a plan ends soon")
+    CREDITS_EXPIRING = "credits_expiring", _("Bought or given credits expire soon")
+
+
+class NoticePreference(models.Model):
+    """What one account wants to be mailed, where it differs from what everybody is."""
+
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="notice_preferences")
+    kind = models.CharField(max_length=32, choices=NoticeKind)
+    mail = models.BooleanField(null=True, blank=True, help_text=_("Empty: as usual."))
+    threshold = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text=_("Percent or days, as the kind has it; empty: as usual.")
+    )
+
+    class Meta:
+        ordering = ["account", "kind"]
+        constraints = [models.UniqueConstraint(fields=["account", "kind"], name="noticepreference_once")]
+
+    def __str__(self) -> str:
+        return f"{self.account} {self.kind}"
+
+
+class CustomerNotice(models.Model):
+    """Something a customer was told, once: `key` names the crossing. Whether a mail about it goes out, and when it did."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="notices")
+    kind = models.CharField(max_length=32, choices=NoticeKind)
+    level = models.CharField(max_length=16, help_text=_("How far it has come: low, exhausted, ending, expiring."))
+    key = models.CharField(max_length=200, help_text=_("Which crossing: each is told once."))
+    facts = models.JSONField(default=dict, help_text=_("What the mail says."))
+    is_mailed = models.BooleanField(default=True, help_text=_("Off: the account does not want mails of this kind."))
+    created_at = models.DateTimeField(default=clock.now)
+    sent_at = models.DateTimeField(null=True, blank=True, help_text=_("When the mail went out."))
+
+    class Meta:
+        ordering = ["-created_at"]
+        indexes = [
+            models.Index(
+                fields=["created_at"], condition=Q(is_mailed=True, sent_at__isnull=True), name="customernotice_unsent"
+            ),
+            models.Index(fields=["-created_at"], name="customernotice_created"),
+        ]
+        constraints = [models.UniqueConstraint(fields=["account", "kind", "key"], name="customernotice_once")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.level}"

@@ -8,14 +8,16 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from billing.accounts.models import Account
 from billing.events.services import SYSTEM, Actor, event_record
 from iafactory.common.errors import ApiError
 from iafactory.common.money import credits_quantise
 
-from .models import CreditNotice, KeyBudgetNotice
+from .mails import notice_write
+from .models import CreditNotice, KeyBudgetNotice, NoticeKind
+from .rows import plain, rows
 
 # What the level becomes. Worse is believed at once. Better only after credits arrived: the balance is above the one at which
 # the level was reached, and half as much again above the threshold, so that a balance that hovers there is told once.
@@ -71,21 +73,31 @@ def _credits_move(account_id: UUID, now: datetime) -> bool:
         # What is found at the first look was so before anybody watched.
         if row["first_look"] or (before, level) not in _WORSE:
             return False
-        event_record(
+        after = {"balance": _plain(row["balance"]), "threshold": _plain(row["threshold"])}
+        event = event_record(
             kind="credits.exhausted" if level == CreditNotice.Level.EXHAUSTED else "credits.low",
             object_type="wallet",
             object_id=account_id,
             account_id=account_id,
             actor=SYSTEM,
             before={"previous_level": before},
-            after={"balance": _plain(row["balance"]), "threshold": _plain(row["threshold"])},
+            after=after,
+        )
+        # The level's own row makes it once; the event names the crossing.
+        notice_write(
+            account_id=account_id,
+            kind=NoticeKind.CREDITS,
+            level=level,
+            key=str(event.pk),
+            facts={"balance": after["balance"]},
+            now=now,
         )
         return True
     return False
 
 
 def _levels(account_id: UUID | None) -> list[dict[str, Any]]:
-    return _rows(_LEVELS, {"account": account_id})
+    return rows(_LEVELS, {"account": account_id})
 
 
 _BUDGETS = """
@@ -116,7 +128,7 @@ def budgets_notice(*, now: datetime) -> int:
     Each key, window and limit has one of each at most; spent at once, only `exhausted` is told.
     """
     told = 0
-    for row in _rows(_BUDGETS, {"now": now}):
+    for row in rows(_BUDGETS, {"now": now}):
         with transaction.atomic():
             _, new = KeyBudgetNotice.objects.get_or_create(
                 api_key_id=row["id"],
@@ -128,19 +140,28 @@ def budgets_notice(*, now: datetime) -> int:
             )
             if not new:
                 continue
-            event_record(
+            after = {
+                "name": row["name"],
+                "window": row["window"],
+                "window_start": row["window_start"].isoformat(),
+                "limit": _plain(row["credit_limit"]),
+                "spent": _plain(row["spent"]),
+            }
+            event = event_record(
                 kind="budget.exhausted" if row["level"] == KeyBudgetNotice.Level.EXHAUSTED else "budget.low",
                 object_type="api_key",
                 object_id=row["id"],
                 account_id=row["account_id"],
                 actor=SYSTEM,
-                after={
-                    "name": row["name"],
-                    "window": row["window"],
-                    "window_start": row["window_start"].isoformat(),
-                    "limit": _plain(row["credit_limit"]),
-                    "spent": _plain(row["spent"]),
-                },
+                after=after,
+            )
+            notice_write(
+                account_id=row["account_id"],
+                kind=NoticeKind.KEY_BUDGET,
+                level=row["level"],
+                key=str(event.pk),
+                facts={name: after[name] for name in ("name", "window", "limit", "spent")},
+                now=now,
             )
             told += 1
     return told
@@ -177,12 +198,4 @@ def credit_notice_set(*, account: Account, low_percent: int, low_credits: Decima
 
 
 def _plain(value: Decimal | None) -> str | None:
-    """Credits as an event holds them: six places at most, no trailing zeros."""
-    return None if value is None else f"{credits_quantise(value).normalize():f}"
-
-
-def _rows(sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return None if value is None else plain(value)

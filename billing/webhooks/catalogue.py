@@ -63,7 +63,8 @@ _PAYMENT = frozenset({"reference", "amount", "currency", "gateway", "method", "s
 _REFUND = frozenset({"reference", "payment", "amount", "currency", "state", "credits", "credit_note", "failure"})
 _DISPUTE = frozenset({"dispute", "payment", "amount", "currency", "state", "debt"})
 _INVOICE = frozenset({"number", "state", "currency", "total", "due", "means"})
-_CREDITS = frozenset({"kind", "credits", "balance", "threshold", "previous_level"})
+_CREDITS = frozenset({"kind", "credits", "balance", "threshold", "previous_level", "expires_at"})
+_QUOTA = frozenset({"plan", "unit", "used", "limit", "resets_at"})
 _BUDGET = frozenset({"window", "limit", "spent", "window_start", "name"})
 
 _ENTRIES = (
@@ -79,6 +80,7 @@ _ENTRIES = (
     EventType("subscription.paused", "subscription.paused", "A subscription was paused.", _SUBSCRIPTION),
     EventType("subscription.canceled", "subscription.canceled", "A subscription was ended.", _SUBSCRIPTION),
     EventType("subscription.expired", "subscription.expired", "A subscription ran out.", _SUBSCRIPTION),
+    EventType("subscription.ending", "subscription.ending", "A trial or a plan ends soon.", _SUBSCRIPTION),
     EventType("payment.created", "payment.created", "An attempt to pay began.", _PAYMENT),
     EventType("payment.pending", "payment.pending", "The payment can be made at the gateway.", _PAYMENT),
     EventType("payment.succeeded", "payment.succeeded", "Money came.", _PAYMENT),
@@ -98,6 +100,9 @@ _ENTRIES = (
     EventType("credits.granted", "credits.granted", "Credits arrived: a plan's, bought ones or a bonus.", _CREDITS),
     EventType("credits.low", "credits.low", "The balance fell to the account's threshold.", _CREDITS),
     EventType("credits.exhausted", "credits.exhausted", "Less than one credit is left.", _CREDITS),
+    EventType("credits.expiring", "credits.expiring", "Bought or given credits expire soon.", _CREDITS),
+    EventType("quota.low", "quota.low", "Four fifths of the plan's day are used.", _QUOTA),
+    EventType("quota.exhausted", "quota.exhausted", "The plan's day is used up.", _QUOTA),
     EventType("key.created", "api_key.created", "An API key was made.", _KEY),
     EventType("key.changed", "api_key.changed", "A key's name, limits, allow lists or expiry changed.", _KEY),
     EventType("key.limits_changed", "api_key.limits_changed", "An operator changed a key's limits.", _KEY),

@@ -4,19 +4,10 @@ from typing import Any
 
 from rest_framework import serializers
 
-from billing.accounts.serializers import StrictCharField, StrictIntegerField
+from billing.accounts.serializers import StrictBooleanField, StrictCharField, StrictIntegerField
 
 from .models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from .services import SECRET_OVERLAP, SECRET_OVERLAP_MAX
-
-
-class StrictBooleanField(serializers.BooleanField):
-    """true or false, nothing that looks like it."""
-
-    def to_internal_value(self, data: Any) -> bool:
-        if not isinstance(data, bool):
-            self.fail("invalid", input=data)
-        return bool(data)
 
 
 class KnownFieldsSerializer(serializers.Serializer):

@@ -87,6 +87,8 @@ class IAFactoryAdminSite(admin.AdminSite):
                 "billing.webhookendpoint",
                 "billing.webhookdelivery",
                 "billing.creditnotice",
+                "billing.customernotice",
+                "billing.noticepreference",
                 "billing.marketplaceaccount",
                 "billing.marketplaceplan",
             ),

@@ -47,7 +47,7 @@ from billing.models import (
     ServicePrice,
     Subscription,
 )
-from billing.notices.models import CreditNotice
+from billing.notices.models import CreditNotice, CustomerNotice, NoticePreference
 from billing.subscriptions.onboarding import customer_register
 from billing.webhooks.services import endpoint_create, endpoint_test
 from dashboard.alerts.models import Alert, AlertDelivery, AlertRule, AlertTarget
@@ -407,6 +407,8 @@ def outbound(account: Account, number: int) -> None:
     endpoint, _ = endpoint_create(account=account, url=url, event_types=["key.created"], actor=SYSTEM)
     endpoint_test(endpoint=endpoint)
     CreditNotice.objects.create(account=account)
+    NoticePreference.objects.create(account=account, kind="quota", threshold=50)
+    CustomerNotice.objects.create(account=account, kind="quota", level="low", key=f"day-{number}", facts={"used": "4"})
     account_follow(external_user=f"user-{number}", subscription="BASIC", now=now)
     MarketplacePlan.objects.create(subscription=f"PLAN-{number}", plan=Plan.objects.get(code="free"))
 

@@ -4,11 +4,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from dashboard.alerts.deliveries import deliveries_send
+from dashboard.alerts.deliveries import deliveries_claim, deliveries_send
 from dashboard.alerts.models import Alert, AlertDelivery, AlertRule
 from dashboard.alerts.watch import Watch
 from tests.billing.webhooks.receiver import Receiver
@@ -64,6 +65,22 @@ def test_workers_that_send_at_once_send_each_message_once(rule: AlertRule, targe
     assert sum(attempts) == 3
     assert sorted(request.path for request in receiver.requests) == ["/a", "/b", "/c"]
     assert set(AlertDelivery.objects.values_list("state", flat=True)) == {"sent"}
+
+
+def test_a_message_is_claimed_by_one_worker(target: Target) -> None:
+    made = target()
+    row = {"target": made, "occasion": "opened", "level": "info", "title": "x", "body": "x", "created_at": NOON}
+    AlertDelivery.objects.bulk_create(AlertDelivery(**row, next_attempt_at=NOON) for _ in range(40))
+
+    def claim_all() -> list[UUID]:
+        found = []
+        while claims := deliveries_claim(now=NOON, limit=2):
+            found += [claim.delivery_id for claim in claims]
+        return found
+
+    claimed = [pk for found in at_once(6, claim_all) for pk in found]
+
+    assert len(claimed) == len(set(claimed)) == 40
 
 
 def test_a_dead_beat_is_told_once_by_many_processes(target: Target, receiver: Receiver) -> None:
