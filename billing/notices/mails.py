@@ -150,12 +150,10 @@ def preference_set(
         NoticePreference.objects.get_or_create(account=account, kind=kind)
         row = NoticePreference.objects.select_for_update(no_key=True).get(account=account, kind=kind)
         before = {"mail": row.mail, "threshold": row.threshold}
-        after = {
-            "mail": row.mail if mail is UNCHANGED else mail,
-            "threshold": row.threshold if threshold is UNCHANGED else threshold,
-        }
+        row.mail = row.mail if mail is UNCHANGED else mail
+        row.threshold = row.threshold if threshold is UNCHANGED else threshold
+        after = {"mail": row.mail, "threshold": row.threshold}
         if before != after:
-            row.mail, row.threshold = after["mail"], after["threshold"]
             row.save(update_fields=["mail", "threshold"])
             event_record(
                 kind="account.notice_preference_changed",

@@ -171,7 +171,7 @@ def test_who_has_not_called_within_the_hour_is_not_added_up(account: Account) ->
 def test_what_ends_by_itself_is_told_three_days_before(
     account: Account, fields: dict[str, Any], plan: dict[str, Any], count: int
 ) -> None:
-    values = {"current_period_start": NOW - 27 * DAY, "current_period_end": NOW + 3 * DAY}
+    values: dict[str, Any] = {"current_period_start": NOW - 27 * DAY, "current_period_end": NOW + 3 * DAY}
     subscribe(account, plan=plan, **values, **fields)
 
     early = endings_notice(now=NOW - timedelta(seconds=1))
@@ -228,6 +228,7 @@ def test_credits_that_were_used_do_not_expire(account: Account) -> None:
 
 
 def reader(account: Account, language: str) -> None:
+    assert account.personal_of_id is not None
     User.objects.filter(pk=account.personal_of_id).update(language=language, email=f"{language}@example.com")
 
 

@@ -150,7 +150,8 @@ def test_more_than_ten_users_over_the_limit(open_now: Open) -> None:
     def over(signal: str = "messages_a_day") -> None:
         signal_raise(subject=f"account:{account_make().pk}", signal=signal, evidence={}, now=NOON)
 
-    [over() for _ in range(10)]
+    for _ in range(10):
+        over()
     over("lost_calls")
     ten = open_now("abuse")
     over()
@@ -220,7 +221,8 @@ def test_webhooks_of_gateways_that_fail_wait_or_cannot_be_verified(open_now: Ope
 
     webhook("paypal", "failed", attempts=2)
     webhook("payu", "received", received_at=NOON - timedelta(minutes=14))
-    [webhook("chargily", "rejected") for _ in range(19)]
+    for _ in range(19):
+        webhook("chargily", "rejected")
     before = open_now("gateway_webhooks")
     GatewayWebhook.objects.filter(gateway="paypal").update(attempts=3)
     GatewayWebhook.objects.filter(gateway="payu").update(received_at=NOON - timedelta(minutes=15))
@@ -322,7 +324,8 @@ def test_a_provider_without_a_key_is_not_down(
     open_now: Open, routes: list[ModelProfile], key: ProviderCredential, settings: Settings
 ) -> None:
     settings.SIMULATOR_URL = ""
-    [health(f"groq/{name}", opened=True, changed_at_ms=ms(NOON), retry_at_ms=ms(NOON) + 60_000) for name in "ab"]
+    for name in "ab":
+        health(f"groq/{name}", opened=True, changed_at_ms=ms(NOON), retry_at_ms=ms(NOON) + 60_000)
     ProviderCredential.objects.update(enabled=False)
 
     assert open_now("provider_down") == []
