@@ -9,7 +9,7 @@ import iafactory.common.ids
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0030_invitations_and_time_zones"),
+        ("billing", "0023_saved_cards"),
     ]
 
     operations = [
