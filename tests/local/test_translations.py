@@ -1,0 +1,95 @@
+"""The catalogues: complete, compiled, and a check that notices when they are not."""
+
+from pathlib import Path
+
+import pytest
+
+from iafactory.local import translations
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one marked file and French alone."""
+    monkeypatch.setattr(translations, "PROJECT", tmp_path)
+    monkeypatch.setattr(translations, "LOCALE", tmp_path / "locale")
+    monkeypatch.setattr(translations, "LANGUAGES", ("fr",))
+    monkeypatch.setattr(translations, "SOURCES", ("app",))
+    monkeypatch.setattr(translations.marked_texts, "__defaults__", (("app",),))
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "page.html").write_text('{% translate "Hello" %}')
+    translations.update()
+    return tmp_path
+
+
+def po(folder: Path) -> Path:
+    return folder / "locale" / "fr" / "LC_MESSAGES" / "django.po"
+
+
+def translate(folder: Path, text: str, translation: str) -> None:
+    said = po(folder).read_text().replace(f'msgid "{text}"\nmsgstr ""', f'msgid "{text}"\nmsgstr "{translation}"')
+    po(folder).write_text(said)
+
+
+def test_every_marked_text_of_the_product_is_translated_and_compiled() -> None:
+    assert translations.problems() == []
+
+
+def test_templates_and_code_are_gathered_with_plurals_and_contexts(folder: Path) -> None:
+    (folder / "app" / "page.html").write_text(
+        """{% translate "Back" context "pages" %}{{ x|default:_("none") }}
+        {% blocktranslate count calls=n %}{{ calls }} call{% plural %}{{ calls }} calls{% endblocktranslate %}"""
+    )
+    (folder / "app" / "code.py").write_text('_("Saved.")\nngettext("%(n)s day", "%(n)s days", n)\npgettext("key", "All")')
+
+    found = {(one.context, one.text, one.plural) for one in translations.marked_texts()}
+
+    assert found == {
+        ("pages", "Back", ""),
+        ("", "none", ""),
+        ("", "%(calls)s call", "%(calls)s calls"),
+        ("", "Saved.", ""),
+        ("", "%(n)s day", "%(n)s days"),
+        ("key", "All", ""),
+    }
+
+
+def test_a_missing_translation_is_named(folder: Path) -> None:
+    assert translations.problems() == ["not translated: fr: 'Hello' (app/page.html)"]
+
+
+def test_a_translated_and_compiled_catalogue_is_right(folder: Path) -> None:
+    translate(folder, "Hello", "Bonjour")
+    translations.update()
+
+    assert translations.problems() == []
+
+
+def test_a_catalogue_that_was_not_compiled_again_is_named(folder: Path) -> None:
+    translate(folder, "Hello", "Bonjour")
+
+    assert translations.problems() == ["not compiled: locale/fr/LC_MESSAGES/django.mo"]
+
+
+def test_a_text_that_nobody_marks_any_more_is_outdated(folder: Path) -> None:
+    (folder / "app" / "page.html").write_text('{% translate "Good evening" %}')
+
+    assert translations.problems()[:2] == [
+        "not in the catalogue: fr: 'Good evening' (app/page.html)",
+        "outdated: fr: 'Hello'",
+    ]
+
+
+def test_a_fuzzy_translation_does_not_pass(folder: Path) -> None:
+    translate(folder, "Hello", "Bonjour")
+    po(folder).write_text(po(folder).read_text().replace('msgid "Hello"', '#, fuzzy\nmsgid "Hello"'))
+
+    assert translations.problems()[0] == "fuzzy: fr: 'Hello' (app/page.html)"
+
+
+def test_a_translation_that_forgets_a_name_does_not_pass(folder: Path) -> None:
+    (folder / "app" / "page.html").write_text("{% blocktranslate %}Until {{ day }}{% endblocktranslate %}")
+    translations.update()
+    translate(folder, "Until %(day)s", "Bientôt")
+    translations.update()
+
+    assert translations.problems() == ["leaves out what the text names: fr: 'Until %(day)s' (app/page.html)"]
