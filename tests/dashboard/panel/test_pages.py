@@ -193,10 +193,19 @@ def test_the_documents_pdf_is_the_apis(things: Things, panel: Client) -> None:
     assert pdf.content.startswith(b"%PDF-")
 
 
-@pytest.mark.parametrize("address", ["/", "/docs", "/redoc", "/admin/login/", "/auth/password-reset", *OPEN])
+@pytest.mark.parametrize("address", ["/", "/docs", "/admin/login/", "/auth/password-reset", *OPEN])
 def test_pages_for_everybody_hold_nothing_inline_either(catalogue: None, address: str) -> None:
     response = get(Client(), address)
 
     assert response.status_code == 200
     assert policy_of(response) == POLICY
+    assert INLINE.findall(response.content.decode()) == []
+
+
+def test_redoc_may_make_its_own_two_styles_and_nothing_else_inline(catalogue: None) -> None:
+    response = get(Client(), "/redoc")
+
+    styles = next(rule for rule in policy_of(response) if rule.startswith("style-src"))
+    assert policy_of(response) == POLICY | {styles, "worker-src 'self' blob:"}
+    assert re.sub(r"'sha256-[\w+/=]+'", "hash", styles) == "style-src 'self' hash hash"
     assert INLINE.findall(response.content.decode()) == []
