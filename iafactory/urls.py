@@ -14,11 +14,14 @@ from iafactory.common.rendering import encode_json
 
 # Redoc makes style elements, empty ones that it fills by script and one of its own: these two, by their
 # SHA-256, and no other. Its search runs in a worker that it makes of its own file.
-REDOC_STYLES = [
-    SELF,
-    "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='",
-    "'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='",
-]
+REDOC_POLICY = {
+    "style-src": [
+        SELF,
+        "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='",
+        "'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='",
+    ],
+    "worker-src": [SELF, "blob:"],
+}
 API_PREFIXES = ("/api/", "/v1/")
 
 urlpatterns = [
@@ -28,9 +31,7 @@ urlpatterns = [
     path("docs", SpectacularSwaggerSplitView.as_view(url_name="openapi"), name="docs"),
     path(
         "redoc",
-        csp_update({"style-src": REDOC_STYLES, "worker-src": [SELF, "blob:"]})(
-            SpectacularRedocView.as_view(url_name="openapi")
-        ),
+        csp_update(REDOC_POLICY)(SpectacularRedocView.as_view(url_name="openapi")),
         name="redoc",
     ),
     path("", include("routing.hot_urls")),
