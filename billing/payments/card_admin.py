@@ -69,8 +69,8 @@ class SavedCardAdmin(DeedsMixin, AccountSearchMixin, ReadOnlyAdmin):
     list_display = ("__str__", "account_link", "gateway", "mode", "expiry", "saved", "removed", "detached")
     list_filter = (RemovedFilter, "gateway", "mode", "saved_at")
     list_select_related = ("account",)
-    search_fields = ("last4__exact", "gateway_card_id__exact", "gateway_customer_id__exact")
-    search_help_text = _("Last four digits, or the gateway's id of card or customer.")
+    search_exact_fields = ("last4", "gateway_card_id", "gateway_customer_id")
+    search_help_text = _("Last four digits, the gateway's id of card or customer, or the account.")
     fieldsets = (
         (None, {"fields": ("__str__", "deed_buttons", "account_link", "brand", "last4", "expiry", "explore")}),
         (_("Gateway"), {"fields": ("gateway", "mode", "gateway_customer_id", "gateway_card_id")}),

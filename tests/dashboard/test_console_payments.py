@@ -11,8 +11,11 @@ from django.urls import reverse
 from billing.accounts.admin import AccountSearchMixin
 from billing.accounts.models import Account, User
 from billing.events.models import Event
-from billing.models import Payment, PaymentProof, Subscription
+from billing.models import Payment, PaymentProof, SavedCard, Subscription
+from billing.payments.auto_renewal import Agreement, auto_renewal_agree, consent_in_force
 from billing.payments.manual import manual_method, manual_payment_begin, proof_add
+from billing.payments.wording import CONSENT_VERSION
+from billing.subscriptions.changes import plan_change
 from tests.billing.subscriptions.conftest import customer, shop, time
 from tests.billing.subscriptions.selling import CUSTOMER, begin, live, pay, plan_make, price_make, subscribe
 from tests.dashboard.conftest import PASSWORD
@@ -147,6 +150,69 @@ def test_operator_schedules_a_change_of_plan(console: Client, customer: Account)
     )
 
     assert live(customer).next_plan == small
+
+
+def test_operator_takes_a_planned_change_back(console: Client, customer: Account) -> None:
+    subscription = subscribe(customer, plan_make("pro", "3000"))
+    plan_change(subscription=subscription, plan=plan_make("small", "1000"), actor=CUSTOMER)
+    address = deed("subscription", subscription.pk, "forget-change")
+
+    done = console.post(address, {"reason": "asked by phone"})
+    again = console.get(address)
+
+    assert (done.status_code, live(customer).next_plan) == (302, None)
+    assert Event.objects.get(kind="subscription.change_forgotten").reason == "asked by phone"
+    # Nothing is planned any more.
+    assert again.status_code == 302
+
+
+def card_of(account: Account) -> SavedCard:
+    """A card that an account's renewals are charged to."""
+    card = SavedCard.objects.create(
+        account=account,
+        gateway="stripe",
+        mode="test",
+        gateway_customer_id="cus_1",
+        gateway_card_id="pm_1",
+        brand="visa",
+        last4="4242",
+        exp_month=12,
+        exp_year=2034,
+        saved_at=account.created_at,
+    )
+    agreement = Agreement(CONSENT_VERSION, "en")
+    auto_renewal_agree(account=account, agreement=agreement, actor=CUSTOMER)
+    return card
+
+
+def test_operator_removes_a_card_for_its_owner(console: Client, customer: Account) -> None:
+    card = card_of(customer)
+    page = console.get(reverse("admin:billing_savedcard_change", args=[card.pk])).content.decode()
+
+    without = console.post(deed("savedcard", card.pk, "remove"), {})
+    kept = consent_in_force(customer)
+    console.post(deed("savedcard", card.pk, "remove"), {"reason": "asked by phone"})
+
+    card.refresh_from_db()
+    assert "visa •••• 4242" in page
+    assert "12/2034" in page
+    assert (without.status_code, kept is not None) == (200, True)
+    assert (card.removed_reason, consent_in_force(customer)) == ("asked by phone", None)
+
+
+def test_operator_ends_automatic_renewal_and_sees_what_was_agreed_to(console: Client, customer: Account) -> None:
+    card = card_of(customer)
+    consent = consent_in_force(customer)
+    assert consent is not None
+    page = console.get(reverse("admin:billing_autorenewalconsent_change", args=[consent.pk])).content.decode()
+
+    console.post(deed("autorenewalconsent", consent.pk, "withdraw"), {"reason": "asked by phone"})
+
+    consent.refresh_from_db()
+    card.refresh_from_db()
+    assert "I agree that my card is kept" in page
+    assert (consent.withdrawn_reason, consent.withdrawn_by) == ("asked by phone", "operator@example.com")
+    assert card.removed_at is None
 
 
 def test_prices_are_migrated_after_a_preview(console: Client, customer: Account) -> None:

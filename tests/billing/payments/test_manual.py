@@ -122,6 +122,22 @@ def test_subscriptions_door_takes_the_billing_email_and_lists(customer: Account,
     assert shown == answer["subscription"]
 
 
+def test_a_planned_change_is_taken_back(customer: Account) -> None:
+    subscription = subscribe(customer, plan_make("pro", "3000"))
+    plan_make("small", "1000")
+    client, address = client_of(customer), f"/api/subscriptions/{subscription.pk}/change-plan"
+    post(client, address, 200, plan="small")
+    planned = live(customer).next_plan
+
+    stranger = client_of(account_make()).delete(address)
+    taken_back, again = client.delete(address), client.delete(address)
+
+    assert planned is not None
+    assert (planned.code, stranger.status_code) == ("small", 404)
+    assert (taken_back.status_code, taken_back.json()["next_plan"], live(customer).next_plan) == (200, None, None)
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "nothing_scheduled")
+
+
 def test_change_plan_with_preview(customer: Account, time: FrozenDateTimeFactory) -> None:
     subscription = subscribe(customer, plan_make("pro", "3000"))
     plan_make("plus", "6000")

@@ -1,6 +1,6 @@
 """Changing the plan, canceling, pausing, resuming, moving to another price."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -296,6 +296,19 @@ def test_scheduled_change_can_be_forgotten(customer: Account, plus: Plan) -> Non
     assert live(customer).next_plan is None
     with pytest.raises(ApiError, match="No change"):
         change_forget(subscription=live(customer), actor=CUSTOMER)
+
+
+def test_a_change_whose_period_is_paid_is_not_forgotten(customer: Account, plus: Plan, time: FrozenDateTimeFactory) -> None:
+    subscribe(customer, plus)
+    change(customer, plan_make("small", "1000"))
+    time.move_to(live(customer).current_period_end - timedelta(hours=71))  # type: ignore[operator]
+    jobs.renewals_run()
+    pay(open_invoice(customer))
+
+    with pytest.raises(ApiError, match="is paid"):
+        change_forget(subscription=live(customer), actor=CUSTOMER)
+
+    assert live(customer).next_plan.code == "small"  # type: ignore[union-attr]
 
 
 # --- Cancel ---

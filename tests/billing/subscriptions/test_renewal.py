@@ -15,7 +15,7 @@ from billing.invoices.models import Invoice, SellerProfile
 from billing.ledger.models import Lot
 from billing.ledger.services import call_settle, due_wallets_roll, hold_open
 from billing.payments.services import payment_succeeded
-from billing.plans.models import Coupon
+from billing.plans.models import Coupon, Plan
 from billing.subscriptions import dunning, jobs, metered
 from billing.subscriptions.models import DunningNotice, JobRun, Subscription
 from billing.subscriptions.pricing import period_items
@@ -385,6 +385,35 @@ def test_use_beyond_a_metered_plan_is_billed_from_its_lot(customer: Account, tim
     assert (invoice.period_start, invoice.period_end) == (START, FEB)
     assert Lot.objects.get(pk=line.lot_id).kind == "overage"
     assert wrong() == []
+
+
+def test_unpaid_use_beyond_a_plan_is_reminded_of_even_after_the_plan(customer: Account, time: FrozenDateTimeFactory) -> None:
+    plan = plan_make("metered", "1000", billing_mode="metered", overage_ceiling=Decimal(50), overage_amount=Decimal(2))
+    subscription = subscribe(customer, plan)
+    spend(customer, "5", subscription=subscription)
+    run_at(time, FEB)
+    due_wallets_roll(now=FEB)
+    metered.overage_run()
+    invoice = Invoice.objects.get(purpose="overage")
+    subscription_switch(account=customer, plan=Plan.objects.get(code="free"), actor=OPERATOR)
+    DunningNotice.objects.all().delete()
+    mail.outbox.clear()
+
+    told = []
+    for moment in (invoice.due_at - timedelta(seconds=1), invoice.due_at, invoice.due_at + timedelta(hours=48)):
+        time.move_to(moment)
+        dunning.dunning_run()
+        dunning.dunning_run()
+        told.append([notice.template for notice in DunningNotice.objects.order_by("id") if not notice.skipped])
+    for notice in DunningNotice.objects.order_by("id"):
+        dunning.dunning_mail_send(notice_id=notice.pk)
+
+    assert told == [[], ["overage_overdue"], ["overage_overdue", "overage_last_warning"]]
+    assert [message.subject for message in mail.outbox] == [
+        f"Invoice {invoice.number} is due",
+        f"Last reminder: invoice {invoice.number} is due",
+    ]
+    assert "/payment/invoice/" in mail.outbox[0].body
 
 
 def test_overage_is_billed_when_the_last_hold_has_closed(customer: Account, time: FrozenDateTimeFactory) -> None:
