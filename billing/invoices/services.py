@@ -196,7 +196,7 @@ def invoice_finalise(*, invoice: Invoice, actor: Actor, due_at: datetime | None 
         if invoice.balance_applied:
             postings = {_Account.MONEY_BALANCE: invoice.balance_applied, _Account.RECEIVABLE: -invoice.balance_applied}
             _book(_Booking.MONEY_MOVE, invoice, postings, f"invoice-balance:{invoice.pk}", actor)
-        _event("issued", invoice, actor, after={"total": str(invoice.total), "due": str(invoice.due)})
+        _event("issued", invoice, actor, after={"due": str(invoice.due)})
         if invoice.due == 0:
             _paid(invoice, at=taken.issued_at, means="balance" if invoice.balance_applied else "", actor=actor)
         invoice_id = str(invoice.pk)
@@ -485,7 +485,7 @@ def _event(
         account_id=invoice.account_id,
         actor=actor,
         before=before,
-        after={"number": invoice.number, "currency": invoice.currency} | after,
+        after={"number": invoice.number, "currency": invoice.currency, "total": str(invoice.total)} | after,
         reason=reason,
     )
 
