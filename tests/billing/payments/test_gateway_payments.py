@@ -1,10 +1,12 @@
 """Subscribing and topping up at every gateway, over real HTTP: the gateways are fakes, everything else is the product."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 from django.test import Client
+from freezegun import freeze_time
 
 from billing.events.services import SYSTEM
 from billing.invoices.models import Invoice
@@ -86,7 +88,10 @@ def test_without_any_webhook_the_poll_finds_the_money(market_of: MarketOf, slug:
         ("chargily", "decline", "failed"),
         ("chargily", "cancel", "canceled"),
         ("stripe", "decline", "pending"),
+        ("stripe", "cancel", "pending"),
+        ("paypal", "cancel", "pending"),
         ("razorpay", "decline", "pending"),
+        ("razorpay", "cancel", "pending"),
         ("payu", "decline", "failed"),
         ("payu", "cancel", "canceled"),
     ],
@@ -100,6 +105,56 @@ def test_a_buyer_who_does_not_pay_gets_nothing(market_of: MarketOf, slug: str, a
 
     payment.refresh_from_db()
     assert (payment.state, market.live_plan(), market.credits()) == (state, "free", Decimal(0))
+
+
+@pytest.mark.parametrize("slug", ["stripe", "paypal", "razorpay"])
+def test_an_attempt_whose_buyer_left_ends_when_its_time_is_over(market_of: MarketOf, slug: str) -> None:
+    market = market_of(slug)
+    payment = market.subscribe()
+    market.act(payment, "cancel")
+    market.deliver()
+    assert payment.expires_at is not None
+
+    with freeze_time(payment.expires_at + timedelta(hours=25), real_asyncio=True):
+        payment_poll(payment_id=payment.pk)
+
+    payment.refresh_from_db()
+    assert (payment.state, market.live_plan(), market.credits()) == ("expired", "free", Decimal(0))
+
+
+def test_a_capture_that_paypal_declines_is_a_failure_and_may_still_come(market_of: MarketOf) -> None:
+    market = market_of("paypal")
+    payment = market.subscribe()
+    market.fake.capture_status = "DECLINED"
+    market.act(payment)
+
+    market.deliver()
+    market.deliver()
+    payment.refresh_from_db()
+    declined = (payment.state, market.live_plan(), market.credits())
+    market.fake.settle_capture(payment.checkout_id, succeeded=True)
+    market.deliver()
+
+    payment.refresh_from_db()
+    assert declined == ("failed", "free", Decimal(0))
+    assert (payment.state, market.live_plan()) == ("succeeded", "pro-paypal")
+
+
+@pytest.mark.parametrize("succeeded", [True, False])
+def test_a_slow_bank_debit_at_stripe_ends_either_way(market_of: MarketOf, succeeded: bool) -> None:
+    market = market_of("stripe")
+    payment = market.subscribe()
+    market.act(payment, "pay_slowly")
+    market.deliver()
+    payment.refresh_from_db()
+    meanwhile = payment.state
+
+    market.fake.settle_slow(payment.checkout_id, succeeded=succeeded)
+    market.deliver()
+
+    payment.refresh_from_db()
+    ends = {True: ("succeeded", "pro-stripe"), False: ("failed", "free")}
+    assert (meanwhile, (payment.state, market.live_plan())) == ("pending", ends[succeeded])
 
 
 @pytest.mark.parametrize("slug", ["chargily", "stripe", "razorpay"])
@@ -205,20 +260,34 @@ def test_money_that_is_not_what_was_asked_for_moves_nothing(
     assert (market.credits(), market.lots()) == (Decimal(0), 0)
 
 
-def test_a_gateway_that_is_down_when_asked_is_asked_again(market_of: MarketOf) -> None:
-    market = market_of("stripe")
+@pytest.mark.parametrize(
+    ("slug", "path"),
+    [
+        ("chargily", "/api/v2/"),
+        ("stripe", "/v1/checkout"),
+        ("paypal", "/v2/checkout"),
+        ("razorpay", "/v1/payment_links"),
+        ("payu", "/merchant/"),
+    ],
+)
+def test_a_gateway_that_is_down_when_asked_is_asked_again(market_of: MarketOf, slug: str, path: str) -> None:
+    market = market_of(slug)
     payment = market.top_up()
     market.act(payment)
-    market.fake.fail("error", "/v1/", times=3)
+    # Razorpay tells of a payment by two webhooks; one will do.
+    market.fake.outbox = market.fake.outbox[-1:]
+    market.fake.fail("error", path, times=30)
 
     market.deliver()
     waiting = GatewayWebhook.objects.get()
+    before = (Payment.objects.get(pk=payment.pk).state, market.credits())
     market.queue.waiting = [("billing.payments.webhook_work", str(waiting.pk))]
     market.fake.faults.clear()
     market.queue.work()
 
     payment.refresh_from_db()
-    assert (waiting.state, waiting.note) == ("failed", "stripe: http_500: failed on their side")
+    assert (waiting.state, waiting.note) == ("failed", f"{slug}: http_500: failed on their side")
+    assert before == ("pending", Decimal(0))
     assert waiting.next_attempt_at is not None
     assert (payment.state, market.credits()) == ("succeeded", Decimal(1050))
     assert market.webhook_states() == {"processed"}

@@ -8,7 +8,9 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from billing.models import GatewayWebhook
+from billing.models import Event, GatewayWebhook, LedgerTransaction, Payment
+from tests.billing.payments.gateways.setups import REFERENCE, SETUPS
+from tests.factories import account_make
 
 from .conftest import Gate, send
 
@@ -71,11 +73,28 @@ def claims(body: bytes) -> object:
     return [fields.get(name, "") for name in PAYU_COVERED] if "txnid" in fields else body
 
 
+def waiting_payment(slug: str) -> Payment:
+    """The payment that the webhooks seem to be about."""
+    money = SETUPS[slug].money
+    return Payment.objects.create(
+        account=account_make(),
+        reference=REFERENCE,
+        gateway=slug,
+        mode="test",
+        state="pending",
+        purpose="topup",
+        amount=money.amount,
+        currency=money.currency,
+    )
+
+
 @pytest.mark.django_db
 @pytest.mark.parametrize("slug", ALL)
 def test_nothing_forged_is_believed_and_nothing_breaks(gate_of: Callable[[str], Gate], slug: str) -> None:
     gate = gate_of(slug)
     gate.pay()
+    waiting = waiting_payment(slug)
+    events = Event.objects.count()
     delivery = gate.fake.outbox[-1]
     forgeries = mutations(delivery.body, delivery.signed(), random.Random(f"forged {slug}"))
 
@@ -84,3 +103,5 @@ def test_nothing_forged_is_believed_and_nothing_breaks(gate_of: Callable[[str], 
     assert statuses == {400: EACH}
     assert GatewayWebhook.objects.filter(verified_at__isnull=False).count() == 0
     assert GatewayWebhook.objects.filter(state="rejected").count() == EACH
+    waiting.refresh_from_db()
+    assert (waiting.state, Event.objects.count(), LedgerTransaction.objects.count()) == ("pending", events, 0)
