@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db.models import F
 from pytest_django.fixtures import Settings
 
 from billing.events.services import SYSTEM
@@ -19,6 +20,8 @@ from billing.payments.checkout import checkout_open
 from billing.payments.topup import topup_draft
 from iafactory.celery import app
 from iafactory.local.processes import spawn
+from tests.billing.payments.conftest import FAKES, PAYU_TOKEN, settings_of
+from tests.billing.payments.market import PRICES
 from tests.factories import account_make
 from tests.fakes.server import browse, serve
 from tests.fakes.stripe import FakeStripe
@@ -26,39 +29,37 @@ from tests.fakes.stripe import FakeStripe
 from .conftest import PROJECT, Live, _database_url, free_port, start_web, wait_until
 
 
-@pytest.fixture
-def stripe() -> Iterator[FakeStripe]:
-    fake = FakeStripe()
-    stop = serve(fake)
-    yield fake
-    stop()
-
-
 class Shop:
-    """Web and worker processes that know the fake gateway; each can be killed and started again."""
+    """Web and worker processes that know the fake gateways; each can be killed and started again."""
 
-    def __init__(self, stripe: FakeStripe, folder: Path) -> None:
-        self.stripe = stripe
+    def __init__(self, fakes: Mapping[str, Any], folder: Path) -> None:
+        self.fakes = fakes
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.settings: dict[str, str] = {
-            "PUBLIC_URL": self.url,
-            "PAYMENT_MODE": "test",
-            "PAYMENT_GATEWAYS": "stripe",
-            "STRIPE_SECRET_KEY": stripe.secret_key,
-            "STRIPE_WEBHOOK_SECRETS": stripe.webhook_secret,
-            "STRIPE_API_URL": stripe.url,
-        }
+        self.settings: dict[str, Any] = {"PUBLIC_URL": self.url, "PAYMENT_MODE": "test", "PAYMENT_GATEWAYS": list(fakes)}
+        for slug, fake in fakes.items():
+            self.settings |= settings_of(fake, folder)
+            token = f"?token={PAYU_TOKEN}" if slug == "payu" else ""
+            fake.webhook_url = fake.refund_url = f"{self.url}/api/payment/webhook/{slug}{token}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        stripe.webhook_url = f"{self.url}/api/payment/webhook/stripe"
+
+    @property
+    def stripe(self) -> FakeStripe:
+        found: FakeStripe = self.fakes["stripe"]
+        return found
+
+    @property
+    def environment(self) -> dict[str, str]:
+        given = self.settings.items()
+        return {name: ",".join(value) if isinstance(value, list) else value for name, value in given}
 
     def start_web(self) -> None:
-        self.processes["web"] = start_web(self.port, "", self.folder / "web.log", **self.settings)
+        self.processes["web"] = start_web(self.port, "", self.folder / "web.log", **self.environment)
 
     def start_worker(self) -> None:
         log = self.folder / "worker.log"
-        environment = os.environ | self.settings | {"DATABASE_URL": _database_url()}
+        environment = os.environ | self.environment | {"DATABASE_URL": _database_url()}
         command = [
             sys.executable,
             "-m",
@@ -90,23 +91,39 @@ class Shop:
 
 
 @pytest.fixture
-def shop(live: Live, stripe: FakeStripe, tmp_path: Path, settings: Settings) -> Iterator[Shop]:
-    made = Shop(stripe, tmp_path)
-    for name, value in made.settings.items():
-        setattr(settings, name, [value] if name in ("PAYMENT_GATEWAYS", "STRIPE_WEBHOOK_SECRETS") else value)
-    yield made
-    made.stop()
+def shop_of(live: Live, tmp_path: Path, settings: Settings) -> Iterator[Callable[..., Shop]]:
+    stops: list[Callable[[], None]] = []
+
+    def make(*slugs: str) -> Shop:
+        fakes = {slug: FAKES[slug]() for slug in slugs}
+        stops.extend(serve(fake) for fake in fakes.values())
+        made = Shop(fakes, tmp_path)
+        stops.insert(0, made.stop)
+        for name, value in made.settings.items():
+            setattr(settings, name, value)
+        return made
+
+    yield make
+    for stop in stops:
+        stop()
 
 
-def top_up() -> Payment:
+@pytest.fixture
+def shop(shop_of: Callable[..., Shop]) -> Shop:
+    return shop_of("stripe")
+
+
+def top_up(slug: str = "stripe") -> Payment:
     """A new customer asks for a pack; the payment waits at the gateway."""
+    currency, amount = PRICES[slug]
     pack, _ = CreditPack.objects.get_or_create(
-        code="live", defaults={"name": "Credits", "credits": Decimal(1000), "amount": Decimal(10), "currency": "USD"}
+        code=f"live-{slug}",
+        defaults={"name": "Credits", "credits": Decimal(1000), "amount": Decimal(amount), "currency": currency},
     )
     pack.refresh_from_db()
     account = account_make()
-    draft = topup_draft(account=account, pack=pack, currency="USD")
-    return checkout_open(invoice=draft, purpose="topup", actor=SYSTEM)
+    draft = topup_draft(account=account, pack=pack, currency=currency)
+    return checkout_open(invoice=draft, purpose="topup", actor=SYSTEM, gateway=slug)
 
 
 def balance(payment: Payment) -> Decimal:
@@ -161,3 +178,30 @@ def test_processes_killed_between_store_and_work_lose_and_double_nothing(shop: S
     assert (first, before, again) == (200, ("received", Decimal(0)), 200)
     assert balance(payment) == Decimal(1000)
     assert GatewayWebhook.objects.get(reference=payment.reference).state == "processed"
+
+
+def test_every_gateways_webhooks_survive_a_kill_between_store_and_work(shop_of: Callable[..., Shop]) -> None:
+    shop = shop_of(*FAKES)
+    shop.start_web()
+    payments = {slug: top_up(slug) for slug in FAKES}
+    for slug, payment in payments.items():
+        shop.fakes[slug].act(payment.checkout_url, "pay", form_action=payment.form_action, form=payment.form_fields)
+    told = [(fake, delivery) for fake in shop.fakes.values() for delivery in fake.outbox]
+    first = {fake.send(delivery) for fake, delivery in told}
+    # Nobody has worked them; the broker forgets the tasks, and the web process dies.
+    app.control.purge()
+    shop.kill("web")
+    before = {slug: (Payment.objects.get(pk=payment.pk).state, balance(payment)) for slug, payment in payments.items()}
+
+    shop.start_worker()
+    stored = GatewayWebhook.objects.filter(reference__in=[payment.reference for payment in payments.values()])
+    stored.update(next_attempt_at=F("received_at"))
+    app.send_task("billing.payments.webhooks_sweep")
+    wait_until(lambda: all(succeeded(payment)() for payment in payments.values()), what="all succeeded", seconds=60)
+    shop.kill("worker")
+    shop.start_web()
+    again = {fake.send(delivery) for fake, delivery in told}
+
+    assert (first, again) == ({200}, {200})
+    assert before == dict.fromkeys(FAKES, ("pending", Decimal(0)))
+    assert {slug: balance(payment) for slug, payment in payments.items()} == dict.fromkeys(FAKES, Decimal(1000))

@@ -28,7 +28,7 @@ from .market import PRICES, Market, Queue
 PAYU_TOKEN = "payu-webhook-token"
 
 
-def _settings(fake: Any, folder: Path) -> dict[str, Any]:
+def settings_of(fake: Any, folder: Path) -> dict[str, Any]:
     """What the settings say about a gateway so that it is found at its fake."""
     match fake:
         case FakeChargily():
@@ -80,7 +80,7 @@ def fake_of(settings: Settings, tmp_path: Path) -> Iterator[Callable[[str], Any]
     def start(slug: str) -> Any:
         fake = FAKES[slug]()
         stops.append(serve(fake))
-        for name, value in _settings(fake, tmp_path).items():
+        for name, value in settings_of(fake, tmp_path).items():
             setattr(settings, name, value)
         settings.PAYMENT_GATEWAYS = [*settings.PAYMENT_GATEWAYS, slug]
         return fake
