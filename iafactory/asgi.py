@@ -9,11 +9,13 @@ stock = get_asgi_application()
 
 from dashboard.alerts.watch import watch  # noqa: E402  needs the apps
 from iafactory.common.hot import SlimApplication  # noqa: E402
+from iafactory.common.tracing import tracing_start, tracing_stop  # noqa: E402
 from ratelimit.blocks import block_watch  # noqa: E402
 from routing.gateway import current_gateway, gateway_start, gateway_stop  # noqa: E402
 
 
 async def _start() -> None:
+    tracing_start("web")
     # The gateway hears of changes; what changes while the list is read is read again.
     await gateway_start()
     await block_watch.start()
@@ -24,6 +26,7 @@ async def _stop() -> None:
     watch.stop()
     await block_watch.stop()
     await gateway_stop()
+    tracing_stop()
 
 
 application = SlimApplication(stock=stock, hot_urls="routing.hot_urls", start=_start, stop=_stop, admit=block_watch.admit)

@@ -37,7 +37,11 @@ def secrets_are_usable(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -
 def choices_are_known(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """A setting with named choices must have one of them."""
     return [
-        Error(f"{name} must be `refuse` or `allow`", id=f"iafactory.E{number:03}")
-        for number, name in ((5, "SPEED_LIMITS_WITHOUT_REDIS"), (6, "LOGIN_BRAKES_WITHOUT_REDIS"))
-        if getattr(settings, name) not in ("refuse", "allow")
+        Error(f"{name} must be {' or '.join(f'`{choice}`' for choice in choices)}", id=f"iafactory.E{number:03}")
+        for number, name, choices in (
+            (5, "SPEED_LIMITS_WITHOUT_REDIS", ("refuse", "allow")),
+            (6, "LOGIN_BRAKES_WITHOUT_REDIS", ("refuse", "allow")),
+            (7, "LOG_FORMAT", ("json", "text")),
+        )
+        if getattr(settings, name) not in choices
     ]

@@ -361,7 +361,6 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.1, "interval_max": 0.2}
 CELERY_TIMEZONE = "UTC"
 CELERY_TASK_TIME_LIMIT = 300
-CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 # The schedule below, kept in the database: the console switches jobs off and on.
 CELERY_BEAT_SCHEDULER = "dashboard.jobs.scheduler:Scheduler"
 # No results are kept, so there are none to clean up.
@@ -459,16 +458,46 @@ METRICS_NETWORKS = env.list("METRICS_NETWORKS", default=[]) or ["127.0.0.0/8", "
 METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
 
 # --- Logs: one line each, with the request id; never a prompt, never a secret ---
+LOG_FORMAT = env.str("LOG_FORMAT", default="") or ("json" if PRODUCTION else "text")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"request_id": {"()": "iafactory.common.request_id.RequestIdFilter"}},
+    "filters": {"context": {"()": "iafactory.common.logs.ContextFilter"}},
     "formatters": {
-        "line": {"format": "{asctime} {levelname} {name} [{request_id}] {message}", "style": "{"},
+        "text": {
+            "()": "iafactory.common.logs.LineFormatter",
+            "format": "{asctime} {levelname} {name} [{request_id}] {message}",
+            "style": "{",
+        },
+        "json": {"()": "iafactory.common.logs.JsonFormatter"},
     },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}},
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": "json" if LOG_FORMAT == "json" else "text",
+            "filters": ["context"],
+        }
+    },
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
-    "loggers": {"django.request": {"level": "ERROR"}, "httpx": {"level": "WARNING"}, "httpx2": {"level": "WARNING"}},
+    "loggers": {
+        # Their own handlers go: every line has one form.
+        "django": {"handlers": [], "level": "INFO"},
+        "django.server": {"handlers": [], "propagate": True},
+        "uvicorn": {"handlers": [], "propagate": True},
+        "uvicorn.error": {"handlers": [], "propagate": True},
+        "django.request": {"level": "ERROR"},
+        "httpx": {"level": "WARNING"},
+        "httpx2": {"level": "WARNING"},
+        # That a task was received, with its arguments at DEBUG: what became of it is another line.
+        "celery.worker.strategy": {"level": "WARNING"},
+        "celery.beat": {"level": "WARNING"},
+    },
 }
+
+# --- Optional: traces by OpenTelemetry, errors to Sentry; the libraries are in requirements-observability.txt ---
+TRACES_ENDPOINT = env.str("TRACES_ENDPOINT", default="")
+# Which share of calls, pages and tasks is traced, 0 to 1.
+TRACES_SHARE = env.float("TRACES_SHARE", default=0.1)
+SENTRY_DSN = env.str("SENTRY_DSN", default="")
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

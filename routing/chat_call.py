@@ -17,7 +17,7 @@ from .choice import Candidate
 from .dialects.base import AnswerDialect
 from .gateway import Gateway
 from .limits import Run
-from .pipeline import Headers, ModelCall, provider_failure
+from .pipeline import Headers, ModelCall, provider_failure, said_briefly
 from .pricing import affordable_output_tokens
 from .providers.base import ChatChunk, ChatStream, CountingAdapter, FailureClass, ProviderError, Usage
 from .providers.registry import adapter_for
@@ -122,7 +122,7 @@ class ChatCall(ModelCall):
         except ProviderError as error:
             if error.failure == FailureClass.BAD_REQUEST:
                 raise provider_failure(error) from None
-            logger.warning("call %s: %s did not count: %s", self.id, candidate.route.slug, error.detail or error)
+            logger.warning("call %s: %s did not count: %s", self.id, candidate.route.slug, said_briefly(error))
             return None
 
     async def _serve(self) -> None:
@@ -203,7 +203,7 @@ class ChatCall(ModelCall):
                     self.attempts.failed(error)
                     outcome.end = "upstream_dropped"
                     outcome.error = provider_failure(error)
-                    logger.warning("call %s: stream of %s broke: %s", self.id, candidate.route.slug, error.detail or error)
+                    logger.warning("call %s: stream of %s broke: %s", self.id, candidate.route.slug, said_briefly(error))
                     return
                 if not self._may_go_on(candidate, error):
                     return

@@ -8,6 +8,7 @@ of a provider, and how its answer is said, is up to the kind of call: `chat_call
 import asyncio
 import logging
 import random
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from billing.ledger.idempotency import LARGEST_KEPT_BYTES, REPLAYED_HEADER, Idem
 from billing.ledger.items import AnswerItem, CallItem, CallVerdict, HoldItem, HoldVerdict, UsageItem
 from billing.ledger.writer import LedgerRejected, LedgerUnavailable
 from billing.subscriptions.callers import Caller, PlanTerms
-from iafactory.common import clock
+from iafactory.common import clock, tracing
 from iafactory.common.errors import ApiError
 from iafactory.common.hot import Answer, Exchange
 from iafactory.common.money import MICRO_PER_CREDIT, ZERO, credits_to_micro, plain, usd_to_nano
@@ -42,6 +43,8 @@ from .snapshot import Policy
 logger = logging.getLogger(__name__)
 
 HOLD_TIMEOUT_SECONDS = 5
+# What a provider's error code looks like; anything else may be a sentence.
+_CODE = re.compile(r"[A-Za-z][\w.-]{0,63}")
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -177,13 +180,29 @@ class ModelCall(ABC):
 
         Raises `ApiError`: refused before a hold was open, nothing was called and nothing is written; or failed, and settled.
         """
+        with tracing.span("call", endpoint=self.endpoint, plan=self.plan.code) as span:
+            try:
+                return await self._run()
+            finally:
+                served = self.outcome.served
+                span.set(
+                    end=self.outcome.end,
+                    attempts=self.outcome.attempts,
+                    provider=served.route.provider if served else None,
+                    model=served.route.model if served else None,
+                )
+
+    async def _run(self) -> Answer | None:
         if self.idempotency is not None and (kept := await self._kept_answer(self.idempotency)) is not None:
             return kept
-        choice = self._choose()
-        await self._reserve(choice)
+        with tracing.span("choose"):
+            choice = self._choose()
+        with tracing.span("reserve"):
+            await self._reserve(choice)
         try:
             await self._take_place()
-            await self._hold()
+            with tracing.span("hold"):
+                await self._hold()
         except BaseException:
             await self.attempts.end(unused=True)
             await self._release_reservation()
@@ -191,7 +210,8 @@ class ModelCall(ABC):
         self.gateway.running.add(self)
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                await self._serve()
+                with tracing.span("serve"):
+                    await self._serve()
         except TimeoutError:
             self._call_timed_out()
         except Exception:
@@ -200,9 +220,11 @@ class ModelCall(ABC):
         finally:
             self.gateway.running.discard(self)
         await self.attempts.end()
-        verdict = await self._settle()
+        with tracing.span("settle"):
+            verdict = await self._settle()
         metrics.call_ended(self)
-        await self._settle_reservation(verdict)
+        with tracing.span("release"):
+            await self._settle_reservation(verdict)
         return await self._finish()
 
     @property
@@ -502,7 +524,7 @@ class ModelCall(ABC):
 
     def _may_go_on(self, candidate: Candidate, error: ProviderError) -> bool:
         """Note a failed attempt; true when the next candidate may be tried."""
-        logger.warning("call %s: %s failed (%s): %s", self.id, candidate.route.slug, error.failure, error.detail or error)
+        logger.warning("call %s: %s failed: %s", self.id, candidate.route.slug, said_briefly(error))
         self.attempts.failed(error)
         metrics.attempt_failed(candidate.route.provider, error.failure)
         if error.may_have_billed:
@@ -549,6 +571,8 @@ class ModelCall(ABC):
             first_byte_timeout_seconds=self.attempts.first_byte_seconds(route),
             read_timeout_seconds=route.read_timeout_seconds,
             quirks=route.quirks,
+            # By which both sides find a call again; OpenAI reads the second name.
+            extra_headers={"x-request-id": self.exchange.id_text, "x-client-request-id": self.exchange.id_text},
             on_headers=self.attempts.note_headers,
         )
 
@@ -639,7 +663,8 @@ class ModelCall(ABC):
             charge=outcome.charged,
             loss_usd=loss,
             loss_kind="unknown_cost" if outcome.lost_usd else "operator_loss",
-            reason=outcome.error.message[:500] if outcome.error else "",
+            # Not its message: a provider's words may quote the prompt.
+            reason=outcome.error.code[:500] if outcome.error else "",
             answer=self._answer_to_keep(record.finished_at) if self.idempotency and self._delivered else None,
         )
 
@@ -750,6 +775,12 @@ class ModelCall(ABC):
 
     def _elapsed_ms(self) -> int:
         return max(0, round((clock.now() - self.started_at).total_seconds() * 1000))
+
+
+def said_briefly(error: ProviderError) -> str:
+    """A provider's failure for the log: never in its own words, which may quote the prompt."""
+    code = error.code if error.code is not None and _CODE.fullmatch(error.code) else "no code"
+    return f"{error.failure}, {'no answer' if error.status is None else f'HTTP {error.status}'}, {code}"
 
 
 def provider_failure(error: ProviderError) -> ApiError:

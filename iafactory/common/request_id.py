@@ -1,11 +1,11 @@
-"""One id per request, from the answer's `x-request-id` down to every log line and the usage row."""
+"""One id per request, from the answer's `x-request-id` down to every log line, task, upstream call and the usage row."""
 
-import logging
 from collections.abc import Callable
 from contextvars import ContextVar
 
 from django.http import HttpRequest, HttpResponseBase
 
+from . import tracing
 from .ids import uuid7
 
 _current: ContextVar[str] = ContextVar("request_id", default="-")
@@ -30,14 +30,9 @@ class RequestIdMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         value = str(uuid7())
         begin(value)
-        response = self.get_response(request)
+        with tracing.span("page", method=request.method) as span:
+            response = self.get_response(request)
+            # The pattern, not the address: addresses name objects and people.
+            span.set(route=request.resolver_match.route if request.resolver_match else None, status=response.status_code)
         response["x-request-id"] = value
         return response
-
-
-class RequestIdFilter(logging.Filter):
-    """Adds `request_id` to log records."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.request_id = current()
-        return True
