@@ -61,6 +61,7 @@ def _log_as_the_settings_say(**kwargs: Any) -> None:
     from django.conf import settings
 
     logging.config.dictConfig(settings.LOGGING)
+    logging.captureWarnings(True)
 
 
 @before_task_publish.connect
@@ -80,9 +81,15 @@ def _begin(task_id: str, task: Any, **kwargs: Any) -> None:
 
     stack = _running[task_id] = ExitStack()
     stack.callback(request_id.begin, request_id.current())
-    request_id.begin(task.request.get(_REQUEST_ID) or task_id)
-    carrier = {name: value for name in ("traceparent", "tracestate") if (value := task.request.get(name))}
+    request_id.begin(_header(task, _REQUEST_ID) or task_id)
+    carrier = {name: value for name in ("traceparent", "tracestate") if (value := _header(task, name))}
     stack.enter_context(tracing.continued(f"task {task.name}", carrier, task=task.name, task_id=task_id))
+
+
+def _header(task: Any, name: str) -> str | None:
+    """A header of the task's message; of a task run in place it lies one level deeper."""
+    value: str | None = task.request.get(name) or (task.request.headers or {}).get(name)
+    return value
 
 
 @task_postrun.connect

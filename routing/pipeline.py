@@ -779,17 +779,23 @@ class ModelCall(ABC):
 
 def said_briefly(error: ProviderError) -> str:
     """A provider's failure for the log: never in its own words, which may quote the prompt."""
-    code = error.code if error.code is not None and _CODE.fullmatch(error.code) else "no code"
-    return f"{error.failure}, {'no answer' if error.status is None else f'HTTP {error.status}'}, {code}"
+    return (
+        f"{error.failure}, {'no answer' if error.status is None else f'HTTP {error.status}'}, {_own_code(error) or 'no code'}"
+    )
+
+
+def _own_code(error: ProviderError) -> str | None:
+    """The provider's code, where it looks like one: the usage log has no room for a sentence."""
+    return error.code if error.code is not None and _CODE.fullmatch(error.code) else None
 
 
 def provider_failure(error: ProviderError) -> ApiError:
     """What the client is told about a provider's failure."""
     match error.failure:
         case FailureClass.BAD_REQUEST:
-            return ApiError(400, error.code or "provider_refused_request", error.message, param=error.param)
+            return ApiError(400, _own_code(error) or "provider_refused_request", error.message, param=error.param)
         case FailureClass.REFUSED:
-            return ApiError(400, error.code or "content_policy_violation", error.message)
+            return ApiError(400, _own_code(error) or "content_policy_violation", error.message)
         case FailureClass.RATE_LIMITED | FailureClass.OVERLOADED:
             return ApiError(
                 503,

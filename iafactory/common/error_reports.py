@@ -41,7 +41,6 @@ def error_reports_start(*, transport: "type[Transport] | Transport | None" = Non
         ],
         include_local_variables=False,
         include_source_context=False,
-        send_default_pii=False,
         max_request_body_size="never",
         max_breadcrumbs=0,
         server_name="",

@@ -1,6 +1,6 @@
 """Log lines: as text or JSON, each with the id of its request and its task, and without secrets.
 
-Prompts never get into a log because nothing logs them, providers' own words included, which may quote them. Secrets are left out
+Prompts never get into a log because nothing logs them, nor providers' own words, which may quote them. Secrets are left out
 where lines are written as well: what stands in the settings, and what looks like a credential.
 """
 
@@ -62,7 +62,7 @@ def _secrets() -> re.Pattern[str]:
 
 
 def redact(text: str) -> str:
-    """`text` without the secrets of the settings, without what looks like a credential, and without the values of refused rows."""
+    """`text` without the secrets of the settings, what looks like a credential, and the values of rows that were refused."""
     text = _secrets().sub(_HIDDEN, text)
     return _ROW_VALUES.sub("DETAIL: left out", text) if "DETAIL:" in text else text
 
@@ -87,7 +87,7 @@ class LineFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC), level, logger, message, request_id, pid; task, task_id and error where there are some.
+    """One JSON object a line: time (UTC), level, logger, message, request_id, pid; task, task_id and error where there are any.
 
     Nothing else of a record is written, so that an `extra` of a library cannot bring along what it likes.
     """

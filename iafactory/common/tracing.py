@@ -79,9 +79,7 @@ def span(name: str, **attributes: str | int | float | None) -> AbstractContextMa
 def _recorded(tracer: "Tracer", name: str, attributes: Mapping[str, Any], parent: Any = None) -> Iterator[_Span]:
     from opentelemetry.trace import StatusCode
 
-    with tracer.start_as_current_span(
-        name, context=parent, record_exception=False, set_status_on_exception=False
-    ) as recorded:
+    with tracer.start_as_current_span(name, context=parent, record_exception=False, set_status_on_exception=False) as recorded:
         ours = _Span(recorded)
         ours.set(request_id=request_id.current(), **attributes)
         try:

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from pytest_django.plugin import DjangoDbBlocker
 
 from billing.accounts.models import User
 from billing.ledger.models import LedgerTransaction, UsageRecord
@@ -32,7 +33,7 @@ EMAIL = "logs-reader@example.com"
 
 @dataclass
 class Gossip:
-    """A provider that repeats in its errors whatever it was sent, the credential included; `statuses` in turn, the last for good."""
+    """A provider that repeats in its errors what it was sent, credential included; `statuses` in turn, the last for good."""
 
     url: str = ""
     statuses: list[int] = field(default_factory=list)
@@ -97,30 +98,37 @@ class Product:
 
 
 @pytest.fixture
-def product(live: Live, tmp_path: Path) -> Iterator[Product]:
-    logs = {"web": tmp_path / "web.log", "worker": tmp_path / "worker.log"}
+def product(live: Live, processes: Product) -> Product:
+    return processes
+
+
+@pytest.fixture(scope="module")
+def processes(
+    live_servers: Live, django_db_blocker: DjangoDbBlocker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Product]:
+    folder = tmp_path_factory.mktemp("logs")
+    logs = {"web": folder / "web.log", "worker": folder / "worker.log"}
     port = free_port()
     # A queue of its own for what these two say to each other, and a mail server that is not there.
     own = {
         "LOG_FORMAT": "json",
         "LOG_LEVEL": "DEBUG",
-        "CELERY_BROKER_URL": os.environ["REDIS_URL"].replace("unix://", "redis+socket://").partition("?")[0] + "?virtual_host=7",
+        "CELERY_BROKER_URL": os.environ["REDIS_URL"].replace("unix:", "redis+socket:").partition("?")[0] + "?virtual_host=7",
         "IAFACTORY_ENV": "local",
         "MAIL_DIR": "",
+        # That tests may run as root is said before anything is set up.
+        "PYTHONWARNINGS": "ignore",
         "EMAIL_URL": f"smtp://marked:{MAIL_SECRET}@127.0.0.1:1",
     }
-    web = start_web(port, live.simulator_url, logs["web"], **own)
-    command = [sys.executable, "-m", "celery", "-A", "iafactory", "worker", "-Q", "celery", "--concurrency", "1"]
+    with django_db_blocker.unblock():
+        environment = os.environ | {"DATABASE_URL": _database_url(), "SIMULATOR_URL": live_servers.simulator_url, **own}
+        web = start_web(port, live_servers.simulator_url, logs["web"], **own)
+    command = [sys.executable, "-m", "celery", "-q", "-A", "iafactory", "worker", "-Q", "celery", "--concurrency", "1"]
     command += ["--without-gossip", "--without-mingle"]
-    worker = spawn(
-        command,
-        environment=os.environ | {"DATABASE_URL": _database_url(), "SIMULATOR_URL": live.simulator_url, **own},
-        folder=PROJECT,
-        log=logs["worker"],
-    )
+    worker = spawn(command, environment=environment, folder=PROJECT, log=logs["worker"])
     try:
         wait_until(lambda: "ready." in logs["worker"].read_text(), seconds=30, what="worker ready")
-        yield Product(live, f"http://127.0.0.1:{port}", logs)
+        yield Product(live_servers, f"http://127.0.0.1:{port}", logs)
     finally:
         stop(web, worker)
 
@@ -218,10 +226,6 @@ def test_every_line_of_both_processes_is_json_with_a_request_id(product: Product
     product.post("/api/auth/password-reset", None, {"email": "nobody@example.com"})
     wait_until(lambda: "password_reset_send" in product.text("worker"), what="the worker's line")
 
-    web = product.text("web").splitlines()
-    # Celery greets on standard output before it logs anything.
-    worker = product.text("worker").splitlines()
-    first = next(position for position, line in enumerate(worker) if line.startswith("{"))
-    lines = [json.loads(line) for line in [*web, *[line for line in worker[first:] if not line.startswith((" ", "-", "["))]] if line]
+    lines = [json.loads(line) for process in ("web", "worker") for line in product.text(process).splitlines()]
     assert lines
     assert [line for line in lines if not {"time", "level", "logger", "message", "request_id", "pid"} <= line.keys()] == []
