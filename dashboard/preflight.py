@@ -15,6 +15,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django_redis import get_redis_connection
 from redis.exceptions import RedisError
 
+from dashboard.alerts.models import AlertTarget
 from iafactory.common import clock
 from routing.models import ModelProfile, Provider, ProviderCredential
 
@@ -142,6 +143,17 @@ def _mail() -> Result:
     return Result("mail", True, settings.EMAIL_BACKEND.rpartition(".")[0].rpartition(".")[2])
 
 
+def _alerts() -> Result:
+    """Somebody must hear of what goes wrong."""
+    try:
+        targets = AlertTarget.objects.filter(is_enabled=True).count()
+    except DatabaseError as error:
+        raise Skipped from error
+    if not targets:
+        return Result("alerts", False, "no target: alerts are shown in the console and sent to nobody", warning=True)
+    return Result("alerts", True, f"{targets} targets")
+
+
 def _clock() -> Result:
     """Budgets, quotas and expiry are cut by our clock: the servers' must agree with it."""
     try:
@@ -166,7 +178,7 @@ def _folders() -> Result:
 
 
 _BEFORE_MIGRATE: tuple[Callable[[], Result], ...] = (_settings, _postgresql, _redis, _clock, _folders)
-_ALL = (*_BEFORE_MIGRATE, _migrations, _secrets, _providers, _gateways, _mail)
+_ALL = (*_BEFORE_MIGRATE, _migrations, _secrets, _providers, _gateways, _mail, _alerts)
 
 
 def preflight(*, before_migrate: bool = False) -> Iterator[Result]:

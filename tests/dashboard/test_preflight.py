@@ -32,7 +32,8 @@ def test_a_complete_installation_passes(settings: Any, monkeypatch: pytest.Monke
 
     lines = out.getvalue().splitlines()
     assert [line for line in lines if line.startswith("FAILED")] == []
-    assert len(lines) == 9
+    assert len(lines) == 10
+    assert any("alerts: no target" in line for line in lines)
     assert any(line.startswith("ok") and "1 provider credentials open" in line for line in lines)
 
 
