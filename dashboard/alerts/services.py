@@ -70,8 +70,8 @@ def rules_look(*, now: datetime, kinds: Collection[str] | None = None) -> Looked
 
 
 def kinds_of(*, seldom: bool) -> list[str]:
-    """Kinds that are looked at with the budgets, or the others."""
-    return [str(kind) for kind, condition in CONDITIONS.items() if condition.seldom is seldom]
+    """Kinds that tasks look at: with the budgets, or the others."""
+    return [str(kind) for kind, condition in CONDITIONS.items() if condition.seldom is seldom and not condition.watched]
 
 
 def _bounded(findings: Sequence[Finding]) -> list[Finding]:

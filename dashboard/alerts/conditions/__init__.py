@@ -26,7 +26,7 @@ CONDITIONS: Mapping[str, Condition] = {
     _Kind.QUEUES: Condition(running.queues, {"tasks": 1000, "bookings": 1000}),
     _Kind.PLAN_MARGIN: Condition(money.plan_margins, {}, seldom=True),
     _Kind.LOSSES: Condition(money.losses, {"usd_a_day": 1}),
-    _Kind.SCHEDULED_WORK: Condition(running.scheduled_work, {"seconds": 120}),
+    _Kind.SCHEDULED_WORK: Condition(running.scheduled_work, {"seconds": 120}, watched=True),
     _Kind.JOBS: Condition(running.jobs, {"failing_minutes": 15, "late_minutes": 30}),
     _Kind.LEFT_UNDONE: Condition(running.left_undone, {"minutes": 60, "refund_days": 3}),
     _Kind.CREDENTIALS: Condition(providers.credentials, {}),

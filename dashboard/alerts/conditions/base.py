@@ -36,3 +36,5 @@ class Condition:
     thresholds: Mapping[str, int]
     seldom: bool = False
     """Looked at with the budgets rather than every two minutes."""
+    watched: bool = False
+    """Looked at by the watch of every process, never by a task: it is about whether tasks run."""

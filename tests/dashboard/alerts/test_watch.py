@@ -11,7 +11,6 @@ from pytest_django import Settings
 from dashboard.alerts import watch as watching
 from dashboard.alerts.models import Alert, AlertRule
 from dashboard.alerts.queues import queue_depth_tell, queue_depths
-from dashboard.alerts.services import rules_look
 from dashboard.alerts.watch import Watch
 from dashboard.jobs.models import JobState
 from dashboard.jobs.selectors import HEARTBEAT_TASK
@@ -55,12 +54,26 @@ def test_a_dead_beat_is_told_from_here_and_resolved_when_it_is_back(
     sent = len(receiver.requests)
     alert = Alert.objects.get()
     heartbeat_at(NOON + timedelta(minutes=5))
-    rules_look(now=NOON + timedelta(minutes=5))
+    with freeze_time(NOON + timedelta(minutes=5)):
+        still = Watch().look(NOON + timedelta(minutes=5))
 
-    assert (noticed, sent) == (True, 1)
+    assert (noticed, sent, still, len(receiver.requests)) == (True, 1, False, 2)
     assert (alert.level, alert.subject, alert.state) == ("critical", "beat", "open")
     alert.refresh_from_db()
     assert alert.state == "resolved"
+
+
+def test_a_product_just_started_is_given_time_for_its_beat(beat_rule: AlertRule) -> None:
+    heartbeat_at(NOON - timedelta(hours=8))
+    watch = Watch()
+    watch._began = NOON
+
+    at_once = watch.look(NOON + timedelta(seconds=119))
+    opened_at_once = Alert.objects.count()
+
+    assert (at_once, opened_at_once) == (False, 0)
+    assert watch.look(NOON + timedelta(seconds=120)) is True
+    assert Alert.objects.count() == 1
 
 
 def test_between_a_minute_and_the_threshold_it_is_not_told_yet(beat_rule: AlertRule) -> None:
