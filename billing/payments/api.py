@@ -37,6 +37,7 @@ from iafactory.common.money import ZERO, plain
 
 from .auto_renewal import Agreement, agreement_read
 from .checkout import checkout_open, gateways_usable
+from .gateways.base import SavedCards
 from .manual import GATEWAY as MANUAL
 from .manual import manual_method, manual_methods, manual_payment_begin, proof_add
 from .models import ManualMethod, Payment
@@ -338,6 +339,7 @@ class GatewaysView(BillingReadView):
                 "name": one.display_name,
                 "instructions": None,
                 "currencies": sorted(one.currencies),
+                "keeps_cards": isinstance(one, SavedCards),
             }
             for one in gateways_usable(amount=ORDINARY_AMOUNT, currency=account.currency)
         ]
@@ -348,6 +350,7 @@ class GatewaysView(BillingReadView):
                 "name": method.name,
                 "instructions": method.instructions,
                 "currencies": method.currencies,
+                "keeps_cards": False,
             }
             for method in manual_methods(account=account, currency=account.currency)
         ]

@@ -154,6 +154,7 @@ class GatewaySerializer(serializers.Serializer):
     name = serializers.CharField()
     instructions = serializers.CharField(allow_null=True)
     currencies = serializers.ListField(child=serializers.CharField())
+    keeps_cards = serializers.BooleanField(help_text="Whether renewals can be charged to a card that it keeps.")
 
 
 class GatewaysSerializer(serializers.Serializer):

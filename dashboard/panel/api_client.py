@@ -46,6 +46,9 @@ class ApiClient:
     def patch(self, name: str, *args: Any, data: dict[str, Any]) -> Any:
         return self._call("PATCH", name, args, data=data)
 
+    def put(self, name: str, *args: Any, data: dict[str, Any]) -> Any:
+        return self._call("PUT", name, args, data=data)
+
     def delete(self, name: str, *args: Any) -> Any:
         return self._call("DELETE", name, args)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.http import HttpResponseBase
 from django.shortcuts import redirect, render
+from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
@@ -89,9 +90,30 @@ def way_chosen(request: Any, ways: list[dict[str, Any]]) -> dict[str, str]:
     return {"gateway": gateway, "method": method}
 
 
+def consent_offered(request: Any, ways: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The text to agree to for automatic renewals, in the page's language; None where no way to pay keeps cards."""
+    if not any(way["keeps_cards"] for way in ways):
+        return None
+    consent: dict[str, Any] = request.panel.api.get("payment-methods", language=get_language() or "en")["consent"]
+    return consent
+
+
+def agreement_sent(request: Any, way: dict[str, str]) -> dict[str, Any]:
+    """What a form says about automatic renewals: only a way that keeps cards can have them."""
+    keeps = any(one["keeps_cards"] and one["gateway"] == way["gateway"] for one in ways_to_pay(request))
+    if not keeps or request.POST.get("auto_renewal") != "1":
+        return {}
+    return {
+        "auto_renewal": True,
+        "auto_renewal_wording": request.POST.get("auto_renewal_wording", "")[:32],
+        "auto_renewal_language": get_language() or "en",
+    }
+
+
 def _checkout(request: Any, what: str, code: str, context: dict[str, Any], buy: Any) -> HttpResponseBase:
     ways = ways_to_pay(request)
     way = way_chosen(request, ways)
+    consent = consent_offered(request, ways) if what == "plan" else None
     coupon = (request.POST or request.GET).get("coupon", "").strip()[:64] if what == "plan" else ""
     refusal = ""
     if request.method == "POST":
@@ -106,6 +128,7 @@ def _checkout(request: Any, what: str, code: str, context: dict[str, Any], buy: 
         "ways": ways,
         "way": f"{way['gateway']}:{way['method']}",
         "coupon": coupon,
+        "consent": consent,
         "quoted": quoted,
         "refusal": refusal or quote_refusal,
         "coupon_refusal": coupon_refusal,
@@ -132,31 +155,36 @@ def _quoted(request: Any, what: str, code: str, way: dict[str, str], coupon: str
 def _plan_buy(request: Any, code: str, way: dict[str, str], coupon: str) -> HttpResponseBase:
     api = request.panel.api
     status = api.get("payment-status")
-    key = _attempt_key(request)
+    key = attempt_key(request)
     kind = request.POST.get("kind", "")
+    chosen = way | agreement_sent(request, way)
     if kind == "change" and status["subscription_id"]:
-        answer = api.post("subscription-change-plan", status["subscription_id"], data={"plan": code} | way, idempotency_key=key)
+        answer = api.post(
+            "subscription-change-plan", status["subscription_id"], data={"plan": code} | chosen, idempotency_key=key
+        )
     else:
-        answer = api.post("payment-subscribe", code, data={"coupon": coupon} | way, idempotency_key=key)
+        answer = api.post("payment-subscribe", code, data={"coupon": coupon} | chosen, idempotency_key=key)
     if answer["payment"]:
-        return _go_to_payment(answer["payment"])
+        return go_to_payment(answer["payment"])
     if kind == "change" and answer["offer"] and answer["offer"]["at_period_end"]:
         return done(request, _("Your plan changes when the period ends."), "panel:subscription")
     return done(request, _("Your plan is active."), "panel:subscription")
 
 
 def _pack_buy(request: Any, code: str, way: dict[str, str], coupon: str) -> HttpResponseBase:
-    answer = request.panel.api.post("payment-topup", data={"pack": code} | way, idempotency_key=_attempt_key(request))
-    return _go_to_payment(answer["payment"])
+    answer = request.panel.api.post("payment-topup", data={"pack": code} | way, idempotency_key=attempt_key(request))
+    return go_to_payment(answer["payment"])
 
 
-def _go_to_payment(payment: dict[str, Any]) -> HttpResponseBase:
+def go_to_payment(payment: dict[str, Any]) -> HttpResponseBase:
+    """To the payment's page, which leads on to its gateway: forms of ours go nowhere else themselves."""
     response = redirect("panel:payment", payment["reference"])
     if payment["checkout_url"]:
         response["Location"] += "?go=1"
     return response
 
 
-def _attempt_key(request: Any) -> str:
+def attempt_key(request: Any) -> str:
+    """The idempotency key of a form: sent twice it does its work once."""
     attempt = request.POST.get("attempt", "")
     return f"panel-{attempt[:64]}" if attempt.isalnum() else ""

@@ -5,12 +5,15 @@ from typing import Any
 
 from django.http import HttpResponseBase
 from django.shortcuts import render
+from django.utils.translation import get_language
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from iafactory.common.errors import ApiError
 
 from .buying import ways_to_pay
 from .forms import ProofForm
-from .session import done, is_htmx, panel_page
+from .session import done, is_htmx, panel_page, refused
 
 OPEN = ("created", "pending", "unknown")
 
@@ -49,5 +52,33 @@ def payment(request: Any, reference: str) -> HttpResponseBase:
 @require_safe
 @panel_page
 def payment_methods(request: Any) -> HttpResponseBase:
-    """The ways to pay that fit the account's country and currency."""
-    return render(request, "panel/payment_methods.html", {"ways": ways_to_pay(request)})
+    """Saved cards and automatic renewal, and the ways to pay that fit the account's country and currency."""
+    kept = request.panel.api.get("payment-methods", language=get_language() or "en")
+    return render(request, "panel/payment_methods.html", {"ways": ways_to_pay(request)} | kept)
+
+
+@require_POST
+@panel_page
+def card_remove(request: Any, card_id: str) -> HttpResponseBase:
+    """Take a card back; renewals with it end."""
+    try:
+        request.panel.api.delete("payment-method", card_id)
+    except ApiError as error:
+        return refused(request, error, "panel:payment-methods")
+    return done(request, _("The card is removed. It is never charged again."), "panel:payment-methods")
+
+
+@require_POST
+@panel_page
+def auto_renewal(request: Any) -> HttpResponseBase:
+    """Switch automatic renewal on, with the text that was shown agreed to, or off."""
+    on = request.POST.get("enabled") == "1"
+    data: dict[str, Any] = {"enabled": on}
+    if on:
+        data |= {"wording": request.POST.get("wording", "")[:32], "language": get_language() or "en"}
+        data |= {"card": request.POST["card"][:64]} if request.POST.get("card") else {}
+    try:
+        request.panel.api.put("payment-auto-renewal", data=data)
+    except ApiError as error:
+        return refused(request, error, "panel:payment-methods")
+    return done(request, _("Saved."), "panel:payment-methods")

@@ -53,6 +53,17 @@ def resume(request: Any, subscription_id: str) -> HttpResponseBase:
     return _do(request, "subscription-resume", subscription_id, _("Your subscription goes on."))
 
 
+@require_POST
+@panel_page
+def change_forget(request: Any, subscription_id: str) -> HttpResponseBase:
+    """Take a change back that was to come at the period's end."""
+    try:
+        request.panel.api.delete("subscription-change-plan", subscription_id)
+    except ApiError as error:
+        return refused(request, error, "panel:subscription")
+    return done(request, _("Your plan stays as it is."), "panel:subscription")
+
+
 def _do(request: Any, address: str, subscription_id: str, told: str, data: dict[str, Any] | None = None) -> HttpResponseBase:
     try:
         request.panel.api.post(address, subscription_id, data=data)

@@ -15,10 +15,15 @@ from billing.accounts import members, preferences
 from billing.accounts.models import Account, ApiKey, Invitation, User
 from billing.accounts.selectors import api_key_by_secret
 from billing.events.models import Event
+from billing.events.services import SYSTEM
+from billing.invoices.lines import LineItem
 from billing.invoices.models import Invoice
-from billing.payments.models import Payment
+from billing.invoices.services import invoice_draft, invoice_finalise
+from billing.payments.auto_renewal import consent_in_force
+from billing.payments.models import Payment, SavedCard
 from billing.plans.models import Coupon
 from billing.subscriptions.onboarding import customer_register
+from iafactory.common import clock
 from iafactory.common.errors import ApiError
 
 from .conftest import PASSWORD, browser_of, grant
@@ -298,3 +303,83 @@ def test_the_playground_token_is_the_users_and_needs_a_post(panel: Client, accou
     assert looked.status_code == 405
     assert token["expires_in"] == 1800
     assert used.json()["user"]["email"] == "sara@example.com"
+
+
+# --- invoices and cards ---
+
+
+@pytest.fixture
+def owed(account: Account, user: User) -> Invoice:
+    """An invoice of 1,000 DZD that waits to be paid."""
+    item = LineItem(kind="period", description="Plan Pro", amount=Decimal(1000), tax_included=True)
+    draft = invoice_draft(account=account, purpose="period", items=[item], currency="DZD")
+    return invoice_finalise(invoice=draft, actor=SYSTEM)
+
+
+def test_an_open_invoice_is_paid_from_its_page_in_the_way_chosen(panel: Client, owed: Invoice) -> None:
+    page = text(panel.get(f"/billing/invoices/{owed.number}"))
+
+    first = panel.post(f"/billing/invoices/{owed.number}/pay", {"way": "manual:ccp", "attempt": "aa1"})
+    again = panel.post(f"/billing/invoices/{owed.number}/pay", {"way": "manual:ccp", "attempt": "aa3"})
+    other = panel.post(f"/billing/invoices/{owed.number}/pay", {"way": "manual:bank_transfer", "attempt": "aa2"})
+
+    payments = list(Payment.objects.filter(invoice=owed).order_by("created_at").values_list("method", "state"))
+    latest = Payment.objects.filter(invoice=owed).latest("created_at")
+    assert "Pay DZD\xa01,000" in page
+    assert first.headers["Location"].startswith("/billing/payments/")
+    assert again.headers["Location"] == first.headers["Location"]
+    assert other.headers["Location"] == f"/billing/payments/{latest.reference}"
+    assert payments == [("ccp", "pending"), ("bank_transfer", "pending")]
+
+
+def test_a_strangers_invoice_is_not_paid(stranger: Client, owed: Invoice) -> None:
+    response = stranger.post(f"/billing/invoices/{owed.number}/pay", {"way": "manual:ccp"})
+
+    assert response.status_code == 404
+    assert not Payment.objects.filter(invoice=owed).exists()
+
+
+@pytest.fixture
+def card(account: Account) -> SavedCard:
+    return SavedCard.objects.create(
+        account=account,
+        gateway="stripe",
+        mode="test",
+        gateway_customer_id="cus_1",
+        gateway_card_id="pm_1",
+        brand="visa",
+        last4="4242",
+        exp_month=12,
+        exp_year=2099,
+        saved_at=clock.now(),
+    )
+
+
+def test_automatic_renewal_is_agreed_to_in_the_wording_shown_and_taken_back(
+    panel: Client, account: Account, card: SavedCard
+) -> None:
+    page = text(panel.get("/billing/payment-methods"))
+    [wording] = re.findall(r'name="wording" value="([^"]+)"', page)
+
+    stale = panel.post("/billing/payment-methods/auto-renewal", {"enabled": "1", "wording": "1999-01-01"})
+    refused = consent_in_force(account)
+    panel.post("/billing/payment-methods/auto-renewal", {"enabled": "1", "wording": wording})
+    agreed = consent_in_force(account)
+    panel.post("/billing/payment-methods/auto-renewal", {"enabled": "0"})
+
+    assert "4242" in page
+    assert (stale.status_code, refused) == (302, None)
+    assert agreed is not None
+    assert (agreed.card, agreed.wording_version) == (card, wording)
+    assert consent_in_force(account) is None
+
+
+def test_a_card_is_removed_by_its_owner_and_by_nobody_else(panel: Client, stranger: Client, card: SavedCard) -> None:
+    foreign = stranger.post(f"/billing/payment-methods/{card.pk}/remove")
+    card.refresh_from_db()
+    kept = card.removed_at is None
+    panel.post(f"/billing/payment-methods/{card.pk}/remove")
+
+    card.refresh_from_db()
+    assert (foreign.status_code, kept) == (404, True)
+    assert card.removed_at is not None
