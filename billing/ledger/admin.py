@@ -48,6 +48,7 @@ from iafactory.common.admin import (
     text_filter,
     uuid_or_none,
 )
+from iafactory.common.csv_lists import CsvListMixin
 from iafactory.common.money import credits_for_cost, usd_quantise
 
 from .explanation import arithmetic, balances_of, counts_tokens, unit_prices, units
@@ -440,9 +441,11 @@ class EntryInline(ReadOnlyInline):
 
 
 @admin.register(LedgerTransaction)
-class LedgerTransactionAdmin(AccountSearchMixin, ReadOnlyAdmin):
+class LedgerTransactionAdmin(CsvListMixin, AccountSearchMixin, ReadOnlyAdmin):
     """Business facts in the books. A call's transaction has its request id."""
 
+    csv_newest_by = ("at", "id")
+    csv_fields = ("id", "at", "kind", "account_id", "reason", "actor", "idempotency_key")
     list_display = ("moment", "kind", "account_link", "reason", "actor", "short_id")
     list_filter = ("kind", linked_filter("account", Account, _("account")), "at", text_filter("actor", _("actor")))
     list_select_related = ("account",)
@@ -485,9 +488,21 @@ class LedgerTransactionAdmin(AccountSearchMixin, ReadOnlyAdmin):
 
 
 @admin.register(LedgerEntry)
-class LedgerEntryAdmin(AccountSearchMixin, ReadOnlyAdmin):
+class LedgerEntryAdmin(CsvListMixin, AccountSearchMixin, ReadOnlyAdmin):
     """Sides of transactions."""
 
+    csv_newest_by = ("id",)
+    csv_fields = (
+        "id",
+        "transaction_id",
+        "transaction__at",
+        "transaction__kind",
+        "ledger_account__kind",
+        "ledger_account__account_id",
+        "unit",
+        "amount",
+        "balance_after",
+    )
     list_display = ("at", "kind", "book", "signed", "unit", "balance", "transaction_link")
     list_display_links = ("signed",)
     list_filter = (
@@ -568,9 +583,42 @@ def _tariff(usage: UsageRecord) -> tuple[Decimal | None, Decimal | None, bool]:
 
 
 @admin.register(UsageRecord)
-class UsageRecordAdmin(AccountSearchMixin, ReadOnlyAdmin):
+class UsageRecordAdmin(CsvListMixin, AccountSearchMixin, ReadOnlyAdmin):
     """How each call ended, and how its price came about."""
 
+    csv_newest_by = ("started_at", "id")
+    csv_fields = (
+        "id",
+        "started_at",
+        "finished_at",
+        "account_id",
+        "api_key_id",
+        "plan",
+        "endpoint",
+        "end",
+        "error_code",
+        "requested_model",
+        "model",
+        "provider",
+        "profile",
+        "streamed",
+        "attempts",
+        "fallback",
+        "budget_fallback",
+        "input_tokens",
+        "cache_read_tokens",
+        "cache_write_tokens",
+        "output_tokens",
+        "reasoning_tokens",
+        "estimated",
+        "list_cost_usd",
+        "cost_usd",
+        "credits_charged",
+        "credits_lost",
+        "quota_units",
+        "latency_ms",
+        "first_byte_ms",
+    )
     list_display = ("started", "account_link", "served", "tokens", "credits_", "cost_", "end_label", "latency_ms", "flags")
     list_display_links = ("started",)
     list_filter = (
