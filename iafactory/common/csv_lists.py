@@ -47,7 +47,7 @@ class CsvListMixin:
 
     csv_fields: Sequence[str]
     csv_newest_by: Sequence[str] = ("pk",)
-    change_list_template = "admin/csv_list.html"
+    change_list_template: Any = "admin/csv_list.html"
     opts: Any
 
     def get_urls(self) -> list[URLPattern]:
