@@ -3,8 +3,8 @@
     VAR=/tmp/scale .venv/bin/python -m iafactory.local.with_servers python -m benchmarks.scale --usage-rows 10000000
 
 On an empty database it migrates, loads the catalogue and makes the company (`seed_demo`) first; on one that has calls it
-measures those. Each page is opened once to warm up, then `--times` times, in this process, middleware and templates included. The CSV is
-read from a server of its own whose memory is watched. Fails when a median is above `--target` milliseconds.
+measures those. Each page is opened once to warm up, then `--times` times, in this process, middleware and templates
+included. The CSV is read from a server of its own whose memory is watched. Fails when a median is above `--target` ms.
 """
 
 import argparse
@@ -144,6 +144,9 @@ def _asked(client: Any) -> dict[str, Callable[[], Any]]:
             usage, started_at__gte=f"{month} 00:00Z", started_at__lt=f"{month + timedelta(1)} 00:00Z"
         ),
         "usage list, provider errors": page(usage, end__exact="provider_error"),
+        "usage list, of a plan there is not": page(usage, plan="none"),
+        "usage list, budget fallbacks": page(usage, budget_fallback__exact="1"),
+        "usage list, of no key there is": page(usage, api_key__id__exact=account.pk),
         "usage list, last page offered": page(usage, p=200),
         "usage list, search by an e-mail": page(usage, q="demo-0001@example.com"),
         "account page of the largest": page(reverse("admin:billing_account_change", args=[account.pk])),

@@ -375,6 +375,13 @@ class UsageRecord(models.Model):
             models.Index(fields=["-started_at"], name="usage_started"),
             models.Index(fields=["model", "-started_at"], name="usage_model_started"),
             models.Index(fields=["provider", "-started_at"], name="usage_provider_started"),
+            models.Index(fields=["api_key", "-started_at"], name="usage_key_started"),
+            models.Index(fields=["plan", "-started_at"], name="usage_plan_started"),
+            # What is rare has an index of its few rows.
+            models.Index(fields=["end", "-started_at"], condition=~Q(end="complete"), name="usage_end_started"),
+            models.Index(fields=["-started_at"], condition=Q(fallback=True), name="usage_fallback"),
+            models.Index(fields=["-started_at"], condition=Q(budget_fallback=True), name="usage_budget_fallback"),
+            models.Index(fields=["-started_at"], condition=Q(estimated=True), name="usage_estimated"),
         ]
 
     def __str__(self) -> str:
