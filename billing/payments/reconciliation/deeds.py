@@ -14,6 +14,7 @@ from billing.accounts.selectors import uuid_or_404
 from billing.accounts.services import task_enqueue
 from billing.events.services import Actor, event_record
 from billing.payments.configuration import gateway_configured
+from billing.payments.confirmation import truth_apply
 from billing.payments.disputes import dispute_lost, dispute_open
 from billing.payments.gateways.base import (
     Fetches,
@@ -34,6 +35,7 @@ from .comparing import payment_ask, payment_of, refund_ask, refund_of, row_write
 from .judging import Judgement, Outcome, payment_judge, refund_judge
 from .models import Reconciliation, ReconciliationRow
 
+_SUCCEEDED = Payment.State.SUCCEEDED
 State = ReconciliationRow.State
 Subject = ReconciliationRow.Subject
 
@@ -207,6 +209,10 @@ def _payment_apply(row: ReconciliationRow, judgement: Judgement | None, actor: A
     if payment is None:
         _found(row, _account(account), paid, judgement, actor, reason)
         return
+    assert judgement.truth is not None
+    if truth_apply(payment=payment, truth=judgement.truth, actor=actor, reason=reason).payment.state == _SUCCEEDED:
+        return
+    # It is not what was asked for: the operator takes it all the same.
     payment_succeeded(
         payment=payment,
         actor=actor,

@@ -28,6 +28,7 @@ class Judgement:
     theirs: Money | None = None
     our_evidence: dict[str, Any] = field(default_factory=dict)
     their_evidence: dict[str, Any] = field(default_factory=dict)
+    truth: GatewayPayment | None = None
 
 
 def payment_judge(truth: GatewayPayment | None, payment: Payment | None) -> Judgement | None:
@@ -134,6 +135,7 @@ def _payment(
         }
         if truth
         else {},
+        truth=truth,
     )
 
 

@@ -93,7 +93,7 @@ def test_a_row_is_found_by_day_reference_and_gateways_id(day: Market) -> None:
 
 
 def test_a_rows_page_shows_both_sides(day: Market) -> None:
-    client = operator(*VIEW)
+    client = operator(*VIEW, "resolve_reconciliationrow")
     row = ReconciliationRow.objects.get(outcome="missing")
 
     page = client.get(f"{ROWS}{row.pk}/change/").content.decode()
