@@ -34,6 +34,7 @@ from iafactory.common.admin import (
     table,
 )
 
+from .confirmation import payment_ask_again
 from .manual import GATEWAY, manual_confirm, manual_reject
 from .models import ManualMethod, Payment, PaymentProof, SavedCard
 from .refund_admin import PAYMENT_DEEDS, DisputeForm, RefundForm
@@ -84,6 +85,10 @@ def _confirm(payment: Payment, *, actor: Actor, **form: Any) -> None:
     manual_confirm(payment=payment, actor=actor, **form)
 
 
+def _ask_gateway(payment: Payment, *, actor: Actor, reason: str) -> None:
+    payment_ask_again(payment=payment, actor=actor, reason=reason)
+
+
 def _reject(payment: Payment, *, actor: Actor, reason: str) -> None:
     manual_reject(payment=payment, actor=actor, reason=reason)
 
@@ -106,6 +111,15 @@ DEEDS = {
         PERMISSION,
         lambda row: row.gateway == GATEWAY and State.FAILED in Payment.MOVES[row.state],
         dangerous=True,
+    ),
+    "ask": Deed(
+        _("Ask the gateway"),
+        _("What the gateway says is booked, once. Money that is not what was asked for leaves the payment under review."),
+        _("Asked."),
+        _ask_gateway,
+        PERMISSION,
+        lambda row: row.gateway != GATEWAY and State.SUCCEEDED in Payment.MOVES[row.state],
+        asks_others=True,
     ),
     "apply": Deed(
         _("Pay an invoice with it"),

@@ -10,6 +10,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 
 from billing.events.services import SYSTEM, Actor
+from iafactory.common.errors import ApiError
 
 from .auto_renewal import card_keep
 from .card_mails import charge_failed_tell
@@ -18,6 +19,7 @@ from .gateways.base import (
     Captures,
     Fetches,
     Gateway,
+    GatewayError,
     GatewayPayment,
     GatewayRefused,
     GatewayUnavailable,
@@ -85,6 +87,14 @@ def payment_confirm(
             # The buyer may choose another means; until then nothing has moved.
             refused = f"not captured: {refusal.code}: {refusal.message}"
     return truth_apply(payment=payment, truth=found, actor=actor, reason=reason or refused)
+
+
+def payment_ask_again(*, payment: Payment, actor: Actor, reason: str) -> Payment:
+    """An operator has a gateway asked about a payment now. ApiError 503 `gateways_unavailable` where it does not say."""
+    try:
+        return payment_confirm(payment=payment, actor=actor, reason=reason).payment
+    except GatewayError as error:
+        raise ApiError(503, "gateways_unavailable", f"{error.gateway} says nothing: {error.code}: {error.message}") from None
 
 
 def truth_apply(*, payment: Payment, truth: GatewayPayment, actor: Actor, reason: str = "") -> Confirmed:

@@ -219,3 +219,29 @@ def test_an_operator_keeps_explains_and_asks_again(market_of: MarketOf) -> None:
     ]
     run.refresh_from_db()
     assert (run.state, Payment.objects.filter(unapplied_amount__gt=0).count()) == ("waiting", 1)
+
+
+def test_an_operator_has_a_gateway_asked_about_a_payment(market_of: MarketOf) -> None:
+    market = market_of("razorpay")
+    payment = unheard(market, market.top_up())
+    client = operator("view_payment", "change_payment")
+    address = reverse("admin:billing_payment_deed", args=[payment.pk, "ask"])
+    market.fake.fail("error")
+
+    away = client.post(address, {"reason": "the customer called"})
+    meanwhile = Payment.objects.get().state
+    done = client.post(address, {"reason": "the customer called"})
+
+    told = Event.objects.get(kind="payment.succeeded")
+    assert (away.status_code, meanwhile, done.status_code) == (200, "expired", 302)
+    assert (market.credits(), told.reason, told.actor_label) == (1050, "the customer called", "operator@example.com")
+
+
+def test_nobody_asks_a_gateway_about_money_that_came(market_of: MarketOf) -> None:
+    market = market_of("razorpay")
+    payment = market.paid(market.top_up())
+    client = operator("view_payment", "change_payment")
+
+    page = client.get(f"/admin/billing/payment/{payment.pk}/change/").content.decode()
+
+    assert "Ask the gateway" not in page
