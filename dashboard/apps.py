@@ -11,6 +11,11 @@ class DashboardConfig(AppConfig):
     def ready(self) -> None:
         # Connects the signals that note how jobs run.
         import_module("dashboard.jobs.record")
+        from billing.accounts.second_factor import second_factor_register
+
+        from .two_factor.services import OperatorSecondFactor
+
+        second_factor_register(OperatorSecondFactor())
         from .roles import roles_sync_after_migrate
 
         post_migrate.connect(roles_sync_after_migrate, dispatch_uid="roles")

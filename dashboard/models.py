@@ -2,5 +2,6 @@
 
 from .alerts.models import Alert, AlertDelivery, AlertRule, AlertTarget
 from .jobs.models import JobState
+from .two_factor.models import OperatorDevice, RecoveryCode
 
-__all__ = ["Alert", "AlertDelivery", "AlertRule", "AlertTarget", "JobState"]
+__all__ = ["Alert", "AlertDelivery", "AlertRule", "AlertTarget", "JobState", "OperatorDevice", "RecoveryCode"]

@@ -61,6 +61,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_celery_beat",
+    "django_otp",
     "iafactory.apps.IAFactoryConfig",
     "ratelimit",
     "billing",
@@ -77,6 +78,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -139,6 +141,8 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
+# Operators prove themselves with an authenticator app besides their password.
+OPERATOR_TWO_FACTOR = env.bool("OPERATOR_TWO_FACTOR", default=PRODUCTION)
 PASSWORD_RESET_TIMEOUT = int(timedelta(hours=2).total_seconds())
 EMAIL_VERIFICATION_TIMEOUT = timedelta(days=3)
 LOGIN_URL = "admin:login"

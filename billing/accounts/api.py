@@ -92,7 +92,7 @@ class LoginView(OpenView):
         operation_id="auth_login",
         tags=["auth"],
         request=LoginSerializer,
-        responses={200: LoginResultSerializer, **errors(400, 401, 429)},
+        responses={200: LoginResultSerializer, **errors(400, 401, 403, 429)},
     )
     def post(self, request: Request) -> Response:
         """Log in. `invalid_credentials` says no more; after many failures `too_many_attempts` and `Retry-After`."""

@@ -18,7 +18,8 @@ from iafactory.common.errors import ApiError
 
 from . import selectors, services
 from .models import Account, ApiKey, User
-from .tokens import password_mark
+from .second_factor import second_factor_proven
+from .tokens import SECOND_FACTOR_CLAIM, password_mark
 
 
 class KeyUser(AnonymousUser):
@@ -115,13 +116,19 @@ def request_actor(request: Request) -> Actor:
 def operator_of(request: Request) -> User | None:
     """The operator behind a request, by session or by a key with the scope `admin`; None where there is none.
 
+    ApiError 403 `two_factor_required` for a session without the second factor that the operator needs.
+
     Such a key stands for the operator whose personal account it belongs to, as long as they are one: it may do what they may.
     """
     if isinstance(request.auth, ApiKey):
         user = services.operator_key_owner(request.auth.account) if ApiKey.Scope.ADMIN in request.auth.scopes else None
     else:
         user = request.user if isinstance(request.user, User) else None
-    return user if user is not None and user.is_active and user.is_staff else None
+    if user is None or not (user.is_active and user.is_staff):
+        return None
+    if not isinstance(request.auth, ApiKey) and not second_factor_proven(user, request.auth.get(SECOND_FACTOR_CLAIM, "")):
+        raise ApiError(403, "two_factor_required", "Log in again, with the code of your second factor.")
+    return user
 
 
 def request_operator(request: Request) -> Actor:

@@ -162,6 +162,13 @@ class RegisterSerializer(serializers.Serializer):
 class LoginSerializer(serializers.Serializer):
     email = StrictCharField(max_length=254)
     password = password_field()
+    code = StrictCharField(
+        max_length=32,
+        required=False,
+        default="",
+        allow_blank=True,
+        help_text="Of an operator's second factor.",
+    )
 
 
 class RefreshSerializer(serializers.Serializer):

@@ -34,8 +34,10 @@ from . import throttles
 from .key_limits import API_KEY_LIMITS, field_typed, key_value_checked
 from .mail import mail_send, public_link
 from .models import Account, AccountLimits, ApiKey, Membership, User, email_normalise
+from .second_factor import second_factor_prove
 from .tokens import (
     API_KEY_PREFIX,
+    SECOND_FACTOR_CLAIM,
     SessionRefreshToken,
     SessionTokens,
     api_key_secret,
@@ -215,10 +217,11 @@ def password_reset(*, token: str, new_password: str, address: str = "") -> User:
 # --- Sessions ---
 
 
-def session_open(*, email: str, password: str, address: str = "") -> tuple[User, SessionTokens]:
+def session_open(*, email: str, password: str, code: str = "", address: str = "") -> tuple[User, SessionTokens]:
     """Log in. `address` is the client's, for counting failures; unknown e-mails cost the same work as known ones.
 
-    Raises ApiError 401 `invalid_credentials` (also for a switched-off user), 429 `too_many_attempts`.
+    `code` is an operator's second factor, where one is needed. Raises ApiError 401 `invalid_credentials` (also for a switched
+    off user), 429 `too_many_attempts`, and what `second_factor_prove` raises.
     """
     email = email_normalise(email)
     # Counted before the password is checked, so that parallel guesses cannot pass together.
@@ -231,15 +234,15 @@ def session_open(*, email: str, password: str, address: str = "") -> tuple[User,
     if address:
         throttles.LOGIN_PER_ADDRESS.give_back(address)
     throttles.LOGIN_PER_EMAIL.forget(email)
-    return user, session_begin(user=user)
+    return user, session_begin(user=user, second_factor=second_factor_prove(user, code))
 
 
-def session_begin(*, user: User) -> SessionTokens:
+def session_begin(*, user: User, second_factor: str = "") -> SessionTokens:
     """Tokens for a user whose identity is proven; on record as an event."""
     with transaction.atomic():
         update_last_login(User, user)
         user_event("user.signed_in", user)
-        return session_tokens(user)
+        return session_tokens(user, second_factor=second_factor)
 
 
 def session_refresh(*, refresh_token: str) -> SessionTokens:
@@ -262,7 +265,7 @@ def session_refresh(*, refresh_token: str) -> SessionTokens:
         ):
             raise ApiError(401, "token_revoked", "The refresh token was used or revoked. Log in again.")
         BlacklistedToken.objects.create(token=record)
-        return session_tokens(user)
+        return session_tokens(user, second_factor=token.get(SECOND_FACTOR_CLAIM, ""))
 
 
 def session_close(*, refresh_token: str) -> None:

@@ -17,6 +17,7 @@ from rest_framework_simplejwt.utils import datetime_from_epoch, get_md5_hash_pas
 from .models import User
 
 API_KEY_PREFIX = "iaf_"
+SECOND_FACTOR_CLAIM = "2fa"
 _VERIFICATION_SALT = "billing.accounts.email-verification"
 
 
@@ -62,9 +63,12 @@ def password_mark(user: User) -> str:
     return get_md5_hash_password(user.password)
 
 
-def session_tokens(user: User) -> SessionTokens:
-    """A new pair of tokens for `user`; the refresh token is on record."""
+def session_tokens(user: User, *, second_factor: str = "") -> SessionTokens:
+    """A new pair of tokens for `user`; the refresh token is on record. `second_factor` says by what else they were proven."""
     refresh = SessionRefreshToken.for_user(user)
+    if second_factor:
+        # The access token, and the pair that follows this one, carry it on.
+        refresh[SECOND_FACTOR_CLAIM] = second_factor
     return SessionTokens(
         access_token=str(refresh.access_token),
         refresh_token=str(refresh),

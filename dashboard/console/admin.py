@@ -31,8 +31,9 @@ from billing.ledger.services import credits_grant, wallet_open
 from billing.subscriptions.models import Subscription
 from billing.subscriptions.onboarding import customer_register
 from dashboard.roles import ROLES
+from dashboard.two_factor.services import device_of, device_reset
 from iafactory.common import clock
-from iafactory.common.admin import EMPTY, ReasonForm, change_link, change_url, decimal_text, list_link
+from iafactory.common.admin import EMPTY, ReasonForm, change_link, change_url, decimal_text, list_link, viewer_may
 from iafactory.common.errors import ApiError
 
 from .forms import AccountForm, GrantForm, NewKeyForm, OperatorKeyForm, UserAddForm, UserEditForm
@@ -361,10 +362,11 @@ class UserAdmin(AuditedModelAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
     search_fields = ("email", "name")
     search_uuid_fields = ("pk",)
     ordering = ("-date_joined",)
-    readonly_fields = ("account_link", "operator_keys", "email_verified_at", "date_joined", "last_login")
+    readonly_fields = ("account_link", "operator_keys", "second_factor", "email_verified_at", "date_joined", "last_login")
     fieldsets = (
         (None, {"fields": ("email", "name", "language", "password", "account_link")}),
-        (_("Rights"), {"fields": ("is_active", "is_staff", "is_superuser", "operator_keys", "groups", "user_permissions")}),
+        (_("Rights"), {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
+        (_("As an operator"), {"fields": ("second_factor", "operator_keys")}),
         (_("Dates"), {"fields": ("email_verified_at", "date_joined", "last_login")}),
     )
     add_fieldsets = ((None, {"fields": ("email", "name", "language", "password1", "password2")}),)
@@ -392,8 +394,54 @@ class UserAdmin(AuditedModelAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
         return format_html("{} · {}", keys, new)
 
     def get_urls(self) -> list[Any]:
-        view = self.admin_site.admin_view(self.operator_key_view)
-        return [path("<uuid:user_id>/operator-key/", view, name="billing_user_operator_key"), *super().get_urls()]
+        key = self.admin_site.admin_view(self.operator_key_view)
+        reset = self.admin_site.admin_view(self.reset_two_factor_view)
+        return [
+            path("<uuid:user_id>/operator-key/", key, name="billing_user_operator_key"),
+            path("<uuid:user_id>/reset-two-factor/", reset, name="billing_user_reset_two_factor"),
+            *super().get_urls(),
+        ]
+
+    @admin.display(description=_("second factor"))
+    def second_factor(self, user: User) -> SafeString:
+        if not (user.pk and user.is_staff):
+            return SafeString(EMPTY)
+        if device_of(user) is None:
+            return format_html("{}", _("not set up"))
+        if not viewer_may(user, "auth.change_group"):
+            return format_html("{}", _("set up"))
+        address = reverse("admin:billing_user_reset_two_factor", args=[user.pk])
+        return format_html('{} · <a href="{}">{}</a>', _("set up"), address, _("Reset…"))
+
+    def reset_two_factor_view(self, request: HttpRequest, user_id: UUID) -> HttpResponse:
+        """Ask why, then forget an operator's app and codes. Owners do it for others; of superusers only superusers."""
+        if not self._may_appoint(request):
+            raise PermissionDenied
+        user = get_object_or_404(User, pk=user_id, is_staff=True)
+        if user.pk == request.user.pk or (user.is_superuser and not request.user.is_superuser):
+            raise PermissionDenied
+        form, back = ReasonForm(request.POST or None), change_url("billing.user", user.pk)
+        if request.method == "POST" and form.is_valid():
+            reason = form.cleaned_data["reason"]
+            with transaction.atomic():
+                done = device_reset(user=user, actor=operator_actor(request), reason=reason)
+                if done:
+                    self.log_change(request, user, f"Reset the second factor. {reason}")
+            told = _("The second factor is reset.") if done else _("There was no second factor.")
+            self.message_user(request, told, messages.SUCCESS if done else messages.WARNING)
+            return HttpResponseRedirect(back)
+        return self.render_step(
+            request,
+            title=_("Reset the second factor?"),
+            subtitle=user,
+            form=form,
+            submit=_("Reset it"),
+            dangerous=True,
+            explanation=_(
+                "Their app and recovery codes stop working and their sessions end. They set up a new app at the next login."
+            ),
+            back=back,
+        )
 
     def operator_key_view(self, request: HttpRequest, user_id: UUID) -> HttpResponse:
         """Make a key that may do what this operator may, and show its secret in this one answer."""

@@ -4,11 +4,12 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import admin
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path, reverse
 from django.utils.translation import gettext_lazy as _
 
+from dashboard.two_factor.pages import proven, two_factor_urls, waiting_for_code
 from iafactory.common import clock
 
 from .home import home_context
@@ -157,10 +158,25 @@ class IAFactoryAdminSite(admin.AdminSite):
         }
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
-        return [path("losses/", self.admin_view(losses_page), name="losses"), *super().get_urls()]
+        losses = path("losses/", self.admin_view(losses_page), name="losses")
+        return [losses, *two_factor_urls(self), *super().get_urls()]
+
+    def has_permission(self, request: HttpRequest) -> bool:
+        """An operator, who has proven themself by all that is asked."""
+        return super().has_permission(request) and proven(request)
+
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """As Django's; who has given their password already is asked for the rest."""
+        if request.method == "GET" and waiting_for_code(request):
+            return HttpResponseRedirect(f"{reverse('admin:two_factor')}?{request.GET.urlencode()}")
+        return super().login(request, extra_context)
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        return {**super().each_context(request), "simulator_url": settings.SIMULATOR_URL}
+        return {
+            **super().each_context(request),
+            "simulator_url": settings.SIMULATOR_URL,
+            "two_factor": settings.OPERATOR_TWO_FACTOR,
+        }
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         return super().index(request, {**home_context(request, now=clock.now()), **(extra_context or {})})

@@ -146,6 +146,7 @@ billing.subscription deed pause         x      x       x        -
 billing.subscription deed resume        x      x       x        -
 billing.subscription price_migration    x      x       x        -
 billing.user operator_key               x      -       x        -
+billing.user reset_two_factor           x      -       -        -
 billing.user auth_user_password_change  x      -       x        -
 billing.webhookdelivery replay          x      -       x        -
 billing.webhookendpoint act disable     x      -       x        -
@@ -268,7 +269,9 @@ def _arguments(model: Any, model_admin: Any, name: str, converters: dict[str, An
             return PaymentProof.objects.all()[0].pk
         if argument == "price_id":
             return apps.get_model("billing.PlanPrice")._default_manager.all()[0].pk
-        return User.objects.get(is_superuser=True).pk if name == "operator_key" else row_of(model).pk
+        if name in ("operator_key", "reset_two_factor"):
+            return User.objects.get_or_create(email="colleague@example.com", is_staff=True)[0].pk
+        return row_of(model).pk
 
     keys = {argument: value(argument) for argument in converters if argument != "name"}
     if "name" not in converters:
