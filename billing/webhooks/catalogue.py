@@ -63,7 +63,8 @@ _PAYMENT = frozenset({"reference", "amount", "currency", "gateway", "method", "s
 _REFUND = frozenset({"reference", "payment", "amount", "currency", "state", "credits", "credit_note", "failure"})
 _DISPUTE = frozenset({"dispute", "payment", "amount", "currency", "state", "debt"})
 _INVOICE = frozenset({"number", "state", "currency", "total", "due", "means"})
-_CREDITS = frozenset({"kind", "credits", "balance", "threshold", "previous_level", "expires_at"})
+_CREDITS = frozenset({"kind", "credits", "balance", "threshold", "previous_level"})
+_EXPIRY = frozenset({"credits", "expires_at"})
 _QUOTA = frozenset({"plan", "unit", "used", "limit", "resets_at"})
 _BUDGET = frozenset({"window", "limit", "spent", "window_start", "name"})
 
@@ -100,7 +101,7 @@ _ENTRIES = (
     EventType("credits.granted", "credits.granted", "Credits arrived: a plan's, bought ones or a bonus.", _CREDITS),
     EventType("credits.low", "credits.low", "The balance fell to the account's threshold.", _CREDITS),
     EventType("credits.exhausted", "credits.exhausted", "Less than one credit is left.", _CREDITS),
-    EventType("credits.expiring", "credits.expiring", "Bought or given credits expire soon.", _CREDITS),
+    EventType("credits.expiring", "credits.expiring", "Bought or given credits expire soon.", _EXPIRY),
     EventType("quota.low", "quota.low", "Four fifths of the plan's day are used.", _QUOTA),
     EventType("quota.exhausted", "quota.exhausted", "The plan's day is used up.", _QUOTA),
     EventType("key.created", "api_key.created", "An API key was made.", _KEY),

@@ -39,6 +39,7 @@ billing.coupon                   vac      vac      v        v
 billing.couponredemption         v        v        v        v
 billing.creditnotice             vc       v        vc       v
 billing.creditpack               vacd     vacd     v        v
+billing.customernotice           v        v        v        v
 billing.dayseal                  v        v        -        v
 billing.dispute                  v        v        v        v
 billing.dunningnotice            v        v        v        v
@@ -58,6 +59,7 @@ billing.marketplaceaccount       v        v        v        v
 billing.marketplaceplan          vacd     v        v        v
 billing.membership               vacd     v        vacd     v
 billing.moneybalance             v        v        v        v
+billing.noticepreference         v        v        v        v
 billing.numberseries             v        v        -        v
 billing.payment                  v        v        v        v
 billing.plan                     vac      v        v        v
