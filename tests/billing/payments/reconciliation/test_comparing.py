@@ -11,6 +11,7 @@ from pytest_django.fixtures import Settings
 
 from billing.models import Payment, Reconciliation, ReconciliationRow, Refund
 from billing.payments.confirmation import payment_confirm
+from billing.payments.reconciliation import tasks
 from billing.payments.reconciliation.comparing import days_plan, reconciliation_run, reconciliations_due
 from billing.payments.reconciliation.selectors import findings_open, reconciliation_standing
 from billing.payments.refunds import refund_ask, refund_request
@@ -373,3 +374,20 @@ def test_a_difference_that_went_away_agrees(market_of: MarketOf) -> None:
 
     assert (row.state, again.pk, again.outcome, again.state) == ("open", row.pk, "missing", "resolved")
     assert (again.closed_by, again.reason) == ("system", "Both sides agree by now.")
+
+
+def test_the_nightly_task_plans_the_day_and_hands_it_over(market_of: MarketOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    market_of("stripe")
+    handed: list[tuple[str, ...]] = []
+    monkeypatch.setattr("billing.payments.reconciliation.tasks.task_enqueue", lambda *task: handed.append(task))
+
+    with next_day():
+        planned = tasks.reconcile()
+        waiting = tasks.reconcile_waiting()
+        tasks.reconciliation_run(handed[0][1])
+        after = tasks.reconcile_waiting()
+
+    run = Reconciliation.objects.get()
+    assert (planned, waiting, after) == (1, 1, 0)
+    assert handed == [("billing.payments.reconciliation_run", str(run.pk))] * 2
+    assert run.state == "complete"
