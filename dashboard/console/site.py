@@ -14,6 +14,7 @@ from iafactory.common import clock
 
 from .home import home_context
 from .losses import losses_page
+from .tables import table_view
 
 BOOKS = _("Books")
 
@@ -159,7 +160,8 @@ class IAFactoryAdminSite(admin.AdminSite):
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
         losses = path("losses/", self.admin_view(losses_page), name="losses")
-        return [losses, *two_factor_urls(self), *super().get_urls()]
+        table = path("tables/<str:app_label>/<str:model_name>.<str:file_format>", self.admin_view(table_view), name="table")
+        return [losses, table, *two_factor_urls(self), *super().get_urls()]
 
     def has_permission(self, request: HttpRequest) -> bool:
         """An operator, who has proven themself by all that is asked."""
