@@ -27,9 +27,10 @@ class LimitedTask(Task):  # type: ignore[misc, type-arg, unused-ignore]
     @classmethod
     def bind(cls, app: Any) -> Any:
         """Derive the soft limit when the task is registered."""
+        bound = super().bind(app)
         if cls.time_limit is not None and cls.soft_time_limit is None:
             cls.soft_time_limit = int(cls.time_limit * SOFT_SHARE)
-        return super().bind(app)
+        return bound
 
 
 app = Celery("iafactory", task_cls=LimitedTask)

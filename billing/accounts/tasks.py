@@ -5,6 +5,7 @@ from smtplib import SMTPException
 from celery import shared_task
 
 from iafactory.common import clock
+from iafactory.common.task_retries import AGAIN_SOON
 
 from . import members, preferences, services
 
@@ -30,7 +31,7 @@ def password_reset_send(email: str) -> None:
     services.password_reset_send(email=email)
 
 
-@shared_task(name="billing.accounts.sessions_flush_expired", time_limit=300)
+@shared_task(name="billing.accounts.sessions_flush_expired", time_limit=300, **AGAIN_SOON)
 def sessions_flush_expired() -> None:
     """Drop the records of expired refresh tokens."""
     services.sessions_flush_expired()
@@ -48,7 +49,7 @@ def unblock_due() -> int:
     return services.accounts_unblock_due(now=clock.now())
 
 
-@shared_task(name="billing.accounts.warn_of_unused_keys", time_limit=600)
+@shared_task(name="billing.accounts.warn_of_unused_keys", time_limit=600, **AGAIN_SOON)
 def warn_of_unused_keys() -> int:
     """Have owners told of keys that nobody uses; a second run tells nobody twice."""
     return services.unused_keys_warn(now=clock.now())

@@ -5,6 +5,7 @@ import logging
 from celery import shared_task
 
 from iafactory.common import clock
+from iafactory.common.task_retries import AGAIN_SOON
 
 from . import services
 from .archive import ArchiveBusy, usage_archive
@@ -31,7 +32,7 @@ def roll_due_wallets() -> int:
     return services.due_wallets_roll()
 
 
-@shared_task(name="billing.ledger.ensure_usage_partitions", time_limit=120)
+@shared_task(name="billing.ledger.ensure_usage_partitions", time_limit=120, **AGAIN_SOON)
 def ensure_usage_partitions() -> int:
     """Make the usage log's partitions ahead of time."""
     return usage_partitions_ensure(now=clock.now())
@@ -49,7 +50,7 @@ def sum_usage_days() -> int:
     return len(usage_days_sum(now=clock.now()))
 
 
-@shared_task(name="billing.ledger.archive_usage", time_limit=4 * 3600)
+@shared_task(name="billing.ledger.archive_usage", time_limit=4 * 3600, **AGAIN_SOON)
 def archive_usage() -> list[str]:
     """Move months of the usage log beyond their retention into files; fails when one cannot go, which alerts."""
     try:
@@ -58,13 +59,13 @@ def archive_usage() -> list[str]:
         return []
 
 
-@shared_task(name="billing.ledger.seal_days", time_limit=3600)
+@shared_task(name="billing.ledger.seal_days", time_limit=3600, **AGAIN_SOON)
 def seal_days() -> int:
     """Seal the days of the books that have closed."""
     return len(days_seal(now=clock.now()))
 
 
-@shared_task(name="billing.ledger.verify_books", time_limit=4 * 3600)
+@shared_task(name="billing.ledger.verify_books", time_limit=4 * 3600, **AGAIN_SOON)
 def verify_books() -> bool:
     """Recompute the books and keep the result."""
     run = verification_run()

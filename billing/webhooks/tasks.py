@@ -9,6 +9,7 @@ from django_redis import get_redis_connection
 from redis.exceptions import LockError
 
 from iafactory.common import clock
+from iafactory.common.task_retries import AGAIN_SOON
 
 from . import deliveries, services
 
@@ -59,7 +60,7 @@ def notices_send() -> int:
     return services.notices_send(now=clock.now())
 
 
-@shared_task(name="billing.webhooks.forget", time_limit=600)
+@shared_task(name="billing.webhooks.forget", time_limit=600, **AGAIN_SOON)
 def forget() -> int:
     """Delete old deliveries."""
     return deliveries.deliveries_forget(now=clock.now())

@@ -6,6 +6,7 @@ from celery import shared_task
 from celery.signals import worker_ready, worker_shutting_down
 
 from iafactory.common import clock
+from iafactory.common.task_retries import AGAIN_SOON
 
 from . import deliveries, services
 from .watch import watch
@@ -29,7 +30,7 @@ def deliver() -> int:
     return deliveries.deliveries_send()
 
 
-@shared_task(name="dashboard.alerts.forget", time_limit=300)
+@shared_task(name="dashboard.alerts.forget", time_limit=300, **AGAIN_SOON)
 def forget() -> int:
     """Delete alerts that were resolved more than 90 days ago, with their deliveries."""
     return deliveries.alerts_forget(now=clock.now())

@@ -5,7 +5,7 @@ from time import monotonic
 from typing import Any
 
 from celery import Task
-from celery.signals import task_failure, task_postrun, task_prerun
+from celery.signals import task_failure, task_postrun, task_prerun, task_retry
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 
@@ -56,6 +56,13 @@ def _on_start(task_id: str, task: Task, **kwargs: Any) -> None:
 def _on_failure(task_id: str, exception: Exception, **kwargs: Any) -> None:
     if task_id in _began:
         _failed[task_id] = f"{type(exception).__name__}: {exception}"
+
+
+@task_retry.connect
+def _on_retry(request: Any, reason: Any, **kwargs: Any) -> None:
+    """A run that tries again later has not gone well."""
+    if request.id in _began:
+        _failed[request.id] = f"tries again after {type(reason.exc).__name__}: {reason.exc}"
 
 
 @task_postrun.connect

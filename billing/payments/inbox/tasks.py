@@ -6,6 +6,7 @@ from celery import shared_task
 
 from billing.payments import polling
 from iafactory.common import clock
+from iafactory.common.task_retries import AGAIN_SOON
 
 from . import working
 
@@ -34,7 +35,7 @@ def poll_open() -> int:
     return len(due)
 
 
-@shared_task(name="billing.payments.rejected_forget", time_limit=280)
+@shared_task(name="billing.payments.rejected_forget", time_limit=280, **AGAIN_SOON)
 def rejected_forget() -> int:
     """Delete what strangers sent."""
     return working.rejected_forget(before=clock.now() - KEEP_REJECTED)

@@ -3,11 +3,12 @@
 from celery import shared_task
 
 from billing.accounts.services import task_enqueue
+from iafactory.common.task_retries import AGAIN_SOON
 
 from . import comparing
 
 
-@shared_task(name="billing.payments.reconcile", time_limit=120)
+@shared_task(name="billing.payments.reconcile", time_limit=120, **AGAIN_SOON)
 def reconcile() -> int:
     """Plan every day that is over and hand it over."""
     comparing.days_plan()
