@@ -22,7 +22,7 @@ STOP_SECONDS = 15.0
 # What would join this product to another one: each run has its own servers, addresses and secrets.
 _NOT_INHERITED = frozenset(
     {
-        *("DATABASE_URL", "DATABASE_LISTEN_URL", "REDIS_URL", "CELERY_BROKER_URL", "VAR", "HOST", "PORT", "PUBLIC_URL"),
+        *("DATABASE_URL", "DATABASE_DIRECT_URL", "REDIS_URL", "CELERY_BROKER_URL", "VAR", "HOST", "PORT", "PUBLIC_URL"),
         *("SIMULATOR_URL", "SIMULATOR_PORT", "MAIL_DIR", "IAFACTORY_ENV", "DJANGO_SETTINGS_MODULE", "STOP_WITH_PARENT"),
         *("SECRET_KEY", "FIELD_ENCRYPTION_KEYS", "JWT_SIGNING_KEY"),
     }

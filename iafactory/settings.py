@@ -111,8 +111,11 @@ DATABASES["default"].update(
 )
 # The gateway's own async connections (key and catalogue look-ups) in one web process.
 DATABASE_ASYNC_POOL_SIZE = env.int("DATABASE_ASYNC_POOL_SIZE", default=4)
-# LISTEN needs a session of its own: behind a transaction pooler give the direct address here.
-DATABASE_LISTEN_URL = env.str("DATABASE_LISTEN_URL", default="")
+# The connections that a web process keeps (it listens on one, and books on the others under time limits of their own) need
+# sessions of their own: when DATABASE_URL leads to a pooler in transaction mode, this leads past it.
+DATABASE_DIRECT_URL = env.str("DATABASE_DIRECT_URL", default="")
+# What such a pooler cannot keep for its clients: cursors between transactions.
+DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = bool(DATABASE_DIRECT_URL)
 
 # --- Redis: speed limits, quotas, caches and the task queue; losing it loses no money ---
 REDIS_URL = env.str("REDIS_URL")
@@ -336,6 +339,11 @@ BOOKS_SEAL_FILE = env.str("BOOKS_SEAL_FILE", default=str(VAR / "seals.txt"))
 # then leave the database.
 USAGE_RETENTION_MONTHS = env.int("USAGE_RETENTION_MONTHS", default=0)
 USAGE_ARCHIVE_FOLDER = env.str("USAGE_ARCHIVE_FOLDER", default=str(VAR / "usage-archive"))
+# What else grows, in days; jobs delete what is older.
+WEBHOOK_DELIVERY_RETENTION_DAYS = env.int("WEBHOOK_DELIVERY_RETENTION_DAYS", default=30)
+ALERT_RETENTION_DAYS = env.int("ALERT_RETENTION_DAYS", default=90)
+REJECTED_WEBHOOK_RETENTION_DAYS = env.int("REJECTED_WEBHOOK_RETENTION_DAYS", default=7)
+JOB_RUN_RETENTION_DAYS = env.int("JOB_RUN_RETENTION_DAYS", default=90)
 DEFAULT_DAILY_BUDGET_USD = env.str("DEFAULT_DAILY_BUDGET_USD", default="50")
 
 # --- Outbound webhooks and the marketplace ---

@@ -17,6 +17,7 @@ from django.conf import settings
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import update_last_login
 from django.contrib.auth.password_validation import validate_password
+from django.contrib.sessions.models import Session
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import Q
@@ -290,8 +291,10 @@ def sessions_revoke(*, user: User) -> int:
 
 
 def sessions_flush_expired() -> int:
-    """Delete the records of refresh tokens that have expired: their signatures refuse them. How many rows went."""
-    return OutstandingToken.objects.filter(expires_at__lte=clock.now()).delete()[0]
+    """Delete what nobody can use any more: records of refresh tokens that expired, sessions of pages. How many rows went."""
+    now = clock.now()
+    pages, _ = Session.objects.filter(expire_date__lte=now).delete()
+    return OutstandingToken.objects.filter(expires_at__lte=now).delete()[0] + pages
 
 
 # --- API keys ---

@@ -33,7 +33,7 @@ def password_reset_send(email: str) -> None:
 
 @shared_task(name="billing.accounts.sessions_flush_expired", time_limit=300, **AGAIN_SOON)
 def sessions_flush_expired() -> None:
-    """Drop the records of expired refresh tokens."""
+    """Drop the records of expired refresh tokens and of sessions that ended."""
     services.sessions_flush_expired()
 
 

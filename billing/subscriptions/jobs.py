@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 
 from billing.events.services import SYSTEM
@@ -23,8 +24,6 @@ logger = logging.getLogger(__name__)
 RENEWAL = "renewal"
 # So many are worked on between two looks at what is still due; then the run's row is written.
 PIECE = 50
-# Runs that were finished are kept this long.
-RUNS_KEPT = timedelta(days=90)
 
 
 def renewals_run(*, now: datetime | None = None, limit: int = 100_000) -> JobRun | None:
@@ -87,5 +86,7 @@ def incompletes_expire(*, now: datetime | None = None) -> int:
 
 def job_runs_forget(*, now: datetime | None = None) -> int:
     """Delete the rows of runs that ended long ago; returns how many."""
-    deleted, _ = JobRun.objects.filter(started_at__lte=(now or clock.now()) - RUNS_KEPT).delete()
+    deleted, _ = JobRun.objects.filter(
+        started_at__lte=(now or clock.now()) - timedelta(days=settings.JOB_RUN_RETENTION_DAYS)
+    ).delete()
     return deleted

@@ -56,7 +56,6 @@ PER_ACCOUNT = 20
 AT_ONCE = 100
 # A worker is dead when it has not noted an outcome so long after the timeout.
 LEASE_GRACE = timedelta(seconds=45)
-KEPT = timedelta(days=30)
 
 _CLAIM_LOCK = 7_362_001
 _CLAIM_PAUSE = timedelta(milliseconds=50)
@@ -286,8 +285,9 @@ async def _attempt(session: aiohttp.ClientSession, claim: Claim) -> None:
 
 
 def deliveries_forget(*, now: datetime) -> int:
-    """Delete what ended more than `KEPT` ago, with its log; how many deliveries."""
-    old = WebhookDelivery.objects.filter(finished_at__lt=now - KEPT).values_list("pk", flat=True)
+    """Delete what ended more than `WEBHOOK_DELIVERY_RETENTION_DAYS` ago, with its log; how many deliveries."""
+    kept = timedelta(days=settings.WEBHOOK_DELIVERY_RETENTION_DAYS)
+    old = WebhookDelivery.objects.filter(finished_at__lt=now - kept).values_list("pk", flat=True)
     count = 0
     while ids := list(old[:1000]):
         WebhookDelivery.objects.filter(pk__in=ids).delete()

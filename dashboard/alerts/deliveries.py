@@ -36,7 +36,6 @@ PAUSES = (
 AT_ONCE = 4
 CLAIM = 16
 LEASE = timedelta(minutes=5)
-KEPT = timedelta(days=90)
 
 _WORDS = {
     AlertDelivery.Occasion.OPENED: "",
@@ -195,10 +194,11 @@ def _attempt(claim: Claim) -> Outcome:
 
 
 def alerts_forget(*, now: datetime) -> int:
-    """Delete alerts that were resolved, and tests that were made, more than `KEPT` ago; how many alerts."""
-    AlertDelivery.objects.filter(alert__isnull=True, created_at__lt=now - KEPT).delete()
+    """Delete alerts that were resolved, and tests that were made, more than `ALERT_RETENTION_DAYS` ago; how many alerts."""
+    kept = timedelta(days=settings.ALERT_RETENTION_DAYS)
+    AlertDelivery.objects.filter(alert__isnull=True, created_at__lt=now - kept).delete()
     count = 0
-    old = Alert.objects.filter(state=Alert.State.RESOLVED, resolved_at__lt=now - KEPT).values_list("pk", flat=True)
+    old = Alert.objects.filter(state=Alert.State.RESOLVED, resolved_at__lt=now - kept).values_list("pk", flat=True)
     while ids := list(old[:500]):
         Alert.objects.filter(pk__in=ids).delete()
         count += len(ids)

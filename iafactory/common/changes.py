@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable
 
 import psycopg
-from django.conf import settings
 
 from . import database
 
@@ -65,6 +64,4 @@ class ChangeListener:
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _connect(self) -> psycopg.AsyncConnection:
-        if settings.DATABASE_LISTEN_URL:
-            return await psycopg.AsyncConnection.connect(settings.DATABASE_LISTEN_URL, autocommit=True)
         return await database.connect(application_name="iafactory-listener")

@@ -34,7 +34,8 @@ def open_pool() -> AsyncConnectionPool[psycopg.AsyncConnection[Any]]:
         conninfo(),
         min_size=1,
         max_size=settings.DATABASE_ASYNC_POOL_SIZE,
-        kwargs={"autocommit": True},
+        # Behind a pooler the next transaction may meet another server, which has not prepared the statement.
+        kwargs={"autocommit": True} | ({"prepare_threshold": None} if settings.DATABASE_DIRECT_URL else {}),
         open=False,
         timeout=5,
         check=AsyncConnectionPool.check_connection,
@@ -43,5 +44,10 @@ def open_pool() -> AsyncConnectionPool[psycopg.AsyncConnection[Any]]:
 
 
 async def connect(**extra: Any) -> psycopg.AsyncConnection[Any]:
-    """One autocommit connection outside the pool, for those that keep it: the group-commit writers and the listener."""
-    return await psycopg.AsyncConnection.connect(conninfo(**extra), autocommit=True)
+    """One autocommit connection outside the pool, for those that keep it: the group-commit writers and the listener.
+
+    It goes past a pooler: what they set, and listen to, belongs to their own session.
+    """
+    direct = settings.DATABASE_DIRECT_URL
+    address = make_conninfo(direct, options=_OPTIONS, connect_timeout=5, **extra) if direct else conninfo(**extra)
+    return await psycopg.AsyncConnection.connect(address, autocommit=True)

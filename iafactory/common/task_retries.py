@@ -5,7 +5,8 @@ from typing import Any
 from django.db import InterfaceError, OperationalError
 from redis.exceptions import ConnectionError as RedisUnavailable
 
-# PostgreSQL or Redis was away, or somebody held a lock for too long: again after half a minute, then ever later, for half an hour.
+# PostgreSQL or Redis was away, or somebody held a lock for too long: again after half a minute, then ever later, for half an
+# hour.
 AGAIN_SOON: dict[str, Any] = {
     "autoretry_for": (OperationalError, InterfaceError, RedisUnavailable),
     "max_retries": 6,

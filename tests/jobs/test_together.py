@@ -37,6 +37,7 @@ from tests.billing.ledger.calls import hold_item_for
 from tests.billing.subscriptions.selling import attempt, begin, plan_make, spend, subscribe, wrong
 from tests.factories import account_make, lot_make
 
+app.loader.import_default_modules()
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
 GAP = timedelta(days=3)
 # How each job went is told by run; a verification and a check of a route are looks, of which two leave two rows.
@@ -56,7 +57,7 @@ def nothing_is_mailed_by_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def time() -> Iterator[FrozenDateTimeFactory]:
-    with freeze_time(START) as frozen:
+    with freeze_time(START, real_asyncio=True) as frozen:
         yield frozen
 
 

@@ -3,15 +3,13 @@
 from datetime import timedelta
 
 from celery import shared_task
+from django.conf import settings
 
 from billing.payments import polling
 from iafactory.common import clock
 from iafactory.common.task_retries import AGAIN_SOON
 
 from . import working
-
-# How long a webhook that was not the gateway's word is kept to be looked at.
-KEEP_REJECTED = timedelta(days=7)
 
 
 @shared_task(name="billing.payments.webhook_work", time_limit=110)
@@ -38,4 +36,4 @@ def poll_open() -> int:
 @shared_task(name="billing.payments.rejected_forget", time_limit=280, **AGAIN_SOON)
 def rejected_forget() -> int:
     """Delete what strangers sent."""
-    return working.rejected_forget(before=clock.now() - KEEP_REJECTED)
+    return working.rejected_forget(before=clock.now() - timedelta(days=settings.REJECTED_WEBHOOK_RETENTION_DAYS))
