@@ -39,7 +39,7 @@ def call_with(ledger: Ledger, dialect: AnswerDialect | None = None) -> ChatCall:
         plan=plan, key=None, account_id=uuid4(), api_key_id=None, subscription_id=None, zone=ZoneInfo("UTC")
     )
     gateway: Any = SimpleNamespace(ledger=ledger, snapshot=SimpleNamespace(policies={1: policy}))
-    exchange: Any = SimpleNamespace(id=uuid4(), started=False, gone=False)
+    exchange: Any = SimpleNamespace(id=uuid4(), id_text="1", started=False, gone=False)
     request = chat_request_parse({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
     call = ChatCall(gateway, exchange, caller, request, endpoint="/v1/chat/completions", dialect=dialect or OpenAIChat())
     price = Price("p", clock.now(), TIER, ())
