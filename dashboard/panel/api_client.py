@@ -81,7 +81,7 @@ class ApiClient:
         inner.__dict__["GET"] = _query(query or {})
         inner.__dict__["COOKIES"] = {}
         inner.content_type = "application/json"
-        inner._stream = BytesIO(body)  # type: ignore[attr-defined]
+        inner._stream = BytesIO(body)
         inner._read_started = False  # type: ignore[attr-defined]
         match = resolve(path)
         return _read(match.func(inner, *match.args, **match.kwargs))

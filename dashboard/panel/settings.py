@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib.auth import update_session_auth_hash
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpResponseBase
 from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
@@ -57,12 +57,8 @@ def _password_save(request: Any, form: ApiForm) -> str:
     if form.tell(change) is None:
         return ""
     # This browser proved the password a moment ago; every other one signs in again.
-    _stay_signed_in(request)
+    update_session_auth_hash(request, User.objects.get(pk=request.panel.user.pk))
     return _("The new password is saved. Other devices have to sign in again.")
-
-
-def _stay_signed_in(request: HttpRequest) -> None:
-    update_session_auth_hash(request, User.objects.get(pk=request.user.pk))
 
 
 def _account_form(request: Any, sent: bool) -> ApiForm:

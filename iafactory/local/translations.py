@@ -180,8 +180,9 @@ def update() -> None:
         for _, same in sorted(places.items()):
             first = next((one for one in same if one.plural), same[0])
             before = _message(known, first) or _message(known, same[0])
-            empty: object = ("",) * catalog.num_plurals if first.plural else ""
-            text = before.string if before is not None and bool(before.pluralizable) == bool(first.plural) else empty
+            empty: str | tuple[str, ...] = ("",) * catalog.num_plurals if first.plural else ""
+            fits = before is not None and bool(before.pluralizable) == bool(first.plural)
+            text = before.string if before is not None and fits else empty
             catalog.add(
                 (first.text, first.plural) if first.plural else first.text,
                 text,
@@ -211,7 +212,7 @@ def problems() -> list[str]:
             if message is None:
                 found.append(f"not in the catalogue: {where}")
                 continue
-            strings = [message.string] if isinstance(message.string, str) else list(message.string)
+            strings = [message.string] if isinstance(message.string, str) else list(message.string or ("",))
             if not all(strings):
                 found.append(f"not translated: {where}")
             elif message.fuzzy:

@@ -160,7 +160,9 @@ class FakeGateway:
             self.outbox.append(delivery)
 
     def page(self, title: str) -> Reply:
-        return Reply(text=f"<html><title>{html.escape(title)}</title><form method=post></form></html>")
+        buttons = "".join(f"<button name=action value={action}>{action}</button>" for action in ("pay", "decline", "cancel"))
+        head = f"<meta charset=utf-8><title>{html.escape(title)}</title><link rel=icon href='data:,'>"
+        return Reply(text=f"<!doctype html><html>{head}<form method=post>{buttons}</form></html>")
 
     def authorise(self, request: Request) -> Reply | None:
         """A refusal, or None."""

@@ -1,0 +1,134 @@
+"""A real browser before the real product: Debian's Chromium, a web process, the simulator, a fake payment gateway."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django_redis import get_redis_connection
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from billing.subscriptions.onboarding import Registration, customer_register
+from iafactory.common.ids import uuid7
+from tests.fakes.chargily import FakeChargily
+from tests.fakes.server import serve
+from tests.live.conftest import Live, free_port, live, live_database, live_servers, start_web
+
+__all__ = ["live", "live_database", "live_servers"]
+
+PASSWORD = "correct horse battery"
+LOCALES = {"en": "en-US", "fr": "fr-FR", "ar": "ar-DZ"}
+AXE = (Path(__file__).parent / "axe.min.js").read_text()
+
+
+def chromium() -> str:
+    """Where Chromium is: `CHROMIUM`, or what the system calls it."""
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), "")
+    if not found:
+        pytest.skip("BROWSER TESTS SKIPPED: no Chromium here. Debian: apt install chromium; elsewhere name it in CHROMIUM.")
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # Root may not use Chromium's sandbox; what it opens here is ours.
+        opened = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        # Playwright keeps a loop running in this thread, beside which Django refuses its ORM.
+        os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+        yield opened
+        opened.close()
+    os.environ.pop("DJANGO_ALLOW_ASYNC_UNSAFE", None)
+
+
+@pytest.fixture
+def gateway() -> Iterator[FakeChargily]:
+    fake = FakeChargily()
+    stop = serve(fake)
+    yield fake
+    stop()
+
+
+class Site:
+    """The product with a payment gateway, and browsers that look at it."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self.browser = browser
+        self.url = url
+        self.contexts: list[BrowserContext] = []
+        # Every error that any page wrote to its console, with the page.
+        self.errors: list[str] = []
+
+    def page(self, *, language: str = "en", phone: bool = False) -> Page:
+        """A new browser's first page."""
+        size: Any = {"width": 360, "height": 740} if phone else {"width": 1280, "height": 900}
+        context = self.browser.new_context(viewport=size, locale=LOCALES[language], base_url=self.url)
+        context.set_default_timeout(20_000)
+        self.contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: self._note(page, message.type, message.text))
+        page.on("pageerror", lambda error: self.errors.append(f"{page.url}: {error}"))
+        return page
+
+    def _note(self, page: Page, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.errors.append(f"{page.url}: {text}")
+
+    def customer(self, *, language: str = "en") -> Registration:
+        """A customer who has signed up."""
+        return customer_register(email=f"{uuid7().hex[-12:]}@example.com", password=PASSWORD, name="Sara", language=language)
+
+    def signed_in(self, customer: Registration, *, language: str = "en", phone: bool = False) -> Page:
+        """The overview, in a browser where the customer signed in."""
+        page = self.page(language=language, phone=phone)
+        page.goto("/billing/sign-in")
+        page.fill("[name=email]", customer.user.email)
+        page.fill("[name=password]", PASSWORD)
+        page.click("form button.button-main")
+        page.wait_for_url("**/billing/")
+        return page
+
+    def close(self) -> None:
+        for context in self.contexts:
+            context.close()
+
+
+@pytest.fixture
+def site(live: Live, browser: Browser, gateway: FakeChargily, tmp_path: Path) -> Iterator[Site]:
+    port = free_port()
+    web = start_web(
+        port,
+        live.simulator_url,
+        tmp_path / "web.log",
+        PUBLIC_URL=f"http://127.0.0.1:{port}",
+        PAYMENT_MODE="test",
+        PAYMENT_GATEWAYS="chargily",
+        CHARGILY_SECRET_KEY=gateway.secret_key,
+        CHARGILY_API_URL=f"{gateway.url}/api/v2",
+    )
+    get_redis_connection("default").delete(*get_redis_connection("default").keys("iaf:brake:*") or ["none"])
+    made = Site(browser, f"http://127.0.0.1:{port}")
+    yield made
+    made.close()
+    web.terminate()
+    web.wait(20)
+
+
+@pytest.fixture
+def serious_faults() -> Callable[[Page], list[str]]:
+    """What axe-core calls serious or critical on a page: rule and element."""
+
+    def look(page: Page) -> list[str]:
+        # Injected by the debugger's protocol, which the page's own policy does not concern.
+        page.evaluate(AXE)
+        result = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        return [
+            f"{violation['id']}: {node['html'][:160]}"
+            for violation in result["violations"]
+            if violation["impact"] in ("serious", "critical")
+            for node in violation["nodes"]
+        ]
+
+    return look
