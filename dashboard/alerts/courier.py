@@ -1,8 +1,9 @@
 """The program that hands one message to one target, in a process of its own: `python -m dashboard.alerts.courier`.
 
 It reads a JSON object from its input and writes one to its output. Apprise runs nowhere else: what a plugin logs, keeps or
-hangs on ends with this process, and the process may neither start others nor connect to addresses that are not public, unless
-told so. It knows no settings and no database, and nothing of a target's address leaves it but the name of the service.
+hangs on ends with this process, and the process may neither start others, nor read our files, nor connect to addresses that
+are not public, unless told so. It knows no settings and no database, and nothing of a target's address leaves it but the name
+of the service.
 """
 
 import ipaddress
@@ -30,6 +31,25 @@ SCHEMAS = frozenset(_SERVICES.split())
 _NO_PROCESSES = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn")
 
 
+# What a plugin may read: the libraries, certificates and tables of the system. Some take a message's template from a file that
+# the address names, which would be a way to any secret of this machine.
+_READABLE = tuple(
+    os.path.realpath(folder)
+    for folder in (
+        sys.prefix,
+        sys.base_prefix,
+        os.path.dirname(os.__file__),
+        "/etc/ssl",
+        "/etc/pki",
+        "/etc/mime.types",
+        "/usr/lib",
+        "/usr/share",
+        "/dev/null",
+        "/dev/urandom",
+    )
+)
+
+
 class AddressForbidden(OSError):
     """The target leads to an address we do not connect to."""
 
@@ -55,17 +75,29 @@ class Trace:
 
 
 def confine(trace: Trace, *, allow_private: bool) -> None:
-    """From here on this process starts no other and connects to public addresses only. Cannot be taken back."""
+    """From here on this process starts no other, reads no files but libraries, and connects to public addresses only."""
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
             if not allow_private and not _public(arguments[1]):
                 trace.forbidden = True
                 raise AddressForbidden("not a public address")
+        elif event == "open":
+            if not _readable(arguments[0]):
+                trace.failure = "file_forbidden"
+                raise PermissionError("a target reads no file of ours")
         elif event in _NO_PROCESSES:
             raise PermissionError("a target starts no process")
 
     sys.addaudithook(watch)
+
+
+def _readable(path: Any) -> bool:
+    if not isinstance(path, str | bytes):
+        # A descriptor that is open already.
+        return True
+    real = os.path.realpath(os.fsdecode(path))
+    return any(real == root or real.startswith(root + os.sep) for root in _READABLE)
 
 
 def _public(destination: Any) -> bool:

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import ssl
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from django.core import mail
@@ -15,6 +17,7 @@ from tests.billing.webhooks.receiver import Receiver
 
 from .conftest import json_address
 from .sinks import MailSink
+from .test_conditions import self_signed
 
 MESSAGE = Message("[critical] Provider groq is down", "None of its 3 routes works.", "failure")
 
@@ -155,6 +158,39 @@ def test_neither_log_nor_answer_says_the_address(receiver: Receiver, caplog: pyt
     assert done.stderr == ""
     assert outcome == Outcome("JSON", "http_403")
     assert [word for word in ("very-secret", "token-0123", "key-9876") if word in caplog.text] == []
+
+
+def confined(code: str) -> str:
+    """What a Python process says that runs `code` once it is confined as the courier is."""
+    begin = "from dashboard.alerts.courier import Trace, confine\nconfine(Trace(), allow_private=False)\n"
+    done = subprocess.run([sys.executable, "-c", begin + code], capture_output=True, text=True)
+    return (done.stdout + done.stderr).strip().rpartition("\n")[2]
+
+
+def test_the_courier_reads_no_file_of_ours_and_starts_nothing(tmp_path: Path) -> None:
+    secret = tmp_path / "secrets.env"
+    secret.write_text("SECRET_KEY=x")
+
+    assert confined(f"open({str(secret)!r})") == "PermissionError: a target reads no file of ours"
+    assert confined("open('/etc/passwd')") == "PermissionError: a target reads no file of ours"
+    assert confined("open('/proc/self/environ')") == "PermissionError: a target reads no file of ours"
+    assert confined("import subprocess; subprocess.run(['/bin/true'])") == "PermissionError: a target starts no process"
+    assert confined("import os; os.system('true')") == "PermissionError: a target starts no process"
+    assert confined("import json, ssl, smtplib, requests; ssl.create_default_context(); print('works')") == "works"
+
+
+def test_a_webhook_over_tls_gets_its_message(tmp_path: Path) -> None:
+    file, _ends = self_signed(tmp_path, 30)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    server = Receiver(tls=context)
+    try:
+        trusted = message_send(f"jsons://127.0.0.1:{server.port}/hook?verify=no", MESSAGE)
+        doubtful = message_send(f"jsons://127.0.0.1:{server.port}/hook", MESSAGE)
+    finally:
+        server.stop()
+
+    assert (trusted, doubtful) == (Outcome("JSON"), Outcome("JSON", "tls_failed"))
 
 
 def test_the_courier_gets_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
