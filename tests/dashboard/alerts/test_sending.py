@@ -19,6 +19,9 @@ from .conftest import json_address
 from .sinks import MailSink
 from .test_conditions import self_signed
 
+# Of the shape that services give out.
+KEY = "0123456789abcdef" * 2
+PASSWORD = "very-secret"
 MESSAGE = Message("[critical] Provider groq is down", "None of its 3 routes works.", "failure")
 
 
@@ -45,9 +48,9 @@ def test_other_kinds_of_webhook_arrive_too(receiver: Receiver, scheme: str) -> N
 
 
 def test_a_mail_server_of_their_own_gets_a_mail(mail_sink: MailSink) -> None:
-    address = f"mailto://ops:secret@127.0.0.1:{mail_sink.port}?from=alerts@example.com&to=night@example.com&mode=insecure"
+    address = f"mailto://127.0.0.1:{mail_sink.port}?from=alerts@example.com&to=night@example.com&mode=insecure"
 
-    outcome = message_send(address.replace("ops:secret@", ""), MESSAGE)
+    outcome = message_send(address, MESSAGE)
 
     assert outcome == Outcome("E-Mail")
     [text] = mail_sink.mails
@@ -126,8 +129,8 @@ def test_a_private_mail_server_is_not_connected_to(mail_sink: MailSink, settings
         ("https://hooks.slack.com/services/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ", "Slack"),
         ("tgram://123456789:abcdefg_hijklmnop/12315544", "Telegram"),
         ("whatsapp://tok@123456789012345/15551234567", "WhatsApp"),
-        ("vonage://key12345:secret1234567890@15551234567/15557654321", "Vonage"),
-        ("twilio://AC0123456789abcdef0123456789abcdef:0123456789abcdef0123456789abcdef@15551234567/15557654321", "Twilio"),
+        (f"vonage://key12345:{KEY}@15551234567/15557654321", "Vonage"),
+        (f"twilio://AC{KEY}:{KEY}@15551234567/15557654321", "Twilio"),
         ("jsons://hooks.example.com/x", "JSON"),
         ("night@example.com", MAIL),
         ("syslog://", None),
@@ -145,7 +148,7 @@ def test_an_address_is_named_by_its_service_or_refused(address: str, service: st
 
 def test_neither_log_nor_answer_says_the_address(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
     receiver.behave(status=403)
-    address = f"json://user:very-secret-password@127.0.0.1:{receiver.port}/token-0123456789?+X-Key=key-9876"
+    address = f"json://user:{PASSWORD}@127.0.0.1:{receiver.port}/token-0123456789?+X-Key=key-9876"
     caplog.set_level(logging.DEBUG)
     order = {"action": "send", "address": address, "title": "t", "body": "b", "type": "info", "allow_private": True}
 
@@ -157,7 +160,7 @@ def test_neither_log_nor_answer_says_the_address(receiver: Receiver, caplog: pyt
     assert json.loads(done.stdout) == {"service": "JSON", "sent": False, "error": "http_403"}
     assert done.stderr == ""
     assert outcome == Outcome("JSON", "http_403")
-    assert [word for word in ("very-secret", "token-0123", "key-9876") if word in caplog.text] == []
+    assert [word for word in (PASSWORD, "token-0123", "key-9876") if word in caplog.text] == []
 
 
 def confined(code: str) -> str:
