@@ -15,6 +15,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-versio
 help:
 	@echo "make run            the whole product on http://127.0.0.1:8000  (PORT, HOST, VAR, DATABASE_URL, REDIS_URL)"
 	@echo "make test           all tests on a real PostgreSQL and Redis     (ARGS=\"-k ledger -x\")"
+	@echo "make chromium       install the browser that tests/browser walk through the pages with"
 	@echo "make chaos          kill the running product's processes under load  (SECONDS=60, SEED)"
 	@echo "make bench          requests/s, latency and CPU beside a bare proxy, billing on  (ARGS=--quick)"
 	@echo "make backup-test    back up, restore elsewhere, verify the books there"
@@ -43,6 +44,12 @@ bench: $(DEV_READY)
 
 backup-test: $(RUN_READY)
 	@exec $(BIN)/python -m iafactory.local.backup_test
+
+# The browser of tests/browser, which skip without it.
+.PHONY: chromium
+chromium:
+	@command -v chromium chromium-browser || { \
+		[ "$$(id -u)" = 0 ] && SUDO= || SUDO=sudo; $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq chromium; }
 
 check: lint imports secrets translations
 	@$(WITH_SERVERS) $(MAKE) --no-print-directory types migrations deploy-check schema
