@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from django.core.management import call_command
+from pytest_django import Settings
 
 from billing.plans.catalog import CatalogError
+from dashboard.alerts import tasks
 from dashboard.alerts.conditions import CONDITIONS
 from dashboard.alerts.models import AlertRule
 from dashboard.alerts.rules import rules_read
@@ -31,6 +33,15 @@ def test_every_kind_has_a_condition_and_a_shipped_rule() -> None:
         "critical_percent": 90,
         "exhausted_percent": 100,
     }
+
+
+def test_a_fresh_installation_has_nothing_to_tell(settings: Settings) -> None:
+    settings.PUBLIC_URL = "http://127.0.0.1:8000"
+    load()
+
+    assert tasks.look() == "12 rules, 0 opened, 0 resolved, 0 failed"
+    assert tasks.look_at_budgets() == "3 rules, 0 opened, 0 resolved, 0 failed"
+    assert (tasks.deliver(), tasks.forget()) == (0, 0)
 
 
 def test_edits_and_deletions_of_operators_stay() -> None:
