@@ -172,15 +172,13 @@ def _payments_theirs(run: Reconciliation, adapter: Fetches, listed: Sequence[Gat
 
 def _looked_up(adapter: Fetches, entry: GatewayPayment) -> GatewayPayment:
     try:
-        truth = adapter.fetch_payment(payment_id=entry.payment_id) if entry.payment_id else None
+        return adapter.fetch_payment(payment_id=entry.payment_id) if entry.payment_id else entry
     except (ObjectNotFound, GatewayRefused):
         return entry
     except GatewayUnavailable as error:
         if error.code != _UNREADABLE:
             raise
         return entry
-    # Of two payments on one checkout a gateway may answer the other.
-    return truth if truth and truth.payment_id == entry.payment_id else entry
 
 
 def _payments_ours(

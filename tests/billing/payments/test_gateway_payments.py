@@ -305,15 +305,26 @@ def test_a_webhook_about_nothing_of_ours_is_ignored(market_of: MarketOf) -> None
     assert market.credits() == Decimal(0)
 
 
-def test_a_gateway_that_does_not_answer_is_replaced_by_the_next(market_of: MarketOf) -> None:
-    market, other = market_of("razorpay"), market_of("payu")
-    market.fake.fail("busy", "/v1/payment_links")
+@pytest.mark.parametrize(
+    ("slug", "next_slug", "path"),
+    [
+        ("razorpay", "payu", "/v1/payment_links"),
+        ("chargily", "stripe", "/api/v2/checkouts"),
+        ("stripe", "paypal", "/v1/checkout/sessions"),
+        ("paypal", "stripe", "/v2/checkout/orders"),
+    ],
+)
+def test_a_gateway_that_does_not_answer_is_replaced_by_the_next(
+    market_of: MarketOf, slug: str, next_slug: str, path: str
+) -> None:
+    market, other = market_of(slug), market_of(next_slug)
+    market.fake.fail("busy", path)
 
     payment = market.top_up()
 
     failed = Payment.objects.exclude(pk=payment.pk).get()
-    assert (failed.gateway, failed.state, failed.failure_code) == ("razorpay", "failed", "rate_limited")
-    assert (payment.gateway, payment.state) == ("payu", "pending")
+    assert (failed.gateway, failed.state, failed.failure_code) == (slug, "failed", "rate_limited")
+    assert (payment.gateway, payment.state) == (next_slug, "pending")
     other.paid(payment)
     assert (payment.state, market.credits()) == ("succeeded", Decimal(1050))
 
