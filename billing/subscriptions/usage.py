@@ -1,14 +1,17 @@
-"""What a subscription used: counted from the usage log, by model and by day of the account."""
+"""What a subscription used: counted from the usage log, by model and by day of the account.
 
-from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+Months that left the log are added from their daily sums: their days are those of UTC.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Count, F, Q, Sum
+from django.db.models import Count, F, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 
-from billing.ledger.models import UsageRecord
+from billing.ledger.models import UsageArchive, UsageDay, UsageRecord
 from billing.plans.models import Plan
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
@@ -61,7 +64,7 @@ def subscription_usage(
     failed = Count("id", filter=Q(end__in=(ends.PROVIDER_ERROR, ends.REFUSED, ends.PROCESS_DIED)))
     days = rows.annotate(day=TruncDate("started_at", tzinfo=zone)).values("day").order_by("day")
     models = rows.values(name=F("model")).order_by("name")
-    return SubscriptionUsage(
+    found = SubscriptionUsage(
         start=start,
         end=end,
         totals=rows.aggregate(**sums, failed_requests=failed),
@@ -69,6 +72,52 @@ def subscription_usage(
         by_model=[_row(row, model=row["name"]) for row in models.annotate(**sums)],
         by_day=[_row(row, day=row["day"]) for row in days.annotate(requests=sums["requests"], credits=sums["credits"])],
     )
+    archived = _archived(subscription, start, end)
+    return found if archived is None else _with_archived(found, archived)
+
+
+def _archived(subscription: Subscription, start: datetime, end: datetime) -> QuerySet[UsageDay] | None:
+    """The sums of those days of the time whose calls are only in archives; None where there are none."""
+    months = UsageArchive.objects.filter(state__in=UsageArchive.AWAY, month__gt=start - timedelta(days=32), month__lte=end)
+    wanted = Q()
+    for month in months.values_list("month", flat=True):
+        wanted |= Q(day__gte=month, day__lt=(month + timedelta(days=32)).replace(day=1))
+    if not wanted:
+        return None
+    # A day belongs to the time that its noon falls into.
+    noon = timedelta(hours=12)
+    first, last = (start + noon).astimezone(UTC).date(), (end - noon).astimezone(UTC).date()
+    rows = UsageDay.objects.filter(account=subscription.account_id, subscription_id=subscription.pk)
+    return rows.filter(wanted, day__gte=first, day__lte=last)
+
+
+def _with_archived(found: SubscriptionUsage, archived: QuerySet[UsageDay]) -> SubscriptionUsage:
+    sums = {
+        "requests": Sum("calls", default=0),
+        "credits": Sum("credits_charged", default=ZERO),
+        "input_tokens": Sum("input_tokens", default=0),
+        "output_tokens": Sum("output_tokens", default=0),
+    }
+    totals = archived.aggregate(**sums, failed_requests=Sum("calls_failed", default=0))
+    by_model = archived.order_by().values(name=F("model")).annotate(**{f"{name}_": total for name, total in sums.items()})
+    by_day = archived.order_by().values("day").annotate(requests=sums["requests"], credits=sums["credits"])
+    return replace(
+        found,
+        totals={name: value + totals[name] for name, value in found.totals.items()},
+        by_model=_added(
+            found.by_model, [{"model": row["name"], **{n: row[f"{n}_"] for n in sums}} for row in by_model], "model"
+        ),
+        by_day=_added(found.by_day, [dict(row) for row in by_day], "day"),
+    )
+
+
+def _added(rows: list[dict[str, Any]], more: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """Both lists as one, in the order of `key`; rows of one key are added up."""
+    merged: dict[Any, dict[str, Any]] = {}
+    for row in (*rows, *more):
+        known = merged.get(row[key])
+        merged[row[key]] = row if known is None else {n: value if n == key else known[n] + value for n, value in row.items()}
+    return [merged[name] for name in sorted(merged)]
 
 
 def _row(row: Any, **named: Any) -> dict[str, Any]:

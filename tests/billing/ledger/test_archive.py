@@ -32,14 +32,16 @@ from billing.ledger.archive import (
 )
 from billing.ledger.foundations import usage_partitions_ensure
 from billing.ledger.items import CallItem, HoldItem, UsageItem
-from billing.ledger.models import Hold, UsageArchive, UsageDay, UsageRecord
-from billing.ledger.rollups import usage_days_sum
+from billing.ledger.models import Hold, UsageArchive, UsageDay, UsageDayState, UsageRecord
+from billing.ledger.rollups import usage_day_sum, usage_days_sum
 from billing.ledger.seals import days_seal
 from billing.ledger.services import call_settle, hold_open, holds_reap
 from billing.ledger.tasks import archive_usage
 from billing.ledger.usage_reports import usage_totals
 from billing.ledger.verification import books_verify
 from billing.plans.models import Plan
+from billing.subscriptions.models import Subscription
+from billing.subscriptions.usage import subscription_usage
 from iafactory.common.ids import uuid7
 from tests.billing.ledger.test_rollups import call
 from tests.factories import account_make
@@ -498,3 +500,29 @@ def test_a_long_reader_of_the_log_is_waited_for_without_stalling_calls(
     usage_month_archive(JULY, now=NOW)
 
     assert broken() == []
+
+
+def test_what_a_subscription_used_is_the_same_when_its_months_are_away(account: Account) -> None:
+    plan = Plan.objects.create(code="pro", family="f", name="Pro", billing_mode="quota")
+    subscription = Subscription.objects.create(
+        account=account,
+        plan=plan,
+        state="active",
+        current_period_start=NOW,
+        billing_anchor=NOW,
+    )
+    UsageRecord.objects.update(subscription_id=subscription.pk)
+    for day in UsageDayState.objects.values_list("day", flat=True):
+        usage_day_sum(day, now=NOW)
+    account.time_zone = "UTC"
+    account.save()
+    asked: dict[str, Any] = {"subscription": subscription, "start_date": date(2026, 6, 1), "end_date": date(2026, 8, 31)}
+    before = subscription_usage(**asked)
+
+    usage_archive(now=NOW)
+
+    after = subscription_usage(**asked)
+    assert before.totals["requests"] == 5
+    assert after == before
+    first = subscription_usage(subscription=subscription, start_date=JULY, end_date=JULY)
+    assert first.totals["requests"] == 1
