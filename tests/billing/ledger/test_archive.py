@@ -526,3 +526,18 @@ def test_what_a_subscription_used_is_the_same_when_its_months_are_away(account: 
     assert after == before
     first = subscription_usage(subscription=subscription, start_date=JULY, end_date=JULY)
     assert first.totals["requests"] == 1
+
+
+def test_a_month_taken_out_of_the_chain_is_found_although_its_follower_was_reckoned_anew(account: Account) -> None:
+    usage_archive(now=NOW)
+    july = UsageArchive.objects.get(pk=JULY)
+    july.previous = archiving.FIRST_CHECKPOINT
+    forged = archiving.checkpoint_of(july)
+    (archiving.archive_folder() / "usage-2026-07.json").unlink()
+
+    unguarded(
+        f"UPDATE billing_usagearchive SET previous = '{july.previous}', checkpoint = '{forged}' WHERE month = '2026-07-01'"
+    )
+
+    june = UsageArchive.objects.get(pk=JUNE)
+    assert list(checkpoint_differences()) == [("2026-07", f"the checkpoint before, {june.checkpoint}", july.previous)]
