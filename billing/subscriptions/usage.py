@@ -99,7 +99,7 @@ def _with_archived(found: SubscriptionUsage, archived: QuerySet[UsageDay]) -> Su
         "output_tokens": Sum("output_tokens", default=0),
     }
     totals = archived.aggregate(**sums, failed_requests=Sum("calls_failed", default=0))
-    by_model = archived.order_by().values(name=F("model")).annotate(**{f"{name}_": total for name, total in sums.items()})
+    by_model: Any = archived.order_by().values(name=F("model")).annotate(**{f"{name}_": total for name, total in sums.items()})
     by_day = archived.order_by().values("day").annotate(requests=sums["requests"], credits=sums["credits"])
     return replace(
         found,
