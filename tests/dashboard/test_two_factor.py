@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import connection, connections
 from django.test import Client
 from django.urls import reverse
@@ -262,6 +263,17 @@ def test_an_owner_resets_the_factor_of_another(operator: User, codes: list[str])
     assert not OperatorDevice.objects.filter(user=clerk).exists()
     event = Event.objects.get(kind="two_factor.reset")
     assert (event.object_id, event.actor_label, event.reason) == (str(clerk.pk), operator.email, "lost phone")
+
+
+@freeze_time(NOON)
+def test_the_last_operator_is_reset_on_the_server(operator: User, codes: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("reset_two_factor", "Operator@Example.com", reason="lost phone")
+
+    assert capsys.readouterr().out == "Reset.\n"
+    assert not OperatorDevice.objects.exists()
+    assert (Event.objects.get(kind="two_factor.reset").reason, RecoveryCode.objects.count()) == ("lost phone", 0)
+    with pytest.raises(CommandError, match="no such operator"):
+        call_command("reset_two_factor", "nobody@example.com", reason="x")
 
 
 def test_switched_off_nobody_is_asked(operator: User, settings: Any) -> None:
