@@ -3,6 +3,7 @@
 from datetime import UTC, date, timedelta
 from typing import Any
 
+from django.contrib import admin
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -162,6 +163,10 @@ class DashboardAliasView(View):
         if any(request.META.get(header, "").strip() for header in self.CREDENTIALS):
             answer: HttpResponse = DashboardView.as_view()(request)
             return answer
+        if request.path.endswith("/"):
+            # In the console this is the page of the app of that name.
+            page: HttpResponse = admin.site.admin_view(admin.site.app_index)(request, "dashboard")
+            return page
         return HttpResponseRedirect(reverse("admin:index"))
 
 

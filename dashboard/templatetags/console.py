@@ -19,6 +19,12 @@ def amount(value: Decimal | None) -> str:
 
 
 @register.filter
+def number(value: int) -> str:
+    """A count, thousands apart."""
+    return f"{value:,}"
+
+
+@register.filter
 def usd(value: Decimal | None) -> str:
     """US dollars for reading: to the cent, small ones to the hundredth of a cent."""
     if value is None:

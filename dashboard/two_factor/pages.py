@@ -108,7 +108,7 @@ def set_up_page(request: HttpRequest) -> HttpResponse:
             return _page(request, "codes", title=_("Recovery codes"), codes=codes, next=_next(request))
     device = device_begin(user=user)
     # Without a namespace and styles of its own: it stands inside the page.
-    svg = segno.make(device_uri(device), error="m").svg_inline(scale=5, border=2, dark="#000", light="#fff")
+    svg = segno.make(device_uri(device), error="m").svg_inline(omitsize=True, border=4, dark="#000", light="#fff")
     return _page(
         request,
         "set_up",

@@ -204,7 +204,8 @@ def test_every_figure_leads_to_its_rows(console: Client, account: Account, selle
     assert {link.partition("?")[0] for link in lists} == {"/admin/billing/usagerecord/", "/admin/billing/invoice/"}
     assert set(counts.values()) == {1, 0}
     assert [link for link, count in counts.items() if not count] == [link for link in lists if "end__in=" in link]
-    assert all(console.get(link).status_code == 200 for link in links if link.startswith("/admin/") and "_gte=" not in link)
+    others = [link for link in links if link.startswith("/admin/") and "_gte=" not in link]
+    assert {link: console.get(link).status_code for link in others} == dict.fromkeys(others, 200)
 
 
 @freeze_time(NOON)

@@ -96,6 +96,7 @@ def test_setting_up_shows_a_code_to_scan_and_recovery_codes_once(operator: User)
     again = client.get(SET_UP)
 
     assert "<svg" in page
+    assert "viewBox=" in page  # else a style sheet's size would cut it
     assert ' style="' not in page
     assert len(confirmed.context["codes"]) == 10
     assert "no-store" in confirmed["cache-control"]

@@ -39,7 +39,7 @@
     if (data.revenue) {
       sets.push({
         type: "line", label: data.names.revenue, data: data.revenue.map(Number), borderColor: colour("--series-2"),
-        backgroundColor: colour("--series-2"), borderWidth: 2, pointRadius: data.labels.length > 45 ? 0 : 2, tension: 0.25,
+        backgroundColor: colour("--series-2"), borderWidth: 2, pointRadius: data.labels.length > 45 ? 0 : 2, cubicInterpolationMode: "monotone",
       });
     }
     sets.push({
