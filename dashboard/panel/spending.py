@@ -118,5 +118,5 @@ def _percent(credits: Decimal, calls: int, report: UsageReport) -> int:
 def _service(endpoint: str, services: dict[str, str]) -> str:
     if endpoint.startswith(SERVICE_ENDPOINT):
         code = endpoint.removeprefix(SERVICE_ENDPOINT)
-        return services.get(code, code)
+        return _(services[code]) if code in services else code
     return next((words() for part, words in _SERVICES if part in endpoint), endpoint)

@@ -6,6 +6,7 @@ from django import template
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from dashboard.panel import formats
@@ -116,6 +117,14 @@ FEATURES: dict[str, Any] = {
 def feature(value: Any) -> str:
     """A plan's feature in words."""
     return str(FEATURES.get(str(value), value))
+
+
+@register.filter
+def shipped(value: Any) -> str:
+    """The name or description of something on sale: translated as it was shipped, else as an operator wrote it."""
+    text = str(value or "")
+    # The translation of the empty text is the catalogue's own head.
+    return gettext(text) if text else ""
 
 
 @register.filter

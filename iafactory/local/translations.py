@@ -9,6 +9,7 @@ What is under the check is listed in `SOURCES`; another part of the product come
 import ast
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -34,7 +35,13 @@ SOURCES = (
     "billing/payments/returns.py",
     "billing/templates/billing/accounts",
     "billing/templates/billing/payments",
+    # What is sold as shipped: operators' own words are shown as they wrote them.
+    "billing/plans/data/plans.toml",
+    "billing/payments/data/selling.toml",
 )
+# Of shipped data: the words that customers read.
+_SHIPPED_WORDS = ("name", "description", "instructions")
+_SHIPPED_TABLES = ("plan", "credit_pack", "service_price", "manual_method")
 _CALLS = {
     "_": ("id",),
     "gettext": ("id",),
@@ -75,6 +82,8 @@ def marked_texts(sources: tuple[str, ...] = SOURCES) -> list[Marked]:
             place = str(file.relative_to(PROJECT))
             if file.suffix == ".py":
                 found += _in_python(file.read_text(), place)
+            elif file.suffix == ".toml":
+                found += _in_data(file.read_text(), place)
             elif file.suffix in (".html", ".txt"):
                 found += _in_template(file.read_text(), place)
     return found
@@ -92,6 +101,13 @@ def _in_python(code: str, place: str) -> Iterator[Marked]:
         named = dict(zip(parts, values, strict=False))
         if named["id"]:
             yield Marked(named["id"], named.get("plural") or "", named.get("context") or "", place)
+
+
+def _in_data(data: str, place: str) -> Iterator[Marked]:
+    tables = tomllib.loads(data)
+    for table in _SHIPPED_TABLES:
+        for entry in tables.get(table, []):
+            yield from (Marked(entry[word], place=place) for word in _SHIPPED_WORDS if entry.get(word))
 
 
 def _in_template(template: str, place: str) -> Iterator[Marked]:

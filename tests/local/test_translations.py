@@ -41,6 +41,8 @@ def test_templates_and_code_are_gathered_with_plurals_and_contexts(folder: Path)
     )
     (folder / "app" / "code.py").write_text('_("Saved.")\nngettext("%(n)s day", "%(n)s days", n)\npgettext("key", "All")')
 
+    (folder / "app" / "plans.toml").write_text('[[plan]]\ncode = "pro"\nname = "Pro"\n[[other]]\nname = "Not shown"')
+
     found = {(one.context, one.text, one.plural) for one in translations.marked_texts()}
 
     assert found == {
@@ -50,6 +52,7 @@ def test_templates_and_code_are_gathered_with_plurals_and_contexts(folder: Path)
         ("", "Saved.", ""),
         ("", "%(n)s day", "%(n)s days"),
         ("key", "All", ""),
+        ("", "Pro", ""),
     }
 
 
