@@ -779,9 +779,8 @@ class ModelCall(ABC):
 
 def said_briefly(error: ProviderError) -> str:
     """A provider's failure for the log: never in its own words, which may quote the prompt."""
-    return (
-        f"{error.failure}, {'no answer' if error.status is None else f'HTTP {error.status}'}, {_own_code(error) or 'no code'}"
-    )
+    status = "no answer" if error.status is None else f"HTTP {error.status}"
+    return f"{error.failure}, {status}, {_own_code(error) or 'no code'}"
 
 
 def _own_code(error: ProviderError) -> str | None:
