@@ -1,6 +1,7 @@
 """System checks for settings that would otherwise be wrong in silence."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from cryptography.fernet import Fernet
@@ -45,3 +46,25 @@ def choices_are_known(app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
         )
         if getattr(settings, name) not in choices
     ]
+
+
+@register()
+def observability_is_usable(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """The share of what is traced must be one, and what traces and reports need must be installed."""
+    problems: list[CheckMessage] = []
+    if not 0 <= settings.TRACES_SHARE <= 1:
+        problems.append(Error("TRACES_SHARE must be from 0 to 1", id="iafactory.E008"))
+    needed = {"TRACES_ENDPOINT": "opentelemetry.sdk", "SENTRY_DSN": "sentry_sdk"}
+    problems += [
+        Error(f"{name} is set and {package} is not installed", hint="pip install -r requirements-observability.txt", id=code)
+        for (name, package), code in zip(needed.items(), ("iafactory.E009", "iafactory.E010"), strict=True)
+        if getattr(settings, name) and not _installed(package)
+    ]
+    return problems
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False

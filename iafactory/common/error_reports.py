@@ -3,6 +3,7 @@
 Sentry's own integrations stay out: they would bring bodies, headers, local variables and queries along.
 """
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -18,8 +19,11 @@ _FRAME = ("filename", "function", "module", "lineno", "in_app")
 
 
 def error_reports_start(*, transport: "type[Transport] | Transport | None" = None) -> None:
-    """Report logged errors from now on, if `SENTRY_DSN` is set; without it nothing of Sentry is imported."""
-    if not settings.SENTRY_DSN:
+    """Report logged errors from now on, if `SENTRY_DSN` is set; without it nothing of Sentry is imported.
+
+    Where its package is missing nothing is reported: a system check says so.
+    """
+    if not settings.SENTRY_DSN or find_spec("sentry_sdk") is None:
         return
     import sentry_sdk
     from sentry_sdk.integrations.atexit import AtexitIntegration
