@@ -334,6 +334,8 @@ def test_the_link_shows_the_amount_and_leads_to_payment(market: Market, invoice:
     assert link["url"].startswith(f"{market.url}/payment/invoice/")
     assert (link["expires_at"], link["amount"], link["currency"]) == ("2026-03-27T12:00:00Z", 19.9, "EUR")
     assert (page.status_code, before) == (200, 0)
+    # Or browsers would not follow the button to the gateway.
+    assert "form-action 'self' https:;" in page["Content-Security-Policy"] + ";"
     assert str(invoice.number) in text
     assert "19.90" in text or "19,90" in text
     assert market.account.name not in text
