@@ -21,6 +21,7 @@ ROLES = (OWNER, FINANCE, SUPPORT, READ_ONLY)
 # The owner may do everything.
 MAY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     FINANCE: {
+        "billing.autorenewalconsent": ("change",),
         "billing.billingprofile": ("add", "change"),
         "billing.booksverification": ("add",),
         "billing.coupon": ("add", "change", "delete"),
@@ -37,6 +38,7 @@ MAY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "billing.planprice": ("add",),
         "billing.reconciliationrow": ("resolve",),
         "billing.refund": ("add", "change"),
+        "billing.savedcard": ("change",),
         "billing.sellerprofile": ("add", "change"),
         "billing.serviceprice": ("add", "change", "delete"),
         "billing.subscription": ("change",),
@@ -48,10 +50,12 @@ MAY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "billing.account": ("change",),
         "billing.accountlimits": ("add", "change", "delete"),
         "billing.apikey": ("add", "change"),
+        "billing.autorenewalconsent": ("change",),
         "billing.billingprofile": ("add", "change"),
         "billing.creditnotice": ("change",),
         "billing.invoice": ("mail",),
         "billing.membership": ("add", "change", "delete"),
+        "billing.savedcard": ("change",),
         "billing.subscription": ("change",),
         "billing.user": ("add", "change"),
         "billing.webhookdelivery": ("replay",),

@@ -46,7 +46,9 @@ def _shown(request: HttpRequest, invoice: Invoice) -> HttpResponse:
         try:
             payment = invoice_order(invoice=invoice, wish=PayWish(), actor=_ACTOR, language=language)
         except ApiError as error:
-            if error.status == 503 or error.code in ("no_gateway", "charge_in_progress"):
+            if error.code == "charge_in_progress":
+                return _page(request, context | {"message": say.charging, "state": "charging"}, status=error.status)
+            if error.status == 503 or error.code == "no_gateway":
                 return _page(request, context | {"message": say.failed}, status=error.status)
             # Paid or voided since the page was shown: it says so.
             payment = None

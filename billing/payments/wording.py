@@ -45,6 +45,7 @@ class InvoicePageWording:
     by_hand_title: str
     by_hand: str
     failed: str
+    charging: str
 
 
 _PAGES = {
@@ -59,6 +60,7 @@ _PAGES = {
         by_hand_title="How to pay",
         by_hand="Give this reference with your payment: {reference}",
         failed="No payment service answers at the moment; nothing was charged. Please try again in a few minutes.",
+        charging="Your saved card is being charged for this invoice. Please come back in half an hour.",
     ),
     "fr": InvoicePageWording(
         title="Facture {number}",
@@ -77,6 +79,7 @@ _PAGES = {
             "Aucun service de paiement ne répond pour le moment ; rien n'a été débité. Merci de réessayer dans quelques "
             "minutes."
         ),
+        charging="Votre carte enregistrée est en cours de débit pour cette facture. Merci de revenir dans une demi-heure.",
     ),
     "ar": InvoicePageWording(
         title="الفاتورة {number}",
@@ -89,6 +92,7 @@ _PAGES = {
         by_hand_title="طريقة الدفع",
         by_hand="اذكروا هذا المرجع مع الدفع: {reference}",
         failed="لا تجيب أي خدمة دفع في هذه اللحظة، ولم يُخصم شيء. يرجى المحاولة بعد دقائق.",
+        charging="يجري الآن الخصم من بطاقتكم المحفوظة لهذه الفاتورة. يرجى العودة بعد نصف ساعة.",
     ),
 }
 

@@ -308,10 +308,12 @@ def test_nobody_pays_while_the_saved_card_is_charged(time: FrozenDateTimeFactory
     client = client_of(market.account)
 
     meanwhile = ask(client, invoice)
+    by_link = Client().post(pay_link(invoice).url.removeprefix(market.url))
     time.move_to(CHARGED + timedelta(minutes=31))
     afterwards = ask(client_of(market.account), invoice)
 
     assert code(meanwhile) == (409, "charge_in_progress")
+    assert (by_link.status_code, re.findall(r'data-state="(\w+)"', by_link.content.decode())) == (409, ["charging"])
     assert afterwards.status_code == 201
 
 
