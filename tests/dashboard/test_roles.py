@@ -32,6 +32,7 @@ auth.group                       vacd     v        -        v
 billing.account                  vc       v        vc       v
 billing.accountlimits            vacd     v        vacd     v
 billing.apikey                   v        v        v        v
+billing.autorenewalconsent       v        v        v        v
 billing.billingprofile           vacd     vac      vac      v
 billing.booksverification        v        v        -        v
 billing.catalogrecord            v        v        -        v
@@ -67,6 +68,7 @@ billing.planprice                va       va       v        v
 billing.reconciliation           v        v        -        v
 billing.reconciliationrow        v        v        -        v
 billing.refund                   v        v        v        v
+billing.savedcard                v        v        v        v
 billing.sellerprofile            vac      vac      -        v
 billing.serviceprice             vacd     vacd     v        v
 billing.storedanswer             v        v        v        v
@@ -107,6 +109,7 @@ billing.account unblock                 x      -       x        -
 billing.account new_key                 x      -       x        -
 billing.apikey revoke                   x      -       x        -
 billing.apikey limits                   x      -       x        -
+billing.autorenewalconsent deed withdraw x      x       x        -
 billing.booksverification ask           x      x       -        -
 billing.dayseal ask                     x      x       -        -
 billing.dispute deed lost               x      x       -        -
@@ -119,6 +122,8 @@ billing.invoice act void                x      x       -        -
 billing.invoice act writeoff            x      x       -        -
 billing.invoice act credit              x      x       -        -
 billing.invoice act mail                x      x       x        -
+billing.ledgerentry csv                 x       x       -        x
+billing.ledgertransaction csv           x       x       -        x
 billing.lot void                        x      x       -        -
 billing.lot refund                      x      x       -        -
 billing.lot refund_failed               x      x       -        -
@@ -131,6 +136,7 @@ billing.payment deed apply              x      x       -        -
 billing.payment deed keep               x      x       -        -
 billing.payment deed refund             x      x       -        -
 billing.payment deed dispute            x      x       -        -
+billing.payment deed ask                x       x       -        -
 billing.plan economics                  x      x       x        x
 billing.reconciliation deed again       x      x       -        -
 billing.reconciliationrow deed apply    x      x       -        -
@@ -141,12 +147,15 @@ billing.reconciliationrow deed recheck  x      x       -        -
 billing.refund deed approve             x      x       -        -
 billing.refund deed confirm             x      x       -        -
 billing.refund deed reject              x      x       -        -
+billing.savedcard deed remove           x       x       x        -
 billing.subscription deed change-plan   x      x       x        -
+billing.subscription deed forget-change x       x       x        -
 billing.subscription deed cancel        x      x       x        -
 billing.subscription deed cancel-now    x      x       x        -
 billing.subscription deed pause         x      x       x        -
 billing.subscription deed resume        x      x       x        -
 billing.subscription price_migration    x      x       x        -
+billing.usagerecord csv                 x       x       x        x
 billing.user operator_key               x      -       x        -
 billing.user reset_two_factor           x      -       -        -
 billing.user auth_user_password_change  x      -       x        -
