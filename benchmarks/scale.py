@@ -190,6 +190,7 @@ def _customer_pages(account: Any, since: Any, until: Any) -> dict[str, Callable[
 
 def _csv(wanted: int) -> None:
     """Read the console's list of calls of as many days as make about `wanted` rows, and watch the server's memory."""
+    from django.conf import settings
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
     from django.contrib.sessions.backends.db import SessionStore
     from django.db import connection
@@ -206,7 +207,7 @@ def _csv(wanted: int) -> None:
     operator = _operator()
     session = SessionStore()
     session[SESSION_KEY] = str(operator.pk)
-    session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    session[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
     session[HASH_SESSION_KEY] = operator.get_session_auth_hash()
     session.save()
     connection.close()
