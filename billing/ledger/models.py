@@ -450,9 +450,10 @@ class UsageDayOfAll(UsageSumsBase):
 
 
 class UsageDayState(models.Model):
-    """Which UTC days of the usage log are summed up, and when that was last done."""
+    """Which UTC days of the usage log are summed up, up to when, and when that was last done."""
 
     day = models.DateField(primary_key=True)
+    summed_until = models.DateTimeField(null=True, help_text=_("Of the running day: what began before. Empty: all of the day."))
     calls = models.PositiveBigIntegerField(help_text=_("Calls of the day that were summed up."))
     summed_at = models.DateTimeField()
 

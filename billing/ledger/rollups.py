@@ -1,8 +1,8 @@
 """Daily sums of the usage log, so that reports over weeks read thousands of rows and not millions.
 
 A day is summed up anew while its calls may still change: a late settle replaces the row of a call whose process died. Closed
-days come from `UsageDay`; the days since then are read from the log itself, so that figures are never behind. `usage_reports`
-asks for what reports need.
+days come from `UsageDay`, and so do the closed hours of a running day with many calls; the log itself gives the rest, so that
+figures are never behind. `usage_reports` asks for what reports need.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,8 @@ from .models import UsageDayState
 DAYS_THAT_CHANGE = 3
 # A day is read from the log until calls that began before its end have had the time to end too.
 CLOSING_MARGIN = timedelta(minutes=15)
+# From so many calls on the running day is summed up as far as it is closed: below, the log is as fast.
+RUNNING_DAY_FROM = 5000
 # How many days one run catches up at most: the next one goes on.
 MOST_DAYS_AT_ONCE = 40
 
@@ -49,10 +51,16 @@ _WRITE_OF_ALL = f"""
     FROM billing_usageday WHERE day = %(day)s GROUP BY {", ".join(DIMENSIONS_OF_ALL)}
 """  # noqa: S608  constant text
 _NOTE = """
-    INSERT INTO billing_usagedaystate (day, calls, summed_at)
-    SELECT %(day)s, coalesce(sum(calls), 0), %(now)s FROM billing_usageday WHERE day = %(day)s
-    ON CONFLICT (day) DO UPDATE SET calls = excluded.calls, summed_at = excluded.summed_at
+    INSERT INTO billing_usagedaystate (day, calls, summed_at, summed_until)
+    SELECT %(day)s, coalesce(sum(calls), 0), %(now)s, %(until)s FROM billing_usageday WHERE day = %(day)s
+    ON CONFLICT (day) DO UPDATE
+    SET calls = excluded.calls, summed_at = excluded.summed_at, summed_until = excluded.summed_until
 """
+
+
+# From when on the log is read. It is looked up by the statement that reads the sums, so that both are of one instant.
+LOG_BEGIN = """coalesce((SELECT coalesce(summed_until, (day + 1)::timestamp AT TIME ZONE 'UTC') FROM billing_usagedaystate
+                         WHERE day = %(closed)s), %(log_begin)s)"""
 
 
 def _usage_days(table: str, dimensions: Sequence[str]) -> str:
@@ -60,13 +68,13 @@ def _usage_days(table: str, dimensions: Sequence[str]) -> str:
     names = ", ".join(dimensions[1:])
     log = f"""
         SELECT (started_at AT TIME ZONE 'UTC')::date AS day, {names}, {", ".join(SUMS.values())} FROM billing_usagerecord
-        WHERE started_at >= %({{0}}_begin)s AND started_at < %({{0}}_end)s
+        WHERE started_at >= {{0}} AND started_at < %({{1}}_end)s
         GROUP BY (started_at AT TIME ZONE 'UTC')::date, {names}
     """  # noqa: S608  constant text
     return f"""
         SELECT day, {names}, {", ".join(SUMS)} FROM {table}
-        WHERE day >= %(since)s AND day <= %(until)s AND day < %(closed)s
-        UNION ALL {log.format("early")} UNION ALL {log.format("log")}
+        WHERE day >= %(since)s AND day <= %(until)s AND day <= %(closed)s
+        UNION ALL {log.format("%(early_begin)s", "early")} UNION ALL {log.format(LOG_BEGIN, "log")}
     """  # noqa: S608  constant text
 
 
@@ -86,16 +94,33 @@ def usage_days_sum(*, now: datetime) -> list[date]:
     A day's sums are replaced in one transaction under a lock of their own; the running day is left to the log.
     """
     today = (now - CLOSING_MARGIN).astimezone(UTC).date()
-    done = set(UsageDayState.objects.values_list("day", flat=True))
+    done = set(UsageDayState.objects.filter(summed_until__isnull=True).values_list("day", flat=True))
     wanted = [day for day in _days_with_calls(today) if day not in done or (today - day).days <= DAYS_THAT_CHANGE]
     for day in wanted[:MOST_DAYS_AT_ONCE]:
         usage_day_sum(day, now=now)
+    if len(wanted) <= MOST_DAYS_AT_ONCE and _many_calls(today, until=now - CLOSING_MARGIN):
+        usage_day_sum(today, now=now, until=now - CLOSING_MARGIN)
     return wanted[:MOST_DAYS_AT_ONCE]
 
 
-def usage_day_sum(day: date, *, now: datetime) -> None:
-    """Replace the sums of one closed UTC day by what the log says."""
-    parameters = {"day": day, "begin": day_begin(day), "end": day_begin(day + timedelta(days=1)), "now": now}
+def _many_calls(day: date, *, until: datetime) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM billing_usagerecord WHERE started_at >= %s AND started_at < %s LIMIT %s) c",
+            [day_begin(day), until, RUNNING_DAY_FROM],
+        )
+        return bool(cursor.fetchone()[0] >= RUNNING_DAY_FROM)
+
+
+def usage_day_sum(day: date, *, now: datetime, until: datetime | None = None) -> None:
+    """Replace the sums of a UTC day by what the log says: of a closed one, or of a running one up to `until`."""
+    parameters = {
+        "day": day,
+        "begin": day_begin(day),
+        "end": until or day_begin(day + timedelta(days=1)),
+        "now": now,
+        "until": until,
+    }
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('usage_days_sum'))")
         cursor.execute("DELETE FROM billing_usageday WHERE day = %(day)s", parameters)
@@ -121,7 +146,8 @@ def usage_parameters(*, since: date, until: date) -> dict[str, date | datetime]:
 
     The sums are used from the first summed day of the range on, up to the first gap; the log gives the days before and after.
     """
-    states = set(UsageDayState.objects.filter(day__gte=since, day__lte=until).values_list("day", flat=True))
+    whole = UsageDayState.objects.filter(day__gte=since, day__lte=until, summed_until__isnull=True)
+    states = set(whole.values_list("day", flat=True))
     first = closed = min(states, default=since)
     while closed in states:
         closed += timedelta(days=1)

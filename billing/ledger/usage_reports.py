@@ -16,7 +16,7 @@ from django.db import connection
 
 from billing.accounts.models import Account, ApiKey
 
-from .rollups import DIMENSIONS_OF_ALL, SUMS, usage_parameters
+from .rollups import DIMENSIONS_OF_ALL, LOG_BEGIN, SUMS, usage_parameters
 
 
 class By(StrEnum):
@@ -226,9 +226,9 @@ def _read(
     logged = ["(started_at AT TIME ZONE 'UTC')::date" if name == By.DAY else name for name in names]
     log = " UNION ALL ".join(
         f"""SELECT {", ".join([f"{sql} AS {name}" for sql, name in zip(logged, names, strict=True)] + _named_sums(SUMS))}
-            FROM billing_usagerecord WHERE started_at >= %({part}_begin)s AND started_at < %({part}_end)s{where}
+            FROM billing_usagerecord WHERE started_at >= {begin} AND started_at < %({part}_end)s{where}
             {_group(logged)}"""  # noqa: S608  column names
-        for part in ("early", "log")
+        for part, begin in (("early", "%(early_begin)s"), ("log", LOG_BEGIN))
     )
     keys = ", ".join(names)
     grouping = f"grouping({keys})" if apart and names else "0"
@@ -237,7 +237,7 @@ def _read(
         SELECT {", ".join([grouping, *names])}, {_UNITED} FROM (
             SELECT {", ".join(names + _named_sums({name: f"sum({name})" for name in SUMS}))}
             FROM {"billing_usagedayofall" if of_all else "billing_usageday"}
-            WHERE day >= %(since)s AND day <= %(until)s AND day < %(closed)s{where} {_group(names)}
+            WHERE day >= %(since)s AND day <= %(until)s AND day <= %(closed)s{where} {_group(names)}
             UNION ALL {log}
         ) AS parts {groups} HAVING sum(calls) > 0
         ORDER BY sum({order.value}) DESC, sum(calls) DESC{", " + keys if names else ""} LIMIT %(limit)s

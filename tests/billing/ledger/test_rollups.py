@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from django.db import connection
 
+from billing.ledger import rollups
 from billing.ledger.items import CallItem, UsageItem
-from billing.ledger.models import UsageDay, UsageDayState, UsageRecord
+from billing.ledger.models import UsageDay, UsageDayOfAll, UsageDayState, UsageRecord
 from billing.ledger.rollups import SUMS, USAGE_DAYS, usage_days_sum, usage_parameters
 from billing.ledger.services import call_settle
+from billing.ledger.usage_reports import usage_totals
 from iafactory.common.ids import uuid7
 from tests.factories import account_make
 
@@ -158,3 +160,49 @@ def test_several_at_once_sum_once() -> None:
         thread.join()
 
     assert list(UsageDay.objects.values_list("calls", flat=True)) == [20]
+
+
+@pytest.mark.django_db
+def test_a_running_day_with_many_calls_is_summed_up_as_far_as_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollups, "RUNNING_DAY_FROM", 3)
+    account = account_make(credits=100)
+    for minutes in (600, 300, 16, 15, 1):
+        call(account, NOW - timedelta(minutes=minutes))
+    today = NOW.date()
+
+    assert usage_days_sum(now=NOW) == []
+
+    assert UsageDay.objects.get().calls == 3
+    assert UsageDayState.objects.get().summed_until == NOW - timedelta(minutes=15)
+    assert sums(today, today)["calls"] == usage_totals(since=today, until=today).calls == 5
+    # What the sums say beyond the log shows that they were read.
+    UsageDay.objects.update(calls=10)
+    UsageDayOfAll.objects.update(calls=20)
+    assert (sums(today, today)["calls"], usage_totals(since=today, until=today).calls) == (12, 22)
+    assert usage_totals(since=today - timedelta(days=1), until=today - timedelta(days=1)).calls == 0
+
+
+@pytest.mark.django_db
+def test_a_day_that_was_summed_up_in_part_becomes_whole_however_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollups, "RUNNING_DAY_FROM", 1)
+    account = account_make(credits=100)
+    call(account, NOW - timedelta(minutes=30))
+    usage_days_sum(now=NOW)
+    call(account, NOW)
+    assert sums(NOW.date(), NOW.date() + timedelta(days=9))["calls"] == 2
+
+    later = usage_days_sum(now=NOW + timedelta(days=10))
+
+    assert NOW.date() in later
+    state = UsageDayState.objects.get(day=NOW.date())
+    assert (state.calls, state.summed_until) == (2, None)
+    assert sums(NOW.date(), NOW.date() + timedelta(days=9))["calls"] == 2
+
+
+@pytest.mark.django_db
+def test_a_quiet_running_day_is_left_to_the_log() -> None:
+    call(account_make(credits=5), NOW - timedelta(hours=2))
+
+    usage_days_sum(now=NOW)
+
+    assert not UsageDayState.objects.exists()
