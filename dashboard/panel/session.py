@@ -60,9 +60,9 @@ def safe_next(request: HttpRequest, wanted: str) -> str:
     home = reverse("panel:home")
     allowed = url_has_allowed_host_and_scheme(wanted, allowed_hosts={request.get_host()}, require_https=request.is_secure())
     path = urlsplit(wanted).path
-    return (
-        wanted if allowed and wanted.startswith("/") and path.startswith(home) and path != reverse("panel:sign-out") else home
-    )
+    # Browsers resolve dots in a path: behind them stands another page than the one that was looked at here.
+    inside = wanted.startswith("/") and path.startswith(home) and ".." not in path
+    return wanted if allowed and inside and path != reverse("panel:sign-out") else home
 
 
 def is_htmx(request: HttpRequest) -> bool:
