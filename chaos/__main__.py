@@ -65,6 +65,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     product = Product(
+        two_webs=True,
         CALL_TIMEOUT_SECONDS=str(options.call_timeout),
         HOLD_GRACE_SECONDS=str(options.hold_grace),
         # What it costs is not the question here, and nobody is paid.
@@ -157,7 +158,7 @@ async def _hurt_and_check(product: Product, options: Options, crowd: Crowd) -> "
     disruption = Disruption(product, random.Random(chance.random()), say, behaviour)  # noqa: S311
     await disruption.calm()
     load = Load(
-        url=product.url,
+        urls=(product.url, product.second_url),
         customers=crowd.callers,
         weights=[*([20] * len(crowd.rich)), 14, 11, 8, 5, 2],
         once_keys=iter(crowd.once_keys),
@@ -238,7 +239,7 @@ async def _recover(product: Product, load: Load, crowd: Crowd) -> tuple[list[See
     began = time.monotonic()
     fresh: list[Seen] = []
     while time.monotonic() - began < _RECOVERY_SECONDS:
-        if await _healthy(product.url):
+        if await _healthy(product.url) and await _healthy(product.second_url):
             fresh = [await load.fresh_call(crowd.rich[0], streamed=streamed) for streamed in (False, True)]
             if all(seen.complete for seen in fresh):
                 break
@@ -288,7 +289,7 @@ def _verdicts(
 
     from . import invariants
 
-    kills = [(at, at) for service, at in disruption.kills if service in ("web", "postgres")]
+    kills = [(at, at) for service, at in disruption.kills if service in ("web", "second web", "postgres")]
     latency_seconds = disruption.behaviour["latency_ms"] / 1000
     redis_losses = sum(service == "redis" for service, _ in disruption.kills)
     try:

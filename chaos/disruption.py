@@ -17,11 +17,12 @@ PROVIDERS = ("groq", "openai", "openrouter", "google", "deepseek", "*")
 # A kind of blow, and what it kills, in this order.
 KINDS = {
     "web": ("web",),
+    "second web": ("second web",),
     "worker": ("worker",),
     "beat": ("beat",),
     "redis": ("redis",),
     "postgres stopped": ("postgres",),
-    "postgres crashed, then web": ("postgres", "web"),
+    "postgres crashed, then both webs": ("postgres", "web", "second web"),
     "redis, then postgres crashed": ("redis", "postgres"),
 }
 # Calls that nothing disturbs have promises of their own: the load begins with some.

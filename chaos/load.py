@@ -67,7 +67,7 @@ class Load:
     `look_up` is awaited with the id of some answers the moment their end arrived; it notes those that are not booked.
     """
 
-    url: str
+    urls: tuple[str, ...]
     customers: list[Customer]
     weights: list[int]
     once_keys: Iterator[OnceKey]
@@ -165,7 +165,7 @@ class Load:
         if once is not None:
             headers["idempotency-key"] = once.key
         try:
-            async with session.post(self.url + CHAT, json=body, headers=headers) as response:
+            async with session.post(self.random.choice(self.urls) + CHAT, json=body, headers=headers) as response:
                 seen.status = response.status
                 seen.request_id = response.headers.get("x-request-id", "")
                 seen.replayed = response.headers.get("idempotent-replayed") == "true"

@@ -22,7 +22,17 @@ STOP_SECONDS = 15.0
 # What would join this product to another one: each run has its own servers, addresses and secrets.
 _NOT_INHERITED = frozenset(
     {
-        *("DATABASE_URL", "DATABASE_DIRECT_URL", "REDIS_URL", "CELERY_BROKER_URL", "VAR", "HOST", "PORT", "PUBLIC_URL"),
+        *(
+            "DATABASE_URL",
+            "DATABASE_DIRECT_URL",
+            "REDIS_URL",
+            "CELERY_BROKER_URL",
+            "VAR",
+            "HOST",
+            "PORT",
+            "SECOND_PORT",
+            "PUBLIC_URL",
+        ),
         *("SIMULATOR_URL", "SIMULATOR_PORT", "MAIL_DIR", "IAFACTORY_ENV", "DJANGO_SETTINGS_MODULE", "STOP_WITH_PARENT"),
         *("SECRET_KEY", "FIELD_ENCRYPTION_KEYS", "JWT_SIGNING_KEY"),
     }
@@ -40,14 +50,20 @@ class ProductFailed(Exception):
 class Product:
     """One product in a throw-away folder. `start`, then `kill_*`, and always `stop`."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, *, two_webs: bool = False, **settings: str) -> None:
         self.var = Path(tempfile.mkdtemp(prefix="iafactory-chaos-")).resolve()
         # Root's PostgreSQL runs as another user, who must reach its folder in here.
         self.var.chmod(0o711)
-        with socket.socket() as probe:
+        with socket.socket() as probe, socket.socket() as second:
             probe.bind(("127.0.0.1", 0))
+            second.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
+            self._second_port = int(second.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
+        # Of the second web process; the first one's where there is none.
+        self.second_url = f"http://127.0.0.1:{self._second_port}" if two_webs else self.url
+        if two_webs:
+            settings["SECOND_PORT"] = str(self._second_port)
         self.simulator_url = ""
         self.environment: dict[str, str] = {}
         self._settings = settings

@@ -13,6 +13,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone, translation
 from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
 from billing.accounts.models import Account, Membership, User
@@ -94,7 +95,7 @@ def panel_page(view: View) -> View:
         language_use(request, user.language)
         account = _account(request, user)
         if account is None:
-            return render(request, "panel/no_account.html", status=404)
+            return render(request, "panel/no_account.html", {"title": _("Account")}, status=404)
         panel = PanelSession(request, user, account)
         cast(PanelRequest, request).panel = panel
         with timezone.override(account.zone):

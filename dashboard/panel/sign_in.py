@@ -29,7 +29,7 @@ BACKEND = "billing.accounts.backends.BrakedBackend"
 @require_http_methods(["GET", "HEAD", "POST"])
 def sign_in(request: HttpRequest) -> HttpResponseBase:
     """E-mail and password, braked like the API's login; then on to `next`, if that is a page of the panel."""
-    return _enter(request, SignInForm, "auth-login", "panel/sign_in.html")
+    return _enter(request, SignInForm, "auth-login", "panel/sign_in.html", title=_("Sign in"))
 
 
 @never_cache
@@ -37,10 +37,13 @@ def sign_in(request: HttpRequest) -> HttpResponseBase:
 @require_http_methods(["GET", "HEAD", "POST"])
 def sign_up(request: HttpRequest) -> HttpResponseBase:
     """A new user with an account on the free plan, braked like the API's registration."""
-    return _enter(request, SignUpForm, "auth-register", "panel/sign_up.html", language=translation.get_language() or "en")
+    language = translation.get_language() or "en"
+    return _enter(request, SignUpForm, "auth-register", "panel/sign_up.html", title=_("Create an account"), language=language)
 
 
-def _enter(request: HttpRequest, form_class: type[ApiForm], address: str, page: str, **extra: Any) -> HttpResponseBase:
+def _enter(
+    request: HttpRequest, form_class: type[ApiForm], address: str, page: str, *, title: str, **extra: Any
+) -> HttpResponseBase:
     wanted = safe_next(request, request.POST.get("next") or request.GET.get("next", ""))
     if isinstance(request.user, User) and request.method != "POST":
         return HttpResponseRedirect(wanted)
@@ -53,7 +56,7 @@ def _enter(request: HttpRequest, form_class: type[ApiForm], address: str, page: 
             if answer is not None:
                 _browser_session(request, answer)
                 return HttpResponseRedirect(wanted)
-    return render(request, page, {"form": form, "next": wanted}, status=status)
+    return render(request, page, {"form": form, "next": wanted, "title": title}, status=status)
 
 
 def _browser_session(request: HttpRequest, answer: dict[str, Any]) -> None:

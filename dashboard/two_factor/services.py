@@ -23,7 +23,7 @@ from .models import OperatorDevice, RecoveryCode
 
 RECOVERY_CODES = 10
 # Without letters and digits that look alike.
-_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # pragma: allowlist secret
 _SECRET_BYTES = 20
 
 

@@ -62,7 +62,12 @@ def _run(var: Path) -> int:
     answering(False)
     supervisor.install_signals()
     supervisor.stop_leftovers()
-    require_free_port(host, port, name="PORT")
+    ports = [port]
+    if os.environ.get("SECOND_PORT"):
+        # A second web process beside the first, as a second machine would have it.
+        ports.append(_port_setting("SECOND_PORT", port))
+    for number, name in zip(ports, ("PORT", "SECOND_PORT"), strict=False):
+        require_free_port(host, number, name=name)
     simulator_port = _simulator_port(var, taken=port)
     supervisor.health_urls.append(f"http://127.0.0.1:{simulator_port}/_control")
     (var / "log").mkdir(mode=0o755, exist_ok=True)
@@ -88,7 +93,7 @@ def _run(var: Path) -> int:
         say("starting PostgreSQL and Redis")
         supervisor.start_servers()
         facts |= _prepare(supervisor, var)
-        supervisor.keep_running(_programs(var, host, port, simulator_port))
+        supervisor.keep_running(_programs(host, ports, simulator_port))
     except (StartInterrupted, StepFailed):
         if not supervisor.stop_requested():
             raise
@@ -109,20 +114,20 @@ def _prepare(supervisor: Supervisor, var: Path) -> dict[str, str]:
     return {name: demo[name] for name in ("admin_email", "admin_password", "api_key")}
 
 
-def _programs(var: Path, host: str, port: int, simulator_port: int) -> list[Program]:
+def _programs(host: str, ports: list[int], simulator_port: int) -> list[Program]:
     python = sys.executable
     celery = (python, "-m", "celery", "-A", "iafactory")
     # One worker has nobody to greet: it is back sooner, also after the broker was away.
     alone = ("--without-gossip", "--without-mingle")
     uvicorn = (
-        *(python, "-m", "uvicorn", "iafactory.asgi:application", "--host", host, "--port", str(port)),
+        *(python, "-m", "uvicorn", "iafactory.asgi:application", "--host", host),
         *("--loop", "uvloop", "--http", "httptools", "--lifespan", "on", "--timeout-graceful-shutdown", "6"),
         # The client's address is read from X-Forwarded-For by TRUSTED_PROXIES alone.
         *("--no-access-log", "--no-server-header", "--no-proxy-headers"),
     )
     return [
         Program("simulator", _manage("simulator", "--port", str(simulator_port)), stops_last=True),
-        Program("web", uvicorn),
+        *(Program(name, (*uvicorn, "--port", str(port))) for name, port in zip(("web", "second web"), ports, strict=False)),
         Program("worker", (*celery, "worker", "-l", "info", "--concurrency", "2", "-Q", "celery", *alone)),
         Program("beat", (*celery, "beat", "-l", "info")),
     ]

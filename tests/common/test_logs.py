@@ -68,7 +68,7 @@ def test_an_error_stays_on_its_line_without_its_secret() -> None:
         ("key iaf_0123456789abcdef refused", "key *** refused"),
         ("gsk_abcdefghijklmnop", "***"),
         ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
-        ("postgres://user:word@db/x", "postgres://***@db/x"),
+        ("postgres://user:word@db/x", "postgres://***@db/x"),  # pragma: allowlist secret
         ("eyJhbGciOi.eyJzdWIiOi.c2ln", "***"),
         (
             "violates\nDETAIL:  Failing row contains (a@example.com,\nb).\nCONTEXT:  x",

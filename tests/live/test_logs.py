@@ -26,7 +26,7 @@ from tests.live.test_choice import plan_make, profile_make, provider_make
 CHAT = "/v1/chat/completions"
 PROMPT = "the-marked-prompt tell me of it"
 PASSWORD = "the-marked-password-of-a-person"
-PROVIDER_SECRET = "gsk_theMarkedSecretOfTheProvider0123456789"
+PROVIDER_SECRET = "gsk_theMarkedSecretOfTheProvider0123456789"  # pragma: allowlist secret
 MAIL_SECRET = "theMarkedMailPassword"
 EMAIL = "logs-reader@example.com"
 

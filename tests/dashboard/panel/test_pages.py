@@ -86,6 +86,11 @@ def get(client: Client, address: str) -> Any:
     return client.get(address)
 
 
+def untitled(page: str) -> list[str]:
+    """Headings and titles that say nothing."""
+    return re.findall(r"<h[1-3][^>]*>\s*</h[1-3]>|<title>\s*(?:—|</title>)", page)
+
+
 def policy_of(response: Any) -> set[str]:
     return set(response.headers["Content-Security-Policy"].split("; "))
 
@@ -103,6 +108,7 @@ def test_a_page_opens_for_its_owner_and_holds_nothing_inline(
     assert response.status_code == (400 if name == "invitation" else 200)
     assert f'<html lang="{language}" dir="{"rtl" if language == "ar" else "ltr"}">' in page
     assert INLINE.findall(page) == []
+    assert untitled(page) == []
     assert policy_of(response) == POLICY
     assert "no-store" in response.headers["Cache-Control"]
 
@@ -201,6 +207,7 @@ def test_pages_for_everybody_hold_nothing_inline_either(catalogue: None, address
     assert response.status_code == 200
     assert policy_of(response) == POLICY
     assert INLINE.findall(response.content.decode()) == []
+    assert untitled(response.content.decode()) == []
 
 
 def test_redoc_may_make_its_own_two_styles_and_nothing_else_inline(catalogue: None) -> None:
