@@ -10,7 +10,7 @@ DEV_READY := .venv/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input -c requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint secrets types imports migrations deploy-check schema schema-update format lock clean
+.PHONY: help run test check lint secrets types imports migrations deploy-check schema manifests schema-update format lock clean
 
 help:
 	@echo "make run            the whole product on http://127.0.0.1:8000  (PORT, HOST, VAR, DATABASE_URL, REDIS_URL)"
@@ -19,7 +19,7 @@ help:
 	@echo "make chaos          kill the running product's processes under load  (SECONDS=60, SEED)"
 	@echo "make bench          requests/s, latency and CPU beside a bare proxy, billing on  (ARGS=--quick)"
 	@echo "make backup-test    back up, restore elsewhere, verify the books there"
-	@echo "make check          lint, imports, secrets, translations, types, migrations, deploy-check, schema: each is a target too"
+	@echo "make check          lint, imports, secrets, translations, types, migrations, deploy-check, schema, manifests: each is a target too"
 	@echo "make format         format the code and fix what ruff can fix"
 	@echo "make translations-update  gather texts to translate into locale/, and compile what is there"
 	@echo "make schema-update  rewrite docs/openapi.yaml"
@@ -52,7 +52,7 @@ chromium:
 		[ "$$(id -u)" = 0 ] && SUDO= || SUDO=sudo; $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq chromium; }
 
 check: lint imports secrets translations
-	@$(WITH_SERVERS) $(MAKE) --no-print-directory types migrations deploy-check schema
+	@$(WITH_SERVERS) $(MAKE) --no-print-directory types migrations deploy-check schema manifests
 
 lint: $(DEV_READY)
 	@$(BIN)/python -m ruff check .
@@ -90,6 +90,10 @@ schema: $(DEV_READY)
 	@$(WITH_SERVERS) sh -c '$(MANAGE) spectacular --validate --fail-on-warn --file "$$VAR/openapi.yaml" || exit 1; \
 		diff -u docs/openapi.yaml "$$VAR/openapi.yaml" && exit 0; \
 		echo "docs/openapi.yaml is not what the code says; to accept the code: make schema-update" >&2; exit 1'
+
+# Compose file, Kubernetes manifests, dashboards and alert rules, without a network.
+manifests: $(DEV_READY)
+	@$(BIN)/python -m pytest --quiet --no-header -p no:cacheprovider tests/deploy/test_manifests.py
 
 schema-update: $(DEV_READY)
 	@$(WITH_SERVERS) $(MANAGE) spectacular --validate --fail-on-warn --file docs/openapi.yaml
