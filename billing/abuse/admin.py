@@ -33,11 +33,11 @@ from iafactory.common.admin import (
     moment_column,
     table,
     text_filter,
-    uuid_or_none,
     viewer_may,
 )
 from iafactory.common.client_address import parse_address, request_client_address
 from iafactory.common.errors import ApiError
+from iafactory.common.ids import uuid_or_none
 from ratelimit.blocks import BlockedNetwork, BlockList, network_normalise
 from ratelimit.models import AbuseSignal, NetworkBlock
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db.models import Q
 
 from billing.accounts.models import Account, ApiKey
-from iafactory.common.admin import uuid_or_none
+from iafactory.common.ids import uuid_or_none
 from ratelimit.models import AbuseSignal
 
 from .detectors import messages_today

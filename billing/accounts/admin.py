@@ -31,33 +31,15 @@ from iafactory.common.admin import (
     list_url,
     presence_filter,
     table,
-    uuid_or_none,
     viewer_may,
 )
 from iafactory.common.errors import ApiError
+from iafactory.common.ids import uuid_or_none
 
 from .key_limits import API_KEY_LIMITS
 from .models import Account, AccountLimits, ApiKey, Membership
-from .selectors import api_key_state
+from .selectors import accounts_matching, api_key_state
 from .services import ACCOUNT_LIMITS, account_limits_set, api_key_limits_set, api_key_revoke
-
-
-def accounts_matching(term: str) -> QuerySet[Account]:
-    """Accounts that an operator may mean by `term`: name, e-mails, external id, beginning of a key, any of their ids."""
-    term = term.strip()
-    key_prefix = term[: ApiKey._meta.get_field("prefix").max_length].removesuffix("…")
-    wanted = (
-        Q(name__icontains=term) | Q(billing_email__icontains=term) | Q(external_id=term) | Q(personal_of__email__icontains=term)
-    )
-    if len(key_prefix) >= 4:
-        wanted |= Q(pk__in=ApiKey.objects.filter(prefix__startswith=key_prefix[:10]).values("account_id"))
-    if (identifier := uuid_or_none(term)) is not None:
-        wanted |= (
-            Q(pk=identifier)
-            | Q(personal_of_id=identifier)
-            | Q(pk__in=ApiKey.objects.filter(pk=identifier).values("account_id"))
-        )
-    return Account.objects.filter(wanted).order_by()
 
 
 class AccountSearchMixin:

@@ -7,6 +7,7 @@ from django.db.models import Q, QuerySet
 
 from iafactory.common.crypto import secret_hash
 from iafactory.common.errors import ApiError
+from iafactory.common.ids import uuid_or_none
 
 from .models import Account, ApiKey, Membership, User
 
@@ -89,3 +90,21 @@ def api_key_of_account(*, account: Account, key_id: str | UUID) -> ApiKey:
 def api_key_by_secret(secret: str) -> ApiKey | None:
     """The key whose secret this is, usable or not, with its account."""
     return ApiKey.objects.select_related("account").filter(key_hash=secret_hash(secret)).first()
+
+
+def accounts_matching(term: str) -> QuerySet[Account]:
+    """Accounts that an operator may mean by `term`: name, e-mails, external id, beginning of a key, any of their ids."""
+    term = term.strip()
+    key_prefix = term[: ApiKey._meta.get_field("prefix").max_length].removesuffix("…")
+    wanted = (
+        Q(name__icontains=term) | Q(billing_email__icontains=term) | Q(external_id=term) | Q(personal_of__email__icontains=term)
+    )
+    if len(key_prefix) >= 4:
+        wanted |= Q(pk__in=ApiKey.objects.filter(prefix__startswith=key_prefix[:10]).values("account_id"))
+    if (identifier := uuid_or_none(term)) is not None:
+        wanted |= (
+            Q(pk=identifier)
+            | Q(personal_of_id=identifier)
+            | Q(pk__in=ApiKey.objects.filter(pk=identifier).values("account_id"))
+        )
+    return Account.objects.filter(wanted).order_by()

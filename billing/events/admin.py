@@ -25,8 +25,8 @@ from iafactory.common.admin import (
     object_url,
     protected_by_history,
     text_filter,
-    uuid_or_none,
 )
+from iafactory.common.ids import uuid_or_none
 
 from .models import Event
 from .services import Actor, event_record

@@ -22,8 +22,9 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 from kombu.exceptions import OperationalError as QueueError
 
-from billing.accounts.admin import AccountSearchMixin, accounts_matching
+from billing.accounts.admin import AccountSearchMixin
 from billing.accounts.models import Account, ApiKey
+from billing.accounts.selectors import accounts_matching
 from billing.events.admin import operator_actor
 from billing.events.services import event_record
 from billing.plans.models import ServicePrice
@@ -46,9 +47,9 @@ from iafactory.common.admin import (
     presence_filter,
     table,
     text_filter,
-    uuid_or_none,
 )
 from iafactory.common.csv_lists import CsvListMixin
+from iafactory.common.ids import uuid_or_none
 from iafactory.common.money import credits_for_cost, usd_quantise
 
 from .explanation import arithmetic, balances_of, counts_tokens, unit_prices, units

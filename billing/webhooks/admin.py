@@ -31,10 +31,10 @@ from iafactory.common.admin import (
     moment_text,
     table,
     text_filter,
-    uuid_or_none,
     viewer_may,
 )
 from iafactory.common.errors import ApiError
+from iafactory.common.ids import uuid_or_none
 
 from .models import WebhookDelivery, WebhookEndpoint
 from .services import delivery_replay, endpoint_disable, endpoint_enable

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from django.db.models import Count, F, Prefetch, Q, QuerySet, Sum
 
-from billing.accounts.admin import accounts_matching
 from billing.accounts.models import Account
+from billing.accounts.selectors import accounts_matching
 from billing.invoices.models import Invoice
 from billing.ledger.models import Wallet
 from billing.ledger.rollups import day_begin

@@ -21,8 +21,9 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 
-from billing.accounts.admin import AccountLimitsInline, accounts_matching
+from billing.accounts.admin import AccountLimitsInline
 from billing.accounts.models import Account, User
+from billing.accounts.selectors import accounts_matching
 from billing.accounts.services import account_block, account_unblock, api_key_create, operator_key_create, sessions_revoke
 from billing.events.admin import AuditedModelAdmin, EventAdmin, operator_actor
 from billing.events.models import Event

@@ -21,8 +21,8 @@ from billing.events.admin import operator_actor
 from billing.ledger.admin import LotAdmin
 from billing.ledger.models import LedgerAccount, LedgerTransaction, Lot, Wallet
 from billing.ledger.services import dispute_lose, dispute_win, lot_refund_fail, lot_refund_open, lot_refundable, lot_void
-from iafactory.common.admin import ReasonForm, change_link, change_url, decimal_text, moment_text, uuid_or_none
-from iafactory.common.ids import uuid7
+from iafactory.common.admin import ReasonForm, change_link, change_url, decimal_text, moment_text
+from iafactory.common.ids import uuid7, uuid_or_none
 from iafactory.common.money import CREDIT
 
 BACK = "back:"

@@ -14,6 +14,7 @@ from iafactory.common import clock
 
 from .home import home_context
 from .losses import losses_page
+from .search import search_page
 from .tables import table_view
 
 BOOKS = _("Books")
@@ -51,6 +52,8 @@ class IAFactoryAdminSite(admin.AdminSite):
                 "billing.payment",
                 "billing.refund",
                 "billing.dispute",
+                "billing.savedcard",
+                "billing.autorenewalconsent",
                 "billing.reconciliation",
                 "billing.reconciliationrow",
                 "billing.manualmethod",
@@ -68,6 +71,7 @@ class IAFactoryAdminSite(admin.AdminSite):
                 "billing.ledgeraccount",
                 "billing.booksverification",
                 "billing.dayseal",
+                "billing.usagearchive",
                 "billing.storedanswer",
                 "billing.event",
             ),
@@ -161,7 +165,8 @@ class IAFactoryAdminSite(admin.AdminSite):
     def get_urls(self) -> list[URLPattern | URLResolver]:
         losses = path("losses/", self.admin_view(losses_page), name="losses")
         table = path("tables/<str:app_label>/<str:model_name>.<str:file_format>", self.admin_view(table_view), name="table")
-        return [losses, table, *two_factor_urls(self), *super().get_urls()]
+        search = path("search/", self.admin_view(search_page), name="search")
+        return [losses, table, search, *two_factor_urls(self), *super().get_urls()]
 
     def has_permission(self, request: HttpRequest) -> bool:
         """An operator, who has proven themself by all that is asked."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 from django import forms
 from django.contrib import admin
@@ -22,6 +21,8 @@ from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
+
+from .ids import uuid_or_none
 
 EMPTY = "–"
 
@@ -139,14 +140,6 @@ def table(headings: Sequence[Any], rows: Sequence[Sequence[Any]], *, caption: An
     body = format_html_join("", "<tr>{}</tr>", ((SafeString("".join(cell(value) for value in row)),) for row in rows))
     title = format_html("<caption>{}</caption>", caption) if caption else ""
     return format_html('<table class="explained">{}<thead><tr>{}</tr></thead><tbody>{}</tbody></table>', title, head, body)
-
-
-def uuid_or_none(text: str) -> UUID | None:
-    """The id that `text` spells, None for other text."""
-    try:
-        return UUID(text.strip())
-    except ValueError:
-        return None
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]

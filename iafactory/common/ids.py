@@ -21,3 +21,11 @@ def uuid7() -> UUID:
         _last = stamp
     random_bits = int.from_bytes(os.urandom(8)) & ((1 << 62) - 1)
     return UUID(int=(stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0b10 << 62 | random_bits)
+
+
+def uuid_or_none(text: str) -> UUID | None:
+    """The id that `text` spells, None for other text."""
+    try:
+        return UUID(text.strip())
+    except ValueError:
+        return None

@@ -26,10 +26,10 @@ from iafactory.common.admin import (
     object_url,
     table,
     text_filter,
-    uuid_or_none,
     viewer_may,
 )
 from iafactory.common.errors import ApiError
+from iafactory.common.ids import uuid_or_none
 
 from .models import GatewayWebhook
 from .working import webhook_replay
