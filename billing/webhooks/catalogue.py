@@ -73,6 +73,7 @@ _ENTRIES = (
     EventType("subscription.trial_started", "subscription.trial_started", "A trial began.", _SUBSCRIPTION),
     EventType("subscription.renewed", "subscription.renewed", "The next period began.", _SUBSCRIPTION),
     EventType("subscription.change_scheduled", "subscription.change_scheduled", "It changes its plan later.", _SUBSCRIPTION),
+    EventType("subscription.change_taken_back", "subscription.change_forgotten", "It keeps its plan after all.", _SUBSCRIPTION),
     EventType("subscription.cancel_scheduled", "subscription.cancel_scheduled", "It ends with its period.", _SUBSCRIPTION),
     EventType("subscription.cancel_taken_back", "subscription.cancel_taken_back", "It goes on after all.", _SUBSCRIPTION),
     EventType("subscription.trialing", "subscription.trialing", "A subscription is on trial.", _SUBSCRIPTION),
