@@ -46,6 +46,8 @@ WORKABLE = (State.RECEIVED, State.FAILED, State.REPLAYED)
 _FIRST_PAUSE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(hours=6)
 _ATTEMPTS = 24
+# A refund or dispute may be told before its payment is known: it is looked for so often, most of a day, before it is nobody's.
+_ATTEMPTS_OF_NOBODYS = 12
 # How long one attempt may take before the sweeper thinks that its worker died.
 _LEASE = timedelta(minutes=2)
 
@@ -219,7 +221,7 @@ def _work_refund(row: GatewayWebhook) -> _Outcome:
     truth = adapter.fetch_refund(row.refund_id)
     payment = _find_of(row, truth.payment_id)
     if payment is None:
-        return _Outcome(State.IGNORED, "a refund of no payment of ours", truth=truth.raw)
+        return _nobodys(row, "a refund", truth.raw)
     refund = payment.refunds.filter(Q(reference=truth.key) | Q(gateway_refund_id=truth.refund_id)).first()
     said = f"refund {truth.refund_id}: {truth.money} {truth.state}"
     if refund is None:
@@ -241,12 +243,18 @@ def _work_dispute(row: GatewayWebhook) -> _Outcome:
     truth = adapter.fetch_dispute(row.dispute_id)
     payment = _find_of(row, truth.payment_id)
     if payment is None:
-        return _Outcome(State.IGNORED, "a dispute of no payment of ours", truth=truth.raw)
+        return _nobodys(row, "a dispute", truth.raw)
     said = f"dispute {truth.dispute_id}: {truth.money} {truth.state}"
     dispute = dispute_told(payment=payment, truth=truth)
     if dispute.state == truth.state.value:
         return _Outcome(State.PROCESSED, said, payment, truth.raw)
     return _Outcome(State.FAILED, f"{said}, here {dispute.state}", payment, truth.raw)
+
+
+def _nobodys(row: GatewayWebhook, what: str, truth: Mapping[str, Any]) -> _Outcome:
+    """Of a payment that we do not know, or not yet."""
+    state = State.FAILED if row.attempts < _ATTEMPTS_OF_NOBODYS else State.IGNORED
+    return _Outcome(state, f"{what} of no payment of ours", truth=truth)
 
 
 def _find_of(row: GatewayWebhook, gateway_payment_id: str) -> Payment | None:

@@ -37,7 +37,7 @@ def told(market_of: Callable[[str], Market]) -> Market:
 
 
 def test_list_and_page_show_what_was_told_and_what_is_true(told: Market) -> None:
-    client = operator("view_gatewaywebhook")
+    client = operator("view_gatewaywebhook", "replay_gatewaywebhook")
     row = GatewayWebhook.objects.get()
     told.queue.waiting = [("billing.payments.webhook_work", str(row.pk))]
     told.queue.work()
