@@ -31,7 +31,8 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while Playwright's loop runs in this thread no other test can run one.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # Root may not use Chromium's sandbox; what it opens here is ours.
@@ -39,8 +40,8 @@ def browser() -> Iterator[Browser]:
         # Playwright keeps a loop running in this thread, beside which Django refuses its ORM.
         os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
         yield opened
+        del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
         opened.close()
-    os.environ.pop("DJANGO_ALLOW_ASYNC_UNSAFE", None)
 
 
 @pytest.fixture

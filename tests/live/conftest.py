@@ -193,15 +193,19 @@ def _forget_health() -> None:
 def _test_plans() -> None:
     """Plans whose calls go to Groq whatever was measured: on `whole` a small call costs one credit, on `exact` its price."""
     for rounding in ("whole", "exact"):
-        plan = Plan.objects.create(
-            code=rounding, family="test", name=rounding, interval="none", billing_mode="credits", rounding=rounding
+        # Browser tests have servers of their own on the same database, and may have come first.
+        plan, _ = Plan.objects.get_or_create(
+            code=rounding,
+            defaults={"family": "test", "name": rounding, "interval": "none", "billing_mode": "credits", "rounding": rounding},
         )
-        PlanRouting.objects.create(
+        PlanRouting.objects.get_or_create(
             plan=plan,
-            strategy="split",
-            split={"groq": 1},
-            default_models={"groq": "llama-3.3-70b"},
-            models_allowed=["*"],
+            defaults={
+                "strategy": "split",
+                "split": {"groq": 1},
+                "default_models": {"groq": "llama-3.3-70b"},
+                "models_allowed": ["*"],
+            },
         )
 
 
