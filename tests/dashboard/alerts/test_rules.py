@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from django.core.management import call_command
+from django_redis import get_redis_connection
 from pytest_django import Settings
 
 from billing.plans.catalog import CatalogError
@@ -37,6 +38,8 @@ def test_every_kind_has_a_condition_and_a_shipped_rule() -> None:
 
 def test_a_fresh_installation_has_nothing_to_tell(settings: Settings) -> None:
     settings.PUBLIC_URL = "http://127.0.0.1:8000"
+    # Other tests queue tasks that no worker takes.
+    get_redis_connection("default").delete(settings.CELERY_TASK_DEFAULT_QUEUE)
     load()
 
     assert tasks.look() == "12 rules, 0 opened, 0 resolved, 0 failed"
