@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections import Counter
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -36,6 +37,7 @@ _TOUCH = """
 """
 
 
+@lru_cache(maxsize=16_384)
 def network_of(address: str) -> str:
     """The /24 or /48 an address lies in; empty for what is no address."""
     return address_network(address, v4_bits=24, v6_bits=48)

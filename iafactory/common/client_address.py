@@ -15,13 +15,22 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 UNIX_SOCKET = "unix"
 
 
-@lru_cache(maxsize=65_536)
+# Anybody may write headers: longer texts are never kept, so that what is remembered stays small.
+_LONGEST_ADDRESS = 100
+_LONGEST_REMEMBERED = 250
+
+
 def parse_address(text: str) -> Address | None:
     """The address in `text`, which may carry a port, brackets or a zone; an IPv4 address inside IPv6 is IPv4. None: no address.
 
     Takes every form that proxies write into X-Forwarded-For.
     """
     text = text.strip()
+    return _parsed(text) if len(text) <= _LONGEST_ADDRESS else None
+
+
+@lru_cache(maxsize=65_536)
+def _parsed(text: str) -> Address | None:
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
@@ -54,11 +63,16 @@ def client_address(peer: str, forwarded_for: str) -> str:
     `forwarded_for` is X-Forwarded-For, repeated headers joined by commas. Anybody may write it: it is read from its right
     end, and only as long as the hop that wrote the entry is one of `TRUSTED_PROXIES`.
     """
-    return _client_address(peer, forwarded_for, tuple(settings.TRUSTED_PROXIES))
+    trusted = tuple(settings.TRUSTED_PROXIES)
+    if not trusted:
+        # Nobody whose word would count.
+        forwarded_for = ""
+    if len(forwarded_for) > _LONGEST_REMEMBERED:
+        return _seen_through(peer, forwarded_for, trusted)
+    return _remembered(peer, forwarded_for, trusted)
 
 
-@lru_cache(maxsize=16_384)
-def _client_address(peer: str, forwarded_for: str, trusted: tuple[str, ...]) -> str:
+def _seen_through(peer: str, forwarded_for: str, trusted: tuple[str, ...]) -> str:
     proxies = _proxies(trusted)
     address = parse_address(peer)
     if address is None:
@@ -74,6 +88,9 @@ def _client_address(peer: str, forwarded_for: str, trusted: tuple[str, ...]) -> 
         if not _trusted(address, proxies):
             break
     return "" if address is None else str(address)
+
+
+_remembered = lru_cache(maxsize=16_384)(_seen_through)
 
 
 def _trusted(address: Address, proxies: Sequence[Network]) -> bool:
@@ -95,7 +112,6 @@ def request_client_address(meta: Mapping[str, Any]) -> str:
     return client_address(meta.get("REMOTE_ADDR") or "", meta.get("HTTP_X_FORWARDED_FOR") or "")
 
 
-@lru_cache(maxsize=16_384)
 def address_network(address: str, *, v4_bits: int = 32, v6_bits: int = 64) -> str:
     """The network of that size around `address`: a whole IPv4 address as itself, an IPv6 house as its /64 by default.
 

@@ -32,6 +32,7 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_LONGEST_KEPT_PATH = 120
 JSON_TYPE = (b"content-type", b"application/json")
 
 
@@ -234,7 +235,6 @@ class SlimApplication:
         self._stock = stock
         resolver = URLResolver(RegexPattern(r"^/"), hot_urls)
 
-        @lru_cache(maxsize=1024)
         def match(path: str) -> tuple[HotView, dict[str, Any]] | None:
             try:
                 found: Any = resolver.resolve(path)
@@ -243,7 +243,8 @@ class SlimApplication:
             # Views keep nothing of a request: one of each serves all.
             return found.func.view_class(**found.func.view_initkwargs), found.kwargs
 
-        self._match = match
+        self._resolve = match
+        self._resolve_short = lru_cache(maxsize=512)(match)
         self._start = start
         self._stop = stop
         self._admit = admit
@@ -261,7 +262,9 @@ class SlimApplication:
             request_id.begin(exchange.id_text)
             await exchange.answer(error_answer(refusal, exchange.path))
         else:
-            match = self._match(scope["path"])
+            path = scope["path"]
+            # Anybody may ask for any path: long ones are not kept.
+            match = self._resolve_short(path) if len(path) <= _LONGEST_KEPT_PATH else self._resolve(path)
             if match is None:
                 await self._serve_stock(scope, receive, send)
                 return

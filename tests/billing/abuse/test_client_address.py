@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from iafactory.common import client_address as addresses
 from iafactory.common.client_address import address_network, client_address, scope_client_address
 
 PROXIES = ["10.0.0.0/8", "2001:db8:aaaa::/48"]
@@ -102,3 +103,16 @@ def test_repeated_headers_are_one_list(settings: Any) -> None:
 )
 def test_the_network_around_an_address(address: str, bits: dict[str, int], network: str) -> None:
     assert address_network(address, **bits) == network
+
+
+def test_long_headers_are_read_and_never_kept(settings: Any) -> None:
+    settings.TRUSTED_PROXIES = ["10.0.0.0/8"]
+    kept = (addresses._remembered.cache_info().currsize, addresses._parsed.cache_info().currsize)
+    padding = ", ".join(["x" * 200] * 5)
+
+    seen = client_address("10.1.1.1", f"{padding}, 198.51.100.77")
+
+    now_kept = (addresses._remembered.cache_info().currsize, addresses._parsed.cache_info().currsize)
+    assert seen == "198.51.100.77"
+    assert now_kept[0] == kept[0]
+    assert now_kept[1] <= kept[1] + 2
