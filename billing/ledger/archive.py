@@ -124,7 +124,10 @@ def retention_months() -> int | None:
 
 
 def months_due(*, now: datetime) -> list[date]:
-    """First days of the months that are in the log and older than its retention, oldest first."""
+    """First days of the months that are in the log and older than its retention, oldest first.
+
+    Months that ended before the books began hold nothing and are never sealed: they are not waited for.
+    """
     keep = retention_months()
     if keep is None:
         return []
@@ -134,7 +137,9 @@ def months_due(*, now: datetime) -> list[date]:
         first_kept = (first_kept - timedelta(days=1)).replace(day=1)
     state = dict(UsageArchive.objects.values_list("month", "state"))
     done = {month for month, name in state.items() if name in (UsageArchive.State.DROPPED, UsageArchive.State.RESTORED)}
-    return sorted(month for month in {*_partitions(), *state} - done if month < first_kept)
+    begun = DaySeal.objects.order_by("day").values_list("day", flat=True).first()
+    months = {*_partitions(), *state} - done
+    return sorted(month for month in months if month < first_kept and (begun is None or _next(month) > begun))
 
 
 def usage_archive(*, now: datetime) -> list[date]:

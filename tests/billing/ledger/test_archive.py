@@ -140,6 +140,14 @@ def test_months_beyond_the_retention_leave_the_log_and_the_books_verify(account:
     assert [archive_file_differences(archive) for archive in UsageArchive.objects.all()] == [[], []]
 
 
+def test_a_month_before_the_books_began_is_not_waited_for(account: Account) -> None:
+    usage_partitions_ensure(now=datetime(2026, 4, 1, tzinfo=UTC), months_ahead=1)
+
+    done = usage_archive(now=NOW)
+
+    assert done == [JUNE, JULY]
+
+
 def test_without_a_retention_everything_stays(account: Account, settings: Settings) -> None:
     settings.USAGE_RETENTION_MONTHS = 0
 
