@@ -211,7 +211,8 @@ PAYU_PAY_URL = env.str("PAYU_PAY_URL", default="")
 # --- Language and time ---
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", _("English")), ("fr", _("French")), ("ar", _("Arabic"))]
-LOCALE_PATHS = [BASE_DIR / "locale"]
+# What customers read, refusals of the API, what operators read: the catalogues of `iafactory/local/translations.py`.
+LOCALE_PATHS = [BASE_DIR / "locale", BASE_DIR / "locale" / "errors", BASE_DIR / "locale" / "console"]
 USE_I18N = True
 USE_TZ = True
 TIME_ZONE = "UTC"

@@ -1,9 +1,10 @@
 """Translations without GNU gettext: gathers what is marked, keeps the catalogues in `locale/`, compiles and checks them.
 
-    python -m iafactory.local.translations update   # new texts appear empty in locale/*/LC_MESSAGES/django.po
+    python -m iafactory.local.translations update   # new texts appear empty in the catalogues' django.po
     python -m iafactory.local.translations check    # nothing missing, fuzzy, outdated or broken
 
-What is under the check is listed in `SOURCES`; another part of the product comes under it by a line there.
+`CATALOGUES` says which there are, and what is under the check of each: another part of the product comes under it by a line
+there, and another catalogue by an entry there and its folder in `settings.LOCALE_PATHS`.
 """
 
 import ast
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any, cast
 
 from babel.messages.catalog import Catalog, Message
 from babel.messages.mofile import write_mo
@@ -21,24 +23,32 @@ from babel.messages.pofile import read_po, write_po
 from django.template.base import Lexer, TokenType
 
 PROJECT = Path(__file__).resolve().parents[2]
-LOCALE = PROJECT / "locale"
 # The texts in the code are English; these are the other languages.
 LANGUAGES = ("fr", "ar")
-SOURCES = (
-    "dashboard/panel",
-    "dashboard/site",
-    "dashboard/templatetags/panel.py",
-    "dashboard/templates/panel",
-    "dashboard/templates/site",
-    "iafactory/templates",
-    "billing/accounts/pages.py",
-    "billing/payments/returns.py",
-    "billing/templates/billing/accounts",
-    "billing/templates/billing/payments",
-    # What is sold as shipped: operators' own words are shown as they wrote them.
-    "billing/plans/data/plans.toml",
-    "billing/payments/data/selling.toml",
-)
+# Each catalogue's folder, and the files, folders and patterns whose marked texts are in it. A text that several need stands in
+# each of them and says the same, since the first of `settings.LOCALE_PATHS` is the one that is read.
+CATALOGUES: dict[str, tuple[str, ...]] = {
+    # What customers read: the panel, the site, shared pages and mails.
+    "locale": (
+        "dashboard/panel",
+        "dashboard/site",
+        "dashboard/templatetags/panel.py",
+        "dashboard/templates/panel",
+        "dashboard/templates/site",
+        "iafactory/templates",
+        "billing/accounts/pages.py",
+        "billing/payments/returns.py",
+        "billing/templates/billing/accounts",
+        "billing/templates/billing/payments",
+        # What is sold as shipped: operators' own words are shown as they wrote them.
+        "billing/plans/data/plans.toml",
+        "billing/payments/data/selling.toml",
+    ),
+    # Refusals of the API.
+    "locale/errors": (),
+    # What operators read: the console, its forms, fields and alerts.
+    "locale/console": (),
+}
 # Of shipped data: the words that customers read.
 _SHIPPED_WORDS = ("name", "description", "instructions")
 _SHIPPED_TABLES = ("plan", "credit_pack", "service_price", "manual_method")
@@ -72,13 +82,17 @@ class Marked:
         return self.context, self.text
 
 
-def marked_texts(sources: tuple[str, ...] = SOURCES) -> list[Marked]:
-    """Everything marked in `sources`, which are files and folders of the project."""
+def marked_texts(sources: tuple[str, ...]) -> list[Marked]:
+    """Everything marked in `sources`, which are files and folders of the project, or patterns of such (`billing/**/admin.py`).
+
+    Raises FileNotFoundError where there is nothing of that name.
+    """
     found: list[Marked] = []
     for source in sources:
-        path = PROJECT / source
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in files:
+        paths = sorted(PROJECT.glob(source))
+        if not paths:
+            raise FileNotFoundError(f"{source}: no such file or folder, as the catalogues' sources have it")
+        for file in [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]:
             place = str(file.relative_to(PROJECT))
             if file.suffix == ".py":
                 found += _in_python(file.read_text(), place)
@@ -153,12 +167,12 @@ def _block(opening: str, tokens: Iterator[object], place: str) -> Marked:
     return Marked(texts[0], texts[1] if plural else "", ast.literal_eval(context["text"]) if context else "", place)
 
 
-def _po(language: str) -> Path:
-    return LOCALE / language / "LC_MESSAGES" / "django.po"
+def _po(folder: str, language: str) -> Path:
+    return PROJECT / folder / language / "LC_MESSAGES" / "django.po"
 
 
-def _read(language: str) -> Catalog:
-    path = _po(language)
+def _read(folder: str, language: str) -> Catalog:
+    path = _po(folder, language)
     if not path.exists():
         return Catalog(locale=language, project="IA Factory", charset="utf-8")
     with path.open("rb") as file:
@@ -176,75 +190,99 @@ def _message(catalog: Catalog, marked: Marked) -> Message | None:
 
 
 def update() -> None:
-    """Write each catalogue anew with what is marked now: known translations stay, unused ones go. Compiles them too."""
+    """Write each catalogue anew with what is marked now: known translations stay, unused ones go. Compiles them too.
+
+    What another catalogue translates already is taken from there.
+    """
     for language in LANGUAGES:
-        known = _read(language)
-        catalog = Catalog(
-            locale=language,
-            project="IA Factory",
-            version="1",
-            header_comment="# Texts of IA Factory; see iafactory/local/translations.py.",
-            msgid_bugs_address="none",
-            last_translator="IA Factory",
-            language_team=language,
-            charset="utf-8",
-            fuzzy=False,
+        known = {folder: _read(folder, language) for folder in CATALOGUES}
+        for folder, sources in CATALOGUES.items():
+            others = [catalog for name, catalog in known.items() if name != folder]
+            _write(folder, language, marked_texts(sources), known=[known[folder], *others])
+
+
+def _write(folder: str, language: str, marked: list[Marked], *, known: list[Catalog]) -> None:
+    catalog = Catalog(
+        locale=language,
+        project="IA Factory",
+        version="1",
+        header_comment="# Texts of IA Factory; see iafactory/local/translations.py.",
+        msgid_bugs_address="none",
+        last_translator="IA Factory",
+        language_team=language,
+        charset="utf-8",
+        fuzzy=False,
+    )
+    places: dict[tuple[str, str], list[Marked]] = {}
+    for one in marked:
+        places.setdefault(one.key, []).append(one)
+    for _, same in sorted(places.items()):
+        first = next((one for one in same if one.plural), same[0])
+        catalog.add(
+            (first.text, first.plural) if first.plural else first.text,
+            _known_translation(first, same[0], known) or (("",) * catalog.num_plurals if first.plural else ""),
+            locations=[(place, 0) for place in sorted({one.place for one in same})],
+            context=first.context or None,
+            flags=["python-format"] if _NAMED.search(first.text) else [],
         )
-        places: dict[tuple[str, str], list[Marked]] = {}
-        for marked in marked_texts():
-            places.setdefault(marked.key, []).append(marked)
-        for _, same in sorted(places.items()):
-            first = next((one for one in same if one.plural), same[0])
-            before = _message(known, first) or _message(known, same[0])
-            empty: str | tuple[str, ...] = ("",) * catalog.num_plurals if first.plural else ""
-            fits = before is not None and bool(before.pluralizable) == bool(first.plural)
-            text = before.string if before is not None and fits else empty
-            catalog.add(
-                (first.text, first.plural) if first.plural else first.text,
-                text,
-                locations=[(place, 0) for place in sorted({one.place for one in same})],
-                context=first.context or None,
-                flags=["python-format"] if _NAMED.search(first.text) else [],
-            )
-        path = _po(language)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Dates of their own would make every update a change.
-        catalog.creation_date = catalog.revision_date = known.creation_date if path.exists() else catalog.creation_date
-        with path.open("wb") as file:
-            write_po(file, catalog, width=120, include_lineno=False, sort_output=True)
-        path.with_suffix(".mo").write_bytes(_compiled(_read(language)))
+    path = _po(folder, language)
+    # Dates of their own would make every update a change.
+    dated = known[0].creation_date if path.exists() else catalog.creation_date
+    catalog.creation_date = catalog.revision_date = dated
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        write_po(file, catalog, width=120, include_lineno=False, sort_output=True)
+    path.with_suffix(".mo").write_bytes(_compiled(_read(folder, language)))
+
+
+def _known_translation(first: Marked, same: Marked, catalogs: list[Catalog]) -> str | tuple[str, ...] | None:
+    for catalog in catalogs:
+        before = _message(catalog, first) or _message(catalog, same)
+        if before is not None and bool(before.pluralizable) == bool(first.plural) and before.string:
+            return cast("str | tuple[str, ...]", before.string)
+    return None
 
 
 def problems() -> list[str]:
     """What is wrong with the catalogues, a line each; empty: everything marked is translated."""
     found = []
-    marked = marked_texts()
-    wanted = {one.key for one in marked}
     for language in LANGUAGES:
-        catalog = _read(language)
-        for one in {one.key: one for one in marked}.values():
-            message = _message(catalog, one)
-            where = f"{language}: {one.text!r} ({one.place})"
-            if message is None:
-                found.append(f"not in the catalogue: {where}")
-                continue
-            strings = [message.string] if isinstance(message.string, str) else list(message.string or ("",))
-            if not all(strings):
-                found.append(f"not translated: {where}")
-            elif message.fuzzy:
-                found.append(f"fuzzy: {where}")
-            elif any(set(_NAMED.findall(text)) - set(_NAMED.findall(one.text + one.plural)) for text in strings):
-                found.append(f"names what the text has not: {where}")
-            elif set(_NAMED.findall(one.plural or one.text)) - set(_NAMED.findall(strings[-1])):
-                found.append(f"leaves out what the text names: {where}")
-        for message in catalog:
-            text = message.id[0] if isinstance(message.id, tuple) else message.id
-            if text and (message.context or "", text) not in wanted:
-                found.append(f"outdated: {language}: {text!r}")
-        compiled = _po(language).with_suffix(".mo")
-        if not compiled.exists() or compiled.read_bytes() != _compiled(catalog):
-            found.append(f"not compiled: {compiled.relative_to(PROJECT)}")
+        said: dict[tuple[str, str], tuple[str, Any]] = {}
+        for folder, sources in CATALOGUES.items():
+            marked = {one.key: one for one in marked_texts(sources)}
+            catalog = _read(folder, language)
+            found += _problems_of_catalog(folder, language, catalog, marked)
+            for message in catalog:
+                key = (message.context or "", message.id[0] if isinstance(message.id, tuple) else message.id)
+                elsewhere, other = said.setdefault(key, (folder, message.string))
+                if key[1] and other != message.string:
+                    found.append(f"translated otherwise in {elsewhere}: {language}: {key[1]!r} ({folder})")
     return found
+
+
+def _problems_of_catalog(folder: str, language: str, catalog: Catalog, marked: dict[tuple[str, str], Marked]) -> Iterator[str]:
+    for one in marked.values():
+        message = _message(catalog, one)
+        where = f"{language}: {one.text!r} ({one.place})"
+        if message is None:
+            yield f"not in the catalogue: {where}"
+            continue
+        strings = [message.string] if isinstance(message.string, str) else list(message.string or ("",))
+        if not all(strings):
+            yield f"not translated: {where}"
+        elif message.fuzzy:
+            yield f"fuzzy: {where}"
+        elif any(set(_NAMED.findall(text)) - set(_NAMED.findall(one.text + one.plural)) for text in strings):
+            yield f"names what the text has not: {where}"
+        elif set(_NAMED.findall(one.plural or one.text)) - set(_NAMED.findall(strings[-1])):
+            yield f"leaves out what the text names: {where}"
+    for message in catalog:
+        text = message.id[0] if isinstance(message.id, tuple) else message.id
+        if text and (message.context or "", text) not in marked:
+            yield f"outdated: {language}: {text!r}"
+    compiled = _po(folder, language).with_suffix(".mo")
+    if not compiled.exists() or compiled.read_bytes() != _compiled(catalog):
+        yield f"not compiled: {compiled.relative_to(PROJECT)}"
 
 
 def main(arguments: list[str]) -> int:

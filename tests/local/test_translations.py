@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 from iafactory.local import translations
 
@@ -11,10 +12,8 @@ from iafactory.local import translations
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with one marked file and French alone."""
     monkeypatch.setattr(translations, "PROJECT", tmp_path)
-    monkeypatch.setattr(translations, "LOCALE", tmp_path / "locale")
     monkeypatch.setattr(translations, "LANGUAGES", ("fr",))
-    monkeypatch.setattr(translations, "SOURCES", ("app",))
-    monkeypatch.setattr(translations.marked_texts, "__defaults__", (("app",),))
+    monkeypatch.setattr(translations, "CATALOGUES", {"locale": ("app",)})
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "page.html").write_text('{% translate "Hello" %}')
     translations.update()
@@ -34,6 +33,12 @@ def test_every_marked_text_of_the_product_is_translated_and_compiled() -> None:
     assert translations.problems() == []
 
 
+def test_every_catalogue_is_one_that_pages_read() -> None:
+    folders = [Path(folder).relative_to(translations.PROJECT).as_posix() for folder in settings.LOCALE_PATHS]
+
+    assert folders == list(translations.CATALOGUES)
+
+
 def test_templates_and_code_are_gathered_with_plurals_and_contexts(folder: Path) -> None:
     (folder / "app" / "page.html").write_text(
         """{% translate "Back" context "pages" %}{{ x|default:_("none") }}
@@ -43,7 +48,7 @@ def test_templates_and_code_are_gathered_with_plurals_and_contexts(folder: Path)
 
     (folder / "app" / "plans.toml").write_text('[[plan]]\ncode = "pro"\nname = "Pro"\n[[other]]\nname = "Not shown"')
 
-    found = {(one.context, one.text, one.plural) for one in translations.marked_texts()}
+    found = {(one.context, one.text, one.plural) for one in translations.marked_texts(("app",))}
 
     assert found == {
         ("pages", "Back", ""),
@@ -96,3 +101,52 @@ def test_a_translation_that_forgets_a_name_does_not_pass(folder: Path) -> None:
     translations.update()
 
     assert translations.problems() == ["leaves out what the text names: fr: 'Until %(day)s' (app/page.html)"]
+
+
+@pytest.fixture
+def two_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same project with a second catalogue, for what administrators read."""
+    monkeypatch.setattr(translations, "CATALOGUES", {"locale": ("app",), "locale/console": ("other/**/admin.py",)})
+    (folder / "other" / "deep").mkdir(parents=True)
+    (folder / "other" / "deep" / "admin.py").write_text('_("Hello")\n_("Ban")')
+    (folder / "other" / "deep" / "views.py").write_text('_("Not gathered")')
+    return folder
+
+
+def test_each_catalogue_has_what_its_own_sources_mark(two_folders: Path) -> None:
+    translations.update()
+
+    second = (two_folders / "locale" / "console" / "fr" / "LC_MESSAGES" / "django.po").read_text()
+    assert 'msgid "Ban"' in second
+    assert "Not gathered" not in second
+    assert 'msgid "Ban"' not in po(two_folders).read_text()
+    assert translations.problems() == [
+        "not translated: fr: 'Hello' (app/page.html)",
+        "not translated: fr: 'Hello' (other/deep/admin.py)",
+        "not translated: fr: 'Ban' (other/deep/admin.py)",
+    ]
+
+
+def test_a_new_catalogue_takes_what_another_translates(two_folders: Path) -> None:
+    translate(two_folders, "Hello", "Bonjour")
+
+    translations.update()
+
+    assert translations.problems() == ["not translated: fr: 'Ban' (other/deep/admin.py)"]
+
+
+def test_two_catalogues_say_the_same_of_one_text(two_folders: Path) -> None:
+    translate(two_folders, "Hello", "Bonjour")
+    translations.update()
+    second = two_folders / "locale" / "console" / "fr" / "LC_MESSAGES" / "django.po"
+    second.write_text(second.read_text().replace('"Bonjour"', '"Salut"').replace('"Ban"\nmsgstr ""', '"Ban"\nmsgstr "Bannir"'))
+    translations.update()
+
+    assert translations.problems() == ["translated otherwise in locale: fr: 'Hello' (locale/console)"]
+
+
+def test_a_source_that_is_not_there_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translations, "CATALOGUES", {"locale": ("app", "gone")})
+
+    with pytest.raises(FileNotFoundError, match=r"gone: no such file or folder"):
+        translations.problems()
