@@ -1,7 +1,8 @@
 """All models of the app, re-exported: each lives in the package that owns it."""
 
 from .alerts.models import Alert, AlertDelivery, AlertRule, AlertTarget
+from .console.wizards.models import ConsoleDraft
 from .jobs.models import JobState
 from .two_factor.models import OperatorDevice, RecoveryCode
 
-__all__ = ["Alert", "AlertDelivery", "AlertRule", "AlertTarget", "JobState", "OperatorDevice", "RecoveryCode"]
+__all__ = ["Alert", "AlertDelivery", "AlertRule", "AlertTarget", "ConsoleDraft", "JobState", "OperatorDevice", "RecoveryCode"]

@@ -44,6 +44,7 @@ MAY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "billing.subscription": ("change",),
         "billing.taxrate": ("add", "change"),
         "dashboard.alert": ("acknowledge",),
+        "dashboard.consoledraft": ("import",),
         "routing.budget": ("add", "change"),
     },
     SUPPORT: {

@@ -354,6 +354,11 @@ WEBHOOK_TIMEOUT_SECONDS = env.int("WEBHOOK_TIMEOUT_SECONDS", default=15)
 # What RapidAPI's proxy sends as X-RapidAPI-Proxy-Secret; several while it changes, none: the door is closed.
 RAPIDAPI_PROXY_SECRETS = env.list("RAPIDAPI_PROXY_SECRETS", default=[])
 
+# --- Providers ---
+# Whether a provider that an operator connects may lie in a private network: a model server of your own. Outside of production
+# it always may.
+PROVIDERS_ALLOW_PRIVATE_ADDRESSES = not PRODUCTION or env.bool("PROVIDERS_ALLOW_PRIVATE_ADDRESSES", default=False)
+
 # --- Alerts to operators ---
 # Whether alert targets may lie in private networks (a mail relay, a chat server of your own).
 ALERTS_ALLOW_PRIVATE_TARGETS = env.bool("ALERTS_ALLOW_PRIVATE_TARGETS", default=False)

@@ -62,6 +62,17 @@ def credential_create(*, provider: Provider, label: str, secret: str, actor: Act
     return credential
 
 
+def credential_add(*, provider: Provider, label: str, secret: str, actor: Actor, reason: str = "") -> ProviderCredential:
+    """A key that was tried just now, inside the caller's transaction. Raises as `credential_create`."""
+    _secret_check(secret)
+    if ProviderCredential.objects.filter(provider=provider, label=label).exists():
+        raise ApiError(409, "credential_label_taken", "The provider has a credential of this name.", param="label")
+    credential = _insert(provider=provider, label=label, secret=secret, priority=100, probe=Probe(True))
+    after = {"provider": provider.slug, "label": label, "priority": credential.priority, "tested": True}
+    _event("created", credential, actor, after=after, reason=reason)
+    return credential
+
+
 def credential_disable(credential_id: UUID, reason: str, actor: Actor) -> ProviderCredential:
     """Stop using a key at once, for this reason; again is the same and keeps the first reason."""
     with transaction.atomic():

@@ -12,5 +12,6 @@ class ConsoleAdminConfig(AdminConfig):
         super().ready()
         import_module("dashboard.console.admin")
         import_module("dashboard.console.lots")
+        import_module("dashboard.console.wizards.admin")
         import_module("dashboard.jobs.admin")
         import_module("dashboard.alerts.admin")

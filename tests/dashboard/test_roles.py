@@ -172,6 +172,7 @@ ratelimit.abusesignal act dismiss       x      -       x        -
 routing.priceproposal import            x      -       -        -
 routing.priceproposal unpriced          x      x       x        x
 routing.priceproposal close             x      -       -        -
+routing.provider connect                x      -       -        -
 routing.providercredential rotate       x      -       -        -
 routing.providercredential test         x      -       -        -
 routing.providercredential enable       x      -       -        -
