@@ -245,7 +245,7 @@ def _known_translation(first: Marked, same: Marked, catalogs: list[Catalog]) -> 
 
 def problems() -> list[str]:
     """What is wrong with the catalogues, a line each; empty: everything marked is translated."""
-    found = []
+    found: list[str] = []
     for language in LANGUAGES:
         said: dict[tuple[str, str], tuple[str, Any]] = {}
         for folder, sources in CATALOGUES.items():
@@ -253,7 +253,7 @@ def problems() -> list[str]:
             catalog = _read(folder, language)
             found += _problems_of_catalog(folder, language, catalog, marked)
             for message in catalog:
-                key = (message.context or "", message.id[0] if isinstance(message.id, tuple) else message.id)
+                key = (message.context or "", str(message.id[0] if isinstance(message.id, tuple) else message.id))
                 elsewhere, other = said.setdefault(key, (folder, message.string))
                 if key[1] and other != message.string:
                     found.append(f"translated otherwise in {elsewhere}: {language}: {key[1]!r} ({folder})")
