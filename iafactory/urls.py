@@ -42,7 +42,7 @@ urlpatterns = [
 
 
 def _api_error(request: HttpRequest, error: ApiError) -> HttpResponse:
-    body = encode_json(error_body(error, request.path))
+    body = encode_json(error_body(error, request.path, translated=True))
     return HttpResponse(body, status=error.status, content_type="application/json")
 
 

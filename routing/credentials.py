@@ -16,6 +16,7 @@ from django.db import transaction
 from billing.events.services import Actor, event_record
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .models import AiModel, ModelProfile, Provider, ProviderCredential, model_price_at
 from .providers.base import FailureClass, ProviderError, Target
@@ -130,7 +131,10 @@ def credential_rotate(
         probe = secret_probe(old.provider, new_secret)
         if not probe.passed:
             raise ApiError(
-                409, "credential_test_failed", f"The new secret was tried and failed: {probe.detail}", param="secret"
+                409,
+                "credential_test_failed",
+                Text("The new secret was tried and failed: %(detail)s", detail=probe.detail),
+                param="secret",
             )
     with transaction.atomic():
         old = _lock(credential_id)

@@ -275,7 +275,7 @@ class AbuseSignalAdmin(ReadOnlyAdmin):
                 with transaction.atomic():
                     self._act(request, deed, signals, accounts, form.cleaned_data)
             except ApiError as error:
-                form.add_error(error.param if error.param in form.fields else None, error.message)
+                form.add_error(error.param if error.param in form.fields else None, error.text)
             else:
                 self.message_user(request, deed.done, messages.SUCCESS)
                 return HttpResponseRedirect(list_url("ratelimit.abusesignal"))

@@ -191,7 +191,7 @@ class ApiKeyAdmin(AccountSearchMixin, ReadOnlyAdmin):
                     api_key_limits_set(key=key, actor=operator_actor(request), **form.cleaned_data)
                     self.log_change(request, key, "Changed limits.")
             except ApiError as error:
-                form.add_error(error.param if error.param in form.fields else None, error.message)
+                form.add_error(error.param if error.param in form.fields else None, error.text)
             else:
                 self.message_user(request, _("The key's limits apply from now on."), messages.SUCCESS)
                 return HttpResponseRedirect(address)

@@ -30,7 +30,7 @@ class BrakedBackend(ModelBackend):
                 throttles.CONSOLE_LOGIN_PER_ADDRESS.attempt(house)
             throttles.CONSOLE_LOGIN_PER_EMAIL.attempt(email)
         except ApiError as error:
-            raise PermissionDenied(error.message) from None
+            raise PermissionDenied(error.text) from None
         user = super().authenticate(request, username=username, password=password, **kwargs)
         if user is not None:
             throttles.CONSOLE_LOGIN_PER_ADDRESS.forget(house)

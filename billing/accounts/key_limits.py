@@ -11,6 +11,7 @@ from django.urls import Resolver404, resolve
 
 from iafactory.common.errors import ApiError
 from iafactory.common.hot import HotView
+from iafactory.common.texts import Text
 
 from .models import ApiKey
 
@@ -52,22 +53,22 @@ def key_value_checked(key: ApiKey, name: str, value: Any) -> Any:
     value = field_typed(key, name, value)
     if isinstance(value, list):
         if len(value) > API_KEY_LIST_MAX:
-            raise _wrong_value(name, f"At most {API_KEY_LIST_MAX} entries.")
+            raise _wrong_value(name, Text("At most %(limit)s entry.", "At most %(limit)s entries.", limit=API_KEY_LIST_MAX))
         value = list(dict.fromkeys(_entry_checked(name, text) for text in value))
     elif isinstance(value, str) and "\0" in value:
-        raise _wrong_value(name, "Null characters are not allowed.")
+        raise _wrong_value(name, Text("Null characters are not allowed."))
     try:
         value = key._meta.get_field(name).clean(value, key)  # type: ignore[union-attr]
     except ValidationError as error:
         raise _wrong_value(name, error.messages[0]) from None
     if isinstance(value, Decimal) and not 0 <= value <= KEY_CREDITS_MAX:
-        raise _wrong_value(name, f"From 0 to {KEY_CREDITS_MAX} credits.")
+        raise _wrong_value(name, Text("From 0 to %(highest)s credits.", highest=KEY_CREDITS_MAX))
     return value
 
 
 def _entry_checked(name: str, text: Any) -> str:
     if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise _wrong_value(name, "Each entry is a text, not empty and without null characters.")
+        raise _wrong_value(name, Text("Each entry is a text, not empty and without null characters."))
     return _ENTRIES[name](text.strip())
 
 
@@ -75,10 +76,10 @@ def _network(text: str) -> str:
     try:
         ipaddress.ip_network(text)
     except ValueError:
-        raise _wrong_value("allowed_networks", f"{text} is not a network.") from None
+        raise _wrong_value("allowed_networks", Text("%(text)s is not a network.", text=text)) from None
     # The addresses that calls come from have no zone: such a network would match none.
     if "%" in text:
-        raise _wrong_value("allowed_networks", f"{text} is not a network.")
+        raise _wrong_value("allowed_networks", Text("%(text)s is not a network.", text=text))
     return text
 
 
@@ -89,7 +90,9 @@ def _endpoint(path: str) -> str:
     except Resolver404:
         view = None
     if not path.startswith(("/v1/", "/api/")) or view is None or not issubclass(view, HotView):
-        raise _wrong_value("allowed_endpoints", f"{path} is not an address of the gateway, such as /v1/chat/completions.")
+        raise _wrong_value(
+            "allowed_endpoints", Text("%(path)s is not an address of the gateway, such as /v1/chat/completions.", path=path)
+        )
     return path
 
 
@@ -97,13 +100,18 @@ def _origin(text: str) -> str:
     """As browsers send it: in lower case, without the scheme's own port."""
     found = _ORIGIN.fullmatch(text.lower())
     if not text.isascii() or found is None or not (found["port"] is None or 1 <= int(found["port"]) <= 65535):
-        raise _wrong_value("allowed_origins", f"{text} is not an origin, such as https://app.example or http://localhost:3000.")
+        raise _wrong_value(
+            "allowed_origins",
+            Text("%(text)s is not an origin, such as https://app.example or http://localhost:3000.", text=text),
+        )
     host, port = found["host"], found["port"]
     if host.startswith("["):
         try:
             host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
         except ValueError:
-            raise _wrong_value("allowed_origins", f"{text} is not an origin: {host} is not an address.") from None
+            raise _wrong_value(
+                "allowed_origins", Text("%(text)s is not an origin: %(host)s is not an address.", text=text, host=host)
+            ) from None
     port = None if port is None else str(int(port))
     return f"{found['scheme']}://{host}" + (f":{port}" if port and port != _DEFAULT_PORTS.get(found["scheme"]) else "")
 
@@ -116,5 +124,5 @@ _ENTRIES: dict[str, Callable[[str], str]] = {
 }
 
 
-def _wrong_value(name: str, message: str) -> ApiError:
+def _wrong_value(name: str, message: str | Text) -> ApiError:
     return ApiError(400, "invalid_request", message, param=name)

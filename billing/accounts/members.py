@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 from billing.events.services import Actor, event_record
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .mail import mail_send, public_link
 from .models import Account, Invitation, Membership, User, email_normalise
@@ -53,7 +54,15 @@ def invitation_create(*, account: Account, email: str, role: str, invited_by: Us
             earlier.revoked_at = clock.now()
             earlier.save(update_fields=["revoked_at"])
         if invitations_open(account).count() >= OPEN_INVITATIONS_MAX:
-            raise ApiError(409, "too_many_invitations", f"An account has at most {OPEN_INVITATIONS_MAX} open invitations.")
+            raise ApiError(
+                409,
+                "too_many_invitations",
+                Text(
+                    "An account has at most %(limit)s open invitation.",
+                    "An account has at most %(limit)s open invitations.",
+                    limit=OPEN_INVITATIONS_MAX,
+                ),
+            )
         invitation = Invitation.objects.create(
             account=account,
             email=email,

@@ -47,7 +47,7 @@ def _page(request: HttpRequest, status: int = 200, **context: object) -> HttpRes
 
 def _refused(form: forms.Form, error: ApiError) -> None:
     """Show `error` beside its field, or above the form."""
-    form.add_error(error.param if error.param in form.fields else None, error.message)
+    form.add_error(error.param if error.param in form.fields else None, error.text)
 
 
 @never_cache

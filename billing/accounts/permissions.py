@@ -7,6 +7,7 @@ from rest_framework.request import Request
 from rest_framework_simplejwt.tokens import AccessToken
 
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .credentials import operator_of
 from .models import ApiKey
@@ -35,7 +36,7 @@ class HasScope(BasePermission):
             case _:
                 return False
         if self.scope not in scopes:
-            raise ApiError(403, "insufficient_scope", f"This needs an API key with the scope {self.scope}.")
+            raise ApiError(403, "insufficient_scope", Text("This needs an API key with the scope %(scope)s.", scope=self.scope))
         return True
 
 
@@ -65,6 +66,11 @@ class MayOperate(BasePermission):
         wanted = view.operator_permission
         rights = (wanted,) if isinstance(wanted, str) else wanted
         if user is None or not user.has_perms(rights):
-            told = "the right" if len(rights) == 1 else "the rights"
-            raise ApiError(403, "permission_denied", f"Only operators with {told} {', '.join(rights)} may do this.")
+            raise ApiError(
+                403,
+                "permission_denied",
+                Text("Only operators with the right %(rights)s may do this.", rights=rights[0])
+                if len(rights) == 1
+                else Text("Only operators with the rights %(rights)s may do this.", rights=", ".join(rights)),
+            )
         return True

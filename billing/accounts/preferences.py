@@ -12,6 +12,7 @@ from billing.events.models import Event
 from billing.events.services import SYSTEM, Actor, event_record
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from . import throttles
 from .models import Account, User, validate_time_zone
@@ -112,7 +113,11 @@ def _time_zone_schedule(account: Account, zone: str, actor: Actor) -> None:
         raise ApiError(
             409,
             "time_zone_changed_lately",
-            f"The time zone changes once in {TIME_ZONE_CHANGE_EVERY.days} days.",
+            Text(
+                "The time zone changes once in %(days)s day.",
+                "The time zone changes once in %(days)s days.",
+                days=TIME_ZONE_CHANGE_EVERY.days,
+            ),
             param="time_zone",
         )
     tomorrow = now.astimezone(account.zone).date() + timedelta(days=1)

@@ -4,6 +4,7 @@ import re
 from decimal import Decimal
 from typing import Any
 
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -269,7 +270,7 @@ class _ApiKeyLimitsSerializer(serializers.Serializer):
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, dict) and (unknown := sorted(str(name) for name in data if name not in self.fields)):
-            raise serializers.ValidationError({unknown[0][:100]: ["There is no such field."]})
+            raise serializers.ValidationError({unknown[0][:100]: [_("There is no such field.")]})
         return super().to_internal_value(data)
 
 

@@ -30,6 +30,7 @@ from billing.events.services import SYSTEM, Actor, event_record
 from iafactory.common import clock
 from iafactory.common.crypto import secret_hash
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from . import throttles
 from .key_limits import API_KEY_LIMITS, field_typed, key_value_checked
@@ -329,7 +330,9 @@ def api_key_create(
     if expires_at is not None and expires_at <= now:
         raise ApiError(400, "invalid_request", "The expiry must lie in the future.", param="expires_at")
     if secret is not None and not (secret.startswith(API_KEY_PREFIX) and len(secret) >= 20):
-        raise ApiError(400, "invalid_request", f"A secret starts with {API_KEY_PREFIX} and is long.", param="secret")
+        raise ApiError(
+            400, "invalid_request", Text("A secret starts with %(prefix)s and is long.", prefix=API_KEY_PREFIX), param="secret"
+        )
     secret = secret or api_key_secret()
     limits = {limit: key_value_checked(ApiKey(), limit, value) for limit, value in limits.items()}
     with transaction.atomic():
@@ -414,7 +417,15 @@ def organisation_create(*, user: User, name: str, actor: Actor) -> Account:
         User.objects.select_for_update(no_key=True).get(pk=user.pk)
         owned = Membership.objects.filter(user=user, role=Membership.Role.OWNER, account__kind=Account.Kind.ORGANISATION)
         if owned.exclude(account__status=Account.Status.CLOSED).count() >= OWNED_ORGANISATIONS_MAX:
-            raise ApiError(409, "too_many_accounts", f"One user owns at most {OWNED_ORGANISATIONS_MAX} team accounts.")
+            raise ApiError(
+                409,
+                "too_many_accounts",
+                Text(
+                    "One user owns at most %(limit)s team account.",
+                    "One user owns at most %(limit)s team accounts.",
+                    limit=OWNED_ORGANISATIONS_MAX,
+                ),
+            )
         personal = Account.objects.filter(personal_of=user).first()
         account = Account.objects.create(
             kind=Account.Kind.ORGANISATION,
@@ -757,7 +768,15 @@ def _api_keys_room(account: Account, limit: int, now: datetime) -> None:
     # The caller holds the account's lock, so parallel creations cannot pass together.
     active = ApiKey.objects.filter(account=account, revoked_at__isnull=True).exclude(expires_at__lte=now).count()
     if active >= limit:
-        raise ApiError(409, "too_many_keys", f"An account holds at most {ACTIVE_KEYS_MAX} active keys.")
+        raise ApiError(
+            409,
+            "too_many_keys",
+            Text(
+                "An account holds at most %(limit)s active key.",
+                "An account holds at most %(limit)s active keys.",
+                limit=ACTIVE_KEYS_MAX,
+            ),
+        )
 
 
 def _api_key_insert(

@@ -59,8 +59,9 @@ class Brake:
         except (ConnectionInterrupted, RedisError):
             logger.exception("attempts of %s cannot be counted", self.name)
             if settings.LOGIN_BRAKES_WITHOUT_REDIS == "refuse":
-                told = "Attempts cannot be counted at the moment."
-                raise ApiError(503, "limits_unavailable", told, retry_after_seconds=2) from None
+                raise ApiError(
+                    503, "limits_unavailable", "Attempts cannot be counted at the moment.", retry_after_seconds=2
+                ) from None
             return
         if not passed:
             raise ApiError(

@@ -387,7 +387,7 @@ class InvoiceAdmin(AccountSearchMixin, ReadOnlyAdmin):
         try:
             pdf = invoice_pdf_ensure(invoice=invoice, language=request.GET.get("language", ""))
         except ApiError as error:
-            self.message_user(request, error.message, messages.WARNING)
+            self.message_user(request, error.text, messages.WARNING)
             return HttpResponseRedirect(change_url("billing.invoice", invoice.pk))
         return pdf_response(invoice, pdf)
 
@@ -416,7 +416,7 @@ class InvoiceAdmin(AccountSearchMixin, ReadOnlyAdmin):
                     deed.do(invoice, operator_actor(request), form.cleaned_data)
                     self.log_change(request, invoice, f"{deed.done} {form.cleaned_data['reason']}")
             except ApiError as error:
-                form.add_error(None, error.message)
+                form.add_error(None, error.text)
             else:
                 self.message_user(request, deed.done, messages.SUCCESS)
                 return HttpResponseRedirect(address)
@@ -461,12 +461,12 @@ class IdentifiersForm(forms.ModelForm):  # type: ignore[type-arg]
             try:
                 identifiers |= identifiers_check(country, {name: data.get(name) or ""})
             except IdentifierInvalid as error:
-                self.add_error(name, error.message)
+                self.add_error(name, error.message.translated())
         if country == "IN" and data.get("region"):
             try:
                 data["region"] = indian_state_check(data["region"])
             except IdentifierInvalid as error:
-                self.add_error("region", error.message)
+                self.add_error("region", error.message.translated())
         if data.get("region") and identifiers.get("gstin", data["region"])[:2] != data["region"] and country == "IN":
             self.add_error("gstin", _("The GSTIN is of another state."))
         self.instance.identifiers = identifiers

@@ -15,6 +15,7 @@ from billing.accounts.services import task_enqueue
 from billing.events.services import Actor, event_record
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .document import LANGUAGES
 from .mail import invoice_mail_send
@@ -38,7 +39,12 @@ def invoice_pdf_ensure(*, invoice: Invoice, language: str = "") -> InvoicePdf:
     """
     language = language or language_of(invoice)
     if language not in LANGUAGES:
-        raise ApiError(400, "invalid_request", f"Documents are written in {', '.join(LANGUAGES)}.", param="language")
+        raise ApiError(
+            400,
+            "invalid_request",
+            Text("Documents are written in %(languages)s.", languages=", ".join(LANGUAGES)),
+            param="language",
+        )
     if invoice.state == Invoice.State.DRAFT:
         raise ApiError(409, "invoice_not_issued", "A draft has no document yet.")
     edition = edition_of(invoice)

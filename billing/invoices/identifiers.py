@@ -7,6 +7,8 @@ store, and raises `IdentifierInvalid` with a stable code and a message for whoev
 import re
 from collections.abc import Callable, Mapping
 
+from iafactory.common.texts import Text
+
 # GST state codes. 25 was merged into 26 in 2020 and 28 was Andhra Pradesh before its division: both stand on old registrations.
 INDIAN_STATES: Mapping[str, str] = {
     "01": "Jammu and Kashmir",
@@ -57,7 +59,7 @@ _SEPARATORS = re.compile(r"[\s.\u00a0\u202f-]+")
 class IdentifierInvalid(ValueError):
     """An identifier that cannot be right: a stable `code`, and a message that says what is wrong."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: Text) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
@@ -83,7 +85,7 @@ def rc_check(value: str) -> str:
     text = " ".join(value.upper().split())
     match = re.fullmatch(r"(\d{2}) ?/ ?(\d{2}) ?- ?(\d{7}) ?([A-Z]) ?(\d{2})", text)
     if match is None:
-        raise IdentifierInvalid("rc_invalid", "RC: write it like 16/00-1234567 B 18.")
+        raise IdentifierInvalid("rc_invalid", Text("RC: write it like 16/00-1234567 B 18."))
     wilaya, office, number, letter, year = match.groups()
     return f"{wilaya}/{office}-{number} {letter} {year}"
 
@@ -96,12 +98,14 @@ def gstin_check(value: str) -> str:
     gstin = _SEPARATORS.sub("", value).upper()
     if not re.fullmatch(r"[0-9]{2}[A-Z]{5}[0-9]{4}[A-Z][0-9A-Z]Z[0-9A-Z]", gstin):
         raise IdentifierInvalid(
-            "gstin_invalid", "GSTIN: 15 characters are expected, two digits, a PAN, a character, Z and a check character."
+            "gstin_invalid", Text("GSTIN: 15 characters are expected, two digits, a PAN, a character, Z and a check character.")
         )
     if gstin[:2] not in INDIAN_STATES:
-        raise IdentifierInvalid("gstin_state_unknown", f"GSTIN: {gstin[:2]} is not the code of a state.")
+        raise IdentifierInvalid("gstin_state_unknown", Text("GSTIN: %(digits)s is not the code of a state.", digits=gstin[:2]))
     if gstin[14] != gstin_check_character(gstin[:14]):
-        raise IdentifierInvalid("gstin_check_failed", "GSTIN: the last character does not fit; please compare every character.")
+        raise IdentifierInvalid(
+            "gstin_check_failed", Text("GSTIN: the last character does not fit; please compare every character.")
+        )
     return gstin
 
 
@@ -123,7 +127,7 @@ def indian_state_check(value: str) -> str:
     """A GST state code."""
     code = value.strip().zfill(2)
     if code not in INDIAN_STATES:
-        raise IdentifierInvalid("state_unknown", f"{value!r} is not the GST code of a state.")
+        raise IdentifierInvalid("state_unknown", Text("%(value)s is not the GST code of a state.", value=repr(value)))
     return code
 
 
@@ -148,5 +152,7 @@ def identifiers_check(country: str, identifiers: Mapping[str, str]) -> dict[str,
 def _digits(value: str, code: str, name: str, lengths: tuple[int, ...]) -> str:
     digits = _SEPARATORS.sub("", value)
     if not (digits.isascii() and digits.isdigit()) or len(digits) not in lengths or not digits.strip("0"):
-        raise IdentifierInvalid(code, f"{name}: {' or '.join(map(str, lengths))} digits are expected.")
+        raise IdentifierInvalid(
+            code, Text("%(name)s: %(lengths)s digits are expected.", name=name, lengths=" or ".join(map(str, lengths)))
+        )
     return digits

@@ -5,6 +5,7 @@ from datetime import date, datetime
 
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .models import Invoice, NumberSeries, SellerProfile
 
@@ -38,7 +39,11 @@ def number_text(*, country: str, prefix: str, fiscal_year: int, sequence: int) -
         years = f"{fiscal_year % 100:02}-{(fiscal_year + 1) % 100:02}"
         text = "/".join(part for part in (prefix, years, f"{sequence:06}") if part)
         if len(text) > INDIAN_LENGTH:
-            raise ApiError(409, "number_too_long", f"{text} is longer than {INDIAN_LENGTH} characters: shorten the prefix.")
+            raise ApiError(
+                409,
+                "number_too_long",
+                Text("%(text)s is longer than %(limit)s characters: shorten the prefix.", text=text, limit=INDIAN_LENGTH),
+            )
         return text
     return "-".join(part for part in (prefix, str(fiscal_year), f"{sequence:06}") if part)
 

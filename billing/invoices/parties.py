@@ -100,6 +100,6 @@ def rule_chooser(seller: SellerProfile, profile: BillingProfile, day: date) -> C
         try:
             return tax_rule_choose(rules, seller=tax_seller, customer=tax_customer, on=day, category=category)
         except TaxRuleMissing as error:
-            raise ApiError(503, "tax_rule_missing", str(error)) from error
+            raise ApiError(503, "tax_rule_missing", error.told) from error
 
     return rule_of

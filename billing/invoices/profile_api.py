@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -31,7 +32,7 @@ class IdentifiersField(serializers.DictField):
     def to_internal_value(self, data: Any) -> dict[str, str]:
         values: dict[str, str] = super().to_internal_value(data)
         if len(values) > 12 or any(not name.isidentifier() or len(name) > 32 for name in values):
-            raise serializers.ValidationError("Names are words such as nif, rc, ai, nis, gstin; at most 12.")
+            raise serializers.ValidationError(_("Names are words such as nif, rc, ai, nis, gstin; at most 12."))
         return values
 
 

@@ -22,6 +22,7 @@ from billing.plans.selectors import fx_rate_at
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO
+from iafactory.common.texts import Text
 
 from . import selectors
 from .balance import money_balance_change, money_balance_take
@@ -316,7 +317,13 @@ def credit_note_issue(*, invoice: Invoice, amount: Decimal, reason: str, actor: 
         if invoice.state != Invoice.State.PAID or invoice.kind != Invoice.Kind.INVOICE:
             raise ApiError(409, "invoice_not_paid", "Only what was paid can be credited.")
         if not 0 < amount <= selectors.creditable(invoice):
-            raise ApiError(409, "credit_too_large", f"{selectors.creditable(invoice)} {invoice.currency} can be credited.")
+            raise ApiError(
+                409,
+                "credit_too_large",
+                Text(
+                    "%(amount)s %(currency)s can be credited.", amount=selectors.creditable(invoice), currency=invoice.currency
+                ),
+            )
         shares = _credit_shares(invoice, amount)
         totals = _totals_by_rule(shares)
         net = sum((share.net for _, share in shares), ZERO)

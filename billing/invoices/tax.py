@@ -14,6 +14,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from iafactory.common.texts import Text
+
 from .rounding import apportion, is_quantised, minor_unit, money_quantise
 
 TAXES_FILE = Path(__file__).parent / "data" / "taxes.toml"
@@ -96,7 +98,11 @@ class TaxCustomer:
 
 
 class TaxRuleMissing(Exception):
-    """No rule covers a sale; nothing is ever charged at a guessed rate. The message says which rule is wanted."""
+    """No rule covers a sale; nothing is ever charged at a guessed rate. `told` says which rule is wanted."""
+
+    def __init__(self, told: Text) -> None:
+        super().__init__(told)
+        self.told = told
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +188,9 @@ def _only(rules: Sequence[TaxRule], scopes: Sequence[TaxScope], category: str, r
             named = [rule for rule in found if region and region in rule.regions]
             found = named or [rule for rule in found if not rule.regions]
             if len(found) > 1:
-                raise TaxRuleMissing(f"Tax rules {', '.join(rule.code for rule in found)} cover the same sale.")
+                raise TaxRuleMissing(
+                    Text("Tax rules %(rules)s cover the same sale.", rules=", ".join(rule.code for rule in found))
+                )
             if found:
                 return found[0]
     return None
@@ -193,7 +201,15 @@ def _required(
 ) -> TaxRule:
     rule = _only(rules, scopes, category, region)
     if rule is None:
-        raise TaxRuleMissing(f"No tax rule of {seller.country} for {' or '.join(scopes)} sales of {category!r} on {on}.")
+        raise TaxRuleMissing(
+            Text(
+                "No tax rule of %(country)s for %(scopes)s sales of %(category)s on %(on)s.",
+                country=seller.country,
+                scopes=" or ".join(scopes),
+                category=repr(category),
+                on=on,
+            )
+        )
     return rule
 
 

@@ -21,6 +21,7 @@ from billing.events.services import Actor
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.money import plain
+from iafactory.common.texts import Text
 
 from . import credits
 from .idempotency import REPLAYED_HEADER
@@ -61,7 +62,9 @@ class ServiceScope(BasePermission):
         if request.auth is None:
             return False
         if not isinstance(request.auth, ApiKey) or self.scope not in request.auth.scopes:
-            raise ApiError(403, "insufficient_scope", f"This needs a service's API key with the scope {self.scope}.")
+            raise ApiError(
+                403, "insufficient_scope", Text("This needs a service's API key with the scope %(scope)s.", scope=self.scope)
+            )
         return True
 
 
@@ -142,7 +145,7 @@ class CheckView(CreditsView):
             {
                 "can_proceed": refusal is None,
                 "reason": refusal.code if refusal else None,
-                "message": refusal.message if refusal else None,
+                "message": refusal.text if refusal else None,
                 "account_id": account.pk,
                 "service": service.code,
                 "units": plain(data["units"]),

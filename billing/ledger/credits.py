@@ -22,6 +22,7 @@ from billing.plans.models import Plan, ServicePrice
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.money import CREDIT, ZERO, credits_quantise, plain
+from iafactory.common.texts import Text
 
 from .daily_counter import daily_credits_add
 from .items import CallItem, HoldItem, UsageItem
@@ -168,14 +169,24 @@ def refusal_of(standing: Standing, *, service: str | None, credits: Decimal) -> 
     if plan is None:
         return ApiError(403, "no_active_plan", "This account has no active plan.")
     if service is not None and service not in plan.features:
-        return ApiError(403, "service_not_in_plan", f"The plan {plan.code} does not include this service.", param="service")
+        return ApiError(
+            403,
+            "service_not_in_plan",
+            Text("The plan %(plan)s does not include this service.", plan=plan.code),
+            param="service",
+        )
     if standing.debt > 0:
         return ApiError(402, "account_in_debt", "A payment of this account was taken back. The next purchase settles it.")
     if daily is not None and daily.unit == "credits" and credits > daily.remaining:
         return ApiError(
             429,
             "daily_limit_reached",
-            f"{plain(daily.remaining)} of {plain(daily.limit)} credits a day are left on the plan {plan.code}.",
+            Text(
+                "%(remaining)s of %(limit)s credits a day are left on the plan %(plan)s.",
+                remaining=plain(daily.remaining),
+                limit=plain(daily.limit),
+                plan=plan.code,
+            ),
             retry_after_seconds=(daily.resets_at - clock.now()).total_seconds(),
             final=True,
             extra={"reset_at": daily.resets_at.isoformat(), "plan": plan.code},
@@ -186,7 +197,15 @@ def refusal_of(standing: Standing, *, service: str | None, credits: Decimal) -> 
 
 
 def _insufficient(credits: Decimal, available: Decimal) -> ApiError:
-    return ApiError(402, "insufficient_credits", f"This needs {plain(credits)} credits and {plain(available)} are available.")
+    return ApiError(
+        402,
+        "insufficient_credits",
+        Text(
+            "This needs %(credits)s credits and %(available)s are available.",
+            credits=plain(credits),
+            available=plain(available),
+        ),
+    )
 
 
 # -- consume -------------------------------------------------------------------------------------------------------------
@@ -630,7 +649,7 @@ def _hold_not_found() -> ApiError:
 
 
 def _hold_over(state: HoldState) -> ApiError:
-    return ApiError(409, f"hold_{state}", f"The hold with this request id is {state}.", param="request_id")
+    return ApiError(409, f"hold_{state}", Text("The hold with this request id is %(state)s.", state=state), param="request_id")
 
 
 # -- the plan's credits --------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from django.utils.dateparse import parse_date, parse_datetime
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -25,7 +27,10 @@ _YEARS = range(2000, 2200)
 class AmountField(serializers.Field):
     """Credits or units: a JSON number or its text, at most 8 digits and 6 places. `zero` allows 0."""
 
-    default_error_messages = {"invalid": "A number of at most 8 digits and 6 decimal places is needed, {wanted}."}
+    default_error_messages = {
+        "positive": _("A number of at most 8 digits and 6 decimal places is needed, more than 0."),
+        "not_negative": _("A number of at most 8 digits and 6 decimal places is needed, 0 or more."),
+    }
 
     def __init__(self, *, zero: bool = False, **kwargs: Any) -> None:
         self.zero = zero
@@ -34,7 +39,7 @@ class AmountField(serializers.Field):
     def to_internal_value(self, data: Any) -> Decimal:
         text = "" if isinstance(data, bool) else str(data)
         if not _AMOUNT.fullmatch(text) or (not self.zero and not Decimal(text)):
-            self.fail("invalid", wanted="0 or more" if self.zero else "more than 0")
+            self.fail("not_negative" if self.zero else "positive")
         return Decimal(text)
 
     def to_representation(self, value: Decimal) -> Decimal:
@@ -92,9 +97,9 @@ class HoldSerializer(TargetSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("service" in attrs) == ("credits" in attrs):
-            raise serializers.ValidationError({"credits": "Name `service` or `credits`, one of them."})
+            raise serializers.ValidationError({"credits": _("Name `service` or `credits`, one of them.")})
         if "units" in attrs and "service" not in attrs:
-            raise serializers.ValidationError({"units": "`units` go with `service`."})
+            raise serializers.ValidationError({"units": _("`units` go with `service`.")})
         return attrs
 
 
@@ -107,7 +112,7 @@ class SettleSerializer(TargetSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("units" in attrs) == ("credits" in attrs):
-            raise serializers.ValidationError({"credits": "Name `credits` or `units`, one of them."})
+            raise serializers.ValidationError({"credits": _("Name `credits` or `units`, one of them.")})
         return attrs
 
 
@@ -257,7 +262,7 @@ class BillingMeSerializer(serializers.Serializer):
 class InstantField(serializers.Field):
     """ISO 8601: an instant, or a day of the account's zone. As an end (`day_end`) a day counts in full."""
 
-    default_error_messages = {"invalid": "An ISO 8601 date or time is needed, such as 2026-03-31 or 2026-03-31T12:00:00Z."}
+    default_error_messages = {"invalid": _("An ISO 8601 date or time is needed, such as 2026-03-31 or 2026-03-31T12:00:00Z.")}
 
     def __init__(self, *, day_end: bool = False, **kwargs: Any) -> None:
         self.day_end = day_end
@@ -321,7 +326,7 @@ class UsageQuerySerializer(serializers.Serializer):
 
     def validate_end(self, value: str) -> str:
         if value not in UsageRecord.End.values:
-            raise serializers.ValidationError("One of: " + ", ".join(UsageRecord.End.values))
+            raise serializers.ValidationError(gettext("One of: %(values)s") % {"values": ", ".join(UsageRecord.End.values)})
         return value
 
 

@@ -84,8 +84,7 @@ class MarketplaceDoor:
         if not secret_known(exchange.header(SECRET)):
             raise ApiError(401, "marketplace_refused", "This request does not come from the marketplace's proxy.")
         if _carries_ours(exchange):
-            message = "Send either an IA Factory key or token, or come through the marketplace."
-            raise ApiError(400, "two_credentials", message)
+            raise ApiError(400, "two_credentials", "Send either an IA Factory key or token, or come through the marketplace.")
         user = exchange.header(USER).strip()
         if not user or len(user) > _USER_MAX or not user.isascii() or not user.isprintable():
             raise ApiError(400, "invalid_request", "X-RapidAPI-User names nobody.", param="X-RapidAPI-User")

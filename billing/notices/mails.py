@@ -17,6 +17,7 @@ from billing.events.services import Actor, event_record
 from billing.subscriptions.models import Subscription
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .models import CustomerNotice, NoticeKind, NoticePreference
 
@@ -140,12 +141,16 @@ def preference_set(
     """
     terms = TERMS.get(kind)
     if terms is None:
-        raise ApiError(400, "invalid_request", f"One of {', '.join(map(str, TERMS))}.", param="kind")
+        raise ApiError(400, "invalid_request", Text("One of %(kinds)s.", kinds=", ".join(map(str, TERMS))), param="kind")
     if threshold is not UNCHANGED and threshold is not None:
         if not terms.unit:
             raise ApiError(400, "invalid_request", "This kind has no threshold here.", param="threshold")
         if not terms.lowest <= threshold <= terms.highest:
-            raise ApiError(400, "invalid_request", f"{terms.lowest} to {terms.highest} {terms.unit}.", param="threshold")
+            bounds = {"lowest": terms.lowest, "highest": terms.highest}
+            told = Text("%(lowest)s to %(highest)s percent.", **bounds)
+            if terms.unit == "days":
+                told = Text("%(lowest)s to %(highest)s days.", **bounds)
+            raise ApiError(400, "invalid_request", told, param="threshold")
     with transaction.atomic():
         NoticePreference.objects.get_or_create(account=account, kind=kind)
         row = NoticePreference.objects.select_for_update(no_key=True).get(account=account, kind=kind)

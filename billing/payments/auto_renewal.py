@@ -18,6 +18,7 @@ from billing.events.services import SYSTEM, Actor, event_record
 from billing.subscriptions.moves import account_lock
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .configuration import gateway_configured
 from .gateways.base import GatewayError, GatewayPayment, SavedCards
@@ -43,7 +44,9 @@ def agreement_read(*, wording_version: str, language: str, param: str = "auto_re
         raise ApiError(
             400,
             "invalid_request",
-            f"Automatic renewal is agreed to in the wording {CONSENT_VERSION}: show it, and name it here.",
+            Text(
+                "Automatic renewal is agreed to in the wording %(version)s: show it, and name it here.", version=CONSENT_VERSION
+            ),
             param=param,
         )
     return Agreement(wording_version, consent_text(language)[0])

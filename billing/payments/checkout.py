@@ -13,6 +13,7 @@ from billing.events.services import Actor
 from billing.invoices.models import Invoice
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .auto_renewal import Agreement, consent_give
 from .configuration import gateways_offered
@@ -58,7 +59,17 @@ def checkout_open(
             return first
     usable = gateways_usable(amount=invoice.due, currency=invoice.currency)
     if gateway and gateway not in [one.slug for one in usable]:
-        raise ApiError(400, "invalid_request", f"{gateway} does not take {invoice.due} {invoice.currency}.", param="gateway")
+        raise ApiError(
+            400,
+            "invalid_request",
+            Text(
+                "%(gateway)s does not take %(amount)s %(currency)s.",
+                gateway=gateway,
+                amount=invoice.due,
+                currency=invoice.currency,
+            ),
+            param="gateway",
+        )
     if agreement is not None:
         keepers = [one.slug for one in usable if isinstance(one, SavedCards)]
         if not keepers or (gateway and gateway not in keepers):

@@ -11,6 +11,7 @@ from django.db import IntegrityError, transaction
 
 from billing.events.services import SYSTEM, Actor
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .auto_renewal import card_keep
 from .card_mails import charge_failed_tell
@@ -94,7 +95,13 @@ def payment_ask_again(*, payment: Payment, actor: Actor, reason: str) -> Payment
     try:
         return payment_confirm(payment=payment, actor=actor, reason=reason).payment
     except GatewayError as error:
-        raise ApiError(503, "gateways_unavailable", f"{error.gateway} says nothing: {error.code}: {error.message}") from None
+        raise ApiError(
+            503,
+            "gateways_unavailable",
+            Text(
+                "%(gateway)s says nothing: %(code)s: %(message)s", gateway=error.gateway, code=error.code, message=error.message
+            ),
+        ) from None
 
 
 def truth_apply(*, payment: Payment, truth: GatewayPayment, actor: Actor, reason: str = "") -> Confirmed:

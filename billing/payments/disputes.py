@@ -19,6 +19,7 @@ from billing.subscriptions.taken_back import subscription_give_back, subscriptio
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO, credits_quantise
+from iafactory.common.texts import Text
 
 from .auto_renewal import auto_renewal_withdraw
 from .gateways.base import DisputeState, GatewayDispute
@@ -60,7 +61,10 @@ def dispute_open(
         amount = received if amount is None else amount
         if not 0 < amount <= received:
             raise ApiError(
-                409, "payment_not_disputable", f"This payment brought {received} {payment.currency}.", param="amount"
+                409,
+                "payment_not_disputable",
+                Text("This payment brought %(amount)s %(currency)s.", amount=received, currency=payment.currency),
+                param="amount",
             )
         dispute = Dispute.objects.create(
             payment=payment,
@@ -134,7 +138,11 @@ def dispute_told(*, payment: Payment, truth: GatewayDispute, actor: Actor = SYST
     """Book what the gateway says about a dispute, known here or not. ApiError 409 `dispute_differs` for another currency."""
     with transaction.atomic():
         if truth.money.currency != payment.currency:
-            raise ApiError(409, "dispute_differs", f"{truth.money} are contested, {payment.currency} was paid.")
+            raise ApiError(
+                409,
+                "dispute_differs",
+                Text("%(money)s are contested, %(currency)s was paid.", money=truth.money, currency=payment.currency),
+            )
         amount = truth.money.amount
         dispute = dispute_open(
             payment=payment, gateway_dispute_id=truth.dispute_id, amount=amount, reason=truth.reason, actor=actor

@@ -12,6 +12,7 @@ from billing.events.services import Actor, event_record
 from billing.invoices.models import Invoice
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .models import ManualMethod, Payment, PaymentProof
 from .services import payment_create, payment_lock, payment_move, payment_succeeded
@@ -41,9 +42,9 @@ def manual_method(*, account: Account, currency: str, code: str = "") -> ManualM
     methods = manual_methods(account=account, currency=currency)
     method = methods.filter(code=code).first() if code else methods.first()
     if method is None and code:
-        raise ApiError(400, "invalid_request", f"{code} is not offered here.", param="method")
+        raise ApiError(400, "invalid_request", Text("%(method)s is not offered here.", method=code), param="method")
     if method is None:
-        raise ApiError(409, "no_gateway", f"There is no way to pay in {currency} here.")
+        raise ApiError(409, "no_gateway", Text("There is no way to pay in %(currency)s here.", currency=currency))
     return method
 
 

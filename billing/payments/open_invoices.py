@@ -10,6 +10,7 @@ from billing.invoices.models import Invoice
 from billing.subscriptions.moves import account_lock
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .auto_renewal import Agreement
 from .checkout import checkout_open
@@ -129,9 +130,11 @@ def _method(invoice: Invoice, wish: PayWish) -> ManualMethod | None:
         methods = methods.filter(is_cash=False)
     method = methods.filter(code=wish.method).first() if wish.method else methods.first()
     if method is None and wish.method:
-        raise ApiError(400, "invalid_request", f"{wish.method} is not offered for this invoice.", param="method")
+        raise ApiError(
+            400, "invalid_request", Text("%(method)s is not offered for this invoice.", method=wish.method), param="method"
+        )
     if method is None:
-        raise ApiError(409, "no_gateway", f"There is no way to pay in {invoice.currency} here.")
+        raise ApiError(409, "no_gateway", Text("There is no way to pay in %(currency)s here.", currency=invoice.currency))
     return method
 
 

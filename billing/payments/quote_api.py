@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -39,7 +40,7 @@ class QuoteAskSerializer(SubscribeSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("plan" in attrs) == ("pack" in attrs):
-            raise serializers.ValidationError({"plan": "Name a plan or a pack."})
+            raise serializers.ValidationError({"plan": _("Name a plan or a pack.")})
         return attrs
 
 

@@ -30,6 +30,7 @@ from billing.ledger.services import lot_refund_fail, lot_refund_open, lot_refund
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO, plain
+from iafactory.common.texts import Text
 
 from .configuration import BUILDERS, gateway_build
 from .confirmation import payment_gateway
@@ -121,7 +122,12 @@ def refund_request(
         part = _part(payment, invoice, unapplied)
         amount = part.amount if amount is None else amount
         if amount <= 0 or not is_quantised(amount, payment.currency):
-            raise ApiError(400, "invalid_request", f"{plain(amount)} {payment.currency} cannot be sent.", param="amount")
+            raise ApiError(
+                400,
+                "invalid_request",
+                Text("%(amount)s %(currency)s cannot be sent.", amount=plain(amount), currency=payment.currency),
+                param="amount",
+            )
         if amount > part.amount:
             raise _too_large(part.amount, payment.currency)
         by_hand = not gone and (by_hand or not _by_gateway(payment))
@@ -209,7 +215,11 @@ def refund_found(*, payment: Payment, truth: GatewayRefund, actor: Actor, reason
         if known is not None:
             return known
         if truth.money.currency != payment.currency:
-            raise ApiError(409, "refund_differs", f"{truth.money} went back, {payment.currency} was paid.")
+            raise ApiError(
+                409,
+                "refund_differs",
+                Text("%(money)s went back, %(currency)s was paid.", money=truth.money, currency=payment.currency),
+            )
         # One that failed here gives its name to what was sent after all.
         same.update(gateway_refund_id="")
         refund = refund_request(payment=payment, reason=reason, actor=actor, amount=truth.money.amount, gone=True)
@@ -266,7 +276,16 @@ def refund_told(*, refund: Refund, truth: GatewayRefund, actor: Actor = SYSTEM, 
     with transaction.atomic():
         refund = _lock(refund.pk)
         if Money(refund.amount, refund.currency) != truth.money:
-            raise ApiError(409, "refund_differs", f"{truth.money} went back, {refund.amount} {refund.currency} was asked for.")
+            raise ApiError(
+                409,
+                "refund_differs",
+                Text(
+                    "%(money)s went back, %(amount)s %(currency)s was asked for.",
+                    money=truth.money,
+                    amount=refund.amount,
+                    currency=refund.currency,
+                ),
+            )
         if truth.state == RefundState.SUCCEEDED and refund.state == State.FAILED:
             raise RefundMoveRefused(f"{truth.refund_id} succeeded, but {refund.reference} has failed here.")
         refund.gateway_refund_id = refund.gateway_refund_id or truth.refund_id
@@ -342,7 +361,12 @@ def _floor(amount: Decimal, currency: str) -> Decimal:
 
 
 def _too_large(most: Decimal, currency: str) -> ApiError:
-    return ApiError(409, "refund_too_large", f"{plain(most)} {currency} can go back.", param="amount")
+    return ApiError(
+        409,
+        "refund_too_large",
+        Text("%(amount)s %(currency)s can go back.", amount=plain(most), currency=currency),
+        param="amount",
+    )
 
 
 def _by_gateway(payment: Payment) -> bool:

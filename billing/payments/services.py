@@ -26,6 +26,7 @@ from billing.subscriptions.settlement import invoice_settled
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO
+from iafactory.common.texts import Text
 
 from .models import Payment, PaymentAllocation, PaymentEffect
 from .topup import topup_grant
@@ -156,7 +157,11 @@ def payment_succeeded(
         if payment.state == State.SUCCEEDED:
             return payment
         if currency is not None and currency != payment.currency:
-            raise ApiError(409, "payment_currency_differs", f"{currency} came, {payment.currency} was asked for.")
+            raise ApiError(
+                409,
+                "payment_currency_differs",
+                Text("%(came)s came, %(currency)s was asked for.", came=currency, currency=payment.currency),
+            )
         before = payment.state
         if State.SUCCEEDED not in Payment.MOVES[before]:
             raise PaymentMoveRefused(before, State.SUCCEEDED)
@@ -285,7 +290,7 @@ def effect_record(payment: Payment, effect: str) -> None:
         with transaction.atomic():
             PaymentEffect.objects.create(payment=payment, gateway=payment.gateway, effect=effect, at=clock.now())
     except IntegrityError:
-        raise ApiError(409, "effect_happened", f"{effect} of this payment happened before.") from None
+        raise ApiError(409, "effect_happened", Text("%(effect)s of this payment happened before.", effect=effect)) from None
 
 
 def _payable(invoice: Invoice, amount: Decimal, actor: Actor) -> bool:

@@ -25,6 +25,7 @@ from billing.subscriptions.pricing import WHOLE_UNIT_CURRENCIES
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO, plain
+from iafactory.common.texts import Text
 
 
 def pack_price(*, pack: CreditPack, currency: str, at: datetime) -> Decimal:
@@ -36,7 +37,7 @@ def pack_price(*, pack: CreditPack, currency: str, at: datetime) -> Decimal:
         return money_quantise(pack.amount, currency)
     own, other = fx_rate_at(pack.currency, at), fx_rate_at(currency, at)
     if own is None or other is None:
-        raise ApiError(409, "pack_not_sold_in_currency", f"This pack is not sold in {currency}.")
+        raise ApiError(409, "pack_not_sold_in_currency", Text("This pack is not sold in %(currency)s.", currency=currency))
     return quantise(Fraction(pack.amount) * Fraction(other) / Fraction(own), Decimal(1)).quantize(Decimal("0.01"))
 
 

@@ -98,7 +98,7 @@ class SubscriptionAdmin(LifecycleMixin, AccountSearchMixin, ReadOnlyAdmin):
         try:
             upcoming = invoices_upcoming(subscription.account)
         except ApiError as error:
-            return format_html("{}", error.message)
+            return format_html("{}", error.text)
         rows = [
             (
                 f"{invoice['expected_at'][:10]} ({'' if invoice['final'] else _('so far')})".replace(" ()", ""),

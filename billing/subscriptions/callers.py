@@ -102,8 +102,9 @@ class Caller:
         if self.revoked:
             return ApiError(401, "api_key_revoked", "This API key has been revoked.")
         if self.valid_until is not None and self.valid_until <= at:
-            what = "API key" if self.api_key_id else "access token"
-            return ApiError(401, "api_key_expired" if self.api_key_id else "token_expired", f"This {what} has expired.")
+            if self.api_key_id:
+                return ApiError(401, "api_key_expired", "This API key has expired.")
+            return ApiError(401, "token_expired", "This access token has expired.")
         blocked = self.account_status != Account.Status.ACTIVE
         if blocked and (self.blocked_until is None or self.blocked_until > at):
             return ApiError(403, "account_blocked", "This account is blocked. Please contact support.")

@@ -19,6 +19,7 @@ from billing.plans.models import Plan, PlanPrice, plan_price_at
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO
+from iafactory.common.texts import Text
 
 from .checkout import incomplete_expire
 from .models import Subscription
@@ -76,12 +77,16 @@ def change_offer(*, subscription: Subscription, plan: Plan, when: str = "", now:
     if plan.pk == subscription.plan_id:
         raise ApiError(409, "plan_unchanged", "The subscription is on this plan.")
     if subscription.state != State.ACTIVE:
-        raise ApiError(409, "subscription_not_active", f"A subscription that is {subscription.state} does not change its plan.")
+        raise ApiError(
+            409,
+            "subscription_not_active",
+            Text("A subscription that is %(state)s does not change its plan.", state=subscription.state),
+        )
     old_price = subscription.price
     currency = old_price.currency if old_price else subscription.account.currency
     price = plan_price_at(plan, currency, now)
     if price is None and plan.prices.filter(effective_from__lte=now).exists():
-        raise ApiError(409, "plan_not_sold_in_currency", f"This plan is not sold in {currency}.")
+        raise ApiError(409, "plan_not_sold_in_currency", Text("This plan is not sold in %(currency)s.", currency=currency))
     if (
         price is not None
         and old_price is not None

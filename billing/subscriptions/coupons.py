@@ -4,6 +4,7 @@ from billing.accounts.models import Account
 from billing.plans.models import Coupon, Plan, PlanPrice
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .models import CouponRedemption, Subscription
 
@@ -19,16 +20,16 @@ def coupon_check(*, code: str, account: Account, plan: Plan, price: PlanPrice | 
         raise ApiError(404, "coupon_not_found", "There is no such coupon.", param="coupon")
     now = clock.now()
     if not coupon.is_active or coupon.valid_from > now or (coupon.valid_until is not None and coupon.valid_until <= now):
-        raise _not_valid("This coupon is not valid now.")
+        raise _not_valid(Text("This coupon is not valid now."))
     if coupon.plans.exists() and not coupon.plans.filter(pk=plan.pk).exists():
-        raise _not_valid("This coupon is for other plans.")
+        raise _not_valid(Text("This coupon is for other plans."))
     if price is None or (coupon.kind == Coupon.Kind.FIXED and coupon.currency != price.currency):
-        raise _not_valid("This coupon is for other currencies.")
+        raise _not_valid(Text("This coupon is for other currencies."))
     uses = CouponRedemption.objects.filter(coupon=coupon)
     if coupon.max_redemptions is not None and uses.count() >= coupon.max_redemptions:
-        raise _not_valid("This coupon has been used up.")
+        raise _not_valid(Text("This coupon has been used up."))
     if uses.filter(account=account).count() >= coupon.max_per_account:
-        raise _not_valid("You have used this coupon.")
+        raise _not_valid(Text("You have used this coupon."))
     return coupon
 
 
@@ -53,5 +54,5 @@ def coupon_in_force(subscription: Subscription) -> Coupon | None:
     return coupon
 
 
-def _not_valid(message: str) -> ApiError:
+def _not_valid(message: Text) -> ApiError:
     return ApiError(409, "coupon_not_valid", message, param="coupon")

@@ -87,7 +87,7 @@ class DeedsMixin(ConsoleAdmin):
                     deed.act(row, actor=operator_actor(request), **form.cleaned_data)
                     self.log_change(request, row, f"{deed.done} {form.cleaned_data['reason']}")
             except ApiError as error:
-                form.add_error(error.param if error.param in form.fields else None, error.message)
+                form.add_error(error.param if error.param in form.fields else None, error.text)
             else:
                 self.message_user(request, deed.done, messages.SUCCESS)
                 return HttpResponseRedirect(back)

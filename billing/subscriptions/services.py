@@ -14,6 +14,7 @@ from billing.events.services import Actor
 from billing.plans.models import Plan, PlanPrice, plan_price_at
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from . import selectors
 from .models import Subscription
@@ -189,7 +190,7 @@ def price_for(plan: Plan, account: Account, currency: str | None, at: datetime) 
     if currency is not None:
         price = plan_price_at(plan, currency, at)
         if price is None:
-            raise ApiError(409, "plan_not_sold_in_currency", f"This plan is not sold in {currency}.")
+            raise ApiError(409, "plan_not_sold_in_currency", Text("This plan is not sold in %(currency)s.", currency=currency))
         return price
     price = plan_price_at(plan, account.currency, at)
     if price is not None:

@@ -247,7 +247,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
                 try:
                     delivery_replay(delivery=delivery, actor=operator_actor(request), reason=form.cleaned_data["reason"])
                 except ApiError as error:
-                    refused[error.message] = refused.get(error.message, 0) + 1
+                    refused[error.text] = refused.get(error.text, 0) + 1
                 else:
                     queued += 1
                     self.log_change(request, delivery, "Replayed.")

@@ -17,6 +17,7 @@ from yarl import URL
 
 from iafactory.common.errors import ApiError
 from iafactory.common.public_addresses import Address, address_allowed
+from iafactory.common.texts import Text
 
 Lookup = Callable[[str, int], Sequence[str]]
 
@@ -37,30 +38,30 @@ def url_checked(text: str, *, loopback: bool) -> str:
     below 1024 other than 443, literal addresses that are not public, and names only a local network can know.
     """
     if len(text) > 2000 or not text.isascii() or any(ord(character) <= 32 or character == "\\" for character in text):
-        raise _refused("An address is at most 2,000 ASCII characters without spaces; write international names as xn--….")
+        raise _refused(Text("An address is at most 2,000 ASCII characters without spaces; write international names as xn--…."))
     try:
         url = URL(text)
         host, port = url.host, url.port
     except ValueError:
-        raise _refused("This is not an address.") from None
+        raise _refused(Text("This is not an address.")) from None
     if not host or url.scheme not in ("https", "http"):
-        raise _refused("The address begins with https:// and names a host.")
+        raise _refused(Text("The address begins with https:// and names a host."))
     if url.user is not None or url.password is not None or url.raw_fragment:
-        raise _refused("The address has neither user, password nor fragment.")
+        raise _refused(Text("The address has neither user, password nor fragment."))
     literal = _literal(host)
     if loopback and literal == _LOOPBACK:
         return str(url)
     if url.scheme != "https":
-        raise _refused("The address begins with https://.")
+        raise _refused(Text("The address begins with https://."))
     if port is None or (port != 443 and not 1024 <= port <= 65535):
-        raise _refused("The port is 443 or above 1023.")
+        raise _refused(Text("The port is 443 or above 1023."))
     if literal is None:
         name, _, top = host.rstrip(".").lower().rpartition(".")
         # What ends in a number is another spelling of an IPv4 address.
         if not name or not top[:1].isalpha() or top in _LOCAL_TOPS:
-            raise _refused("The host is not one of the public internet.")
+            raise _refused(Text("The host is not one of the public internet."))
     elif not address_allowed(literal):
-        raise _refused("The host is not one of the public internet.")
+        raise _refused(Text("The host is not one of the public internet."))
     return str(url)
 
 
@@ -71,7 +72,7 @@ def _literal(host: str) -> Address | None:
         return None
 
 
-def _refused(message: str) -> ApiError:
+def _refused(message: Text) -> ApiError:
     return ApiError(400, "invalid_request", message, param="url")
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.utils.translation import gettext as _
 from rest_framework import serializers
 
 from billing.accounts.serializers import StrictBooleanField, StrictCharField, StrictIntegerField
@@ -15,7 +16,7 @@ class KnownFieldsSerializer(serializers.Serializer):
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, dict) and (unknown := sorted(set(data) - set(self.fields))):
-            raise serializers.ValidationError({str(unknown[0]): ["There is no such field."]})
+            raise serializers.ValidationError({str(unknown[0]): [_("There is no such field.")]})
         return super().to_internal_value(data)
 
 

@@ -18,6 +18,7 @@ from billing.events.services import Actor, event_record
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.ids import uuid7
+from iafactory.common.texts import Text
 
 from .catalogue import CATALOGUE, TEST, body_of
 from .destinations import url_checked
@@ -47,7 +48,15 @@ def endpoint_create(
         if account.status != Account.Status.ACTIVE:
             raise account_refusal(account)
         if WebhookEndpoint.objects.filter(account=account).count() >= ENDPOINTS_MAX:
-            raise ApiError(409, "too_many_webhooks", f"An account has at most {ENDPOINTS_MAX} webhook endpoints.")
+            raise ApiError(
+                409,
+                "too_many_webhooks",
+                Text(
+                    "An account has at most %(limit)s webhook endpoint.",
+                    "An account has at most %(limit)s webhook endpoints.",
+                    limit=ENDPOINTS_MAX,
+                ),
+            )
         endpoint = WebhookEndpoint.objects.create(
             account=account, url=url, event_types=event_types, description=description, secret=secret
         )
@@ -293,7 +302,16 @@ def _sendable(endpoint: WebhookEndpoint, now: datetime, *, limited: bool = True)
         kind=WebhookDelivery.Kind.EVENT
     )
     if limited and by_hand.count() >= BY_HAND_A_MINUTE:
-        raise ApiError(429, "rate_limited", f"At most {BY_HAND_A_MINUTE} tests and replays a minute.", retry_after_seconds=60)
+        raise ApiError(
+            429,
+            "rate_limited",
+            Text(
+                "At most %(limit)s test or replay a minute.",
+                "At most %(limit)s tests and replays a minute.",
+                limit=BY_HAND_A_MINUTE,
+            ),
+            retry_after_seconds=60,
+        )
     return endpoint
 
 
@@ -316,7 +334,9 @@ def _url(url: str) -> str:
 def _event_types(names: Sequence[str]) -> list[str]:
     unknown = sorted(set(names) - CATALOGUE.keys())
     if unknown:
-        raise ApiError(400, "invalid_request", f"There is no event {unknown[0][:64]!r}.", param="event_types")
+        raise ApiError(
+            400, "invalid_request", Text("There is no event %(event)s.", event=repr(unknown[0][:64])), param="event_types"
+        )
     if not names:
         raise ApiError(400, "invalid_request", "Choose at least one event.", param="event_types")
     return sorted(set(names))

@@ -157,7 +157,7 @@ class AlertAdmin(ReadOnlyAdmin):
             try:
                 alert_acknowledge(alert.pk, until=until, actor=operator_actor(request), reason=form.cleaned_data["reason"])
             except ApiError as error:
-                form.add_error(None, error.message)
+                form.add_error(None, error.text)
             else:
                 self.message_user(request, _("Not repeated before %s UTC.") % moment_text(until), messages.SUCCESS)
                 return HttpResponseRedirect(change_url("dashboard.alert", alert.pk))

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from billing.events.services import SYSTEM, Actor, event_record
 from iafactory.common import clock
@@ -202,7 +203,7 @@ def target_service(address: str) -> str:
     """The name of the service behind a target's address. Raises ValidationError for one that cannot be used."""
     service = service_of(address.strip())
     if service is None:
-        raise ValidationError("This is neither an e-mail address nor an address that Apprise offers here.")
+        raise ValidationError(_("This is neither an e-mail address nor an address that Apprise offers here."))
     return service
 
 
@@ -241,10 +242,11 @@ def thresholds_checked(kind: str, values: Any) -> dict[str, int]:
     """Thresholds of a rule: whole numbers, not negative, of names its kind has. Raises ValidationError."""
     known = CONDITIONS[kind].thresholds
     if not isinstance(values, dict):
-        raise ValidationError("Thresholds are names with whole numbers.")
+        raise ValidationError(_("Thresholds are names with whole numbers."))
     if unknown := sorted(set(values) - set(known)):
-        raise ValidationError(f"Unknown: {', '.join(unknown)}. There are: {', '.join(known) or 'none'}.")
+        told = {"unknown": ", ".join(unknown), "known": ", ".join(known) or "–"}
+        raise ValidationError(_("Unknown: %(unknown)s. There are: %(known)s.") % told)
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 1_000_000_000:
-            raise ValidationError(f"{name} is a whole number that is not negative.")
+            raise ValidationError(_("%(name)s is a whole number that is not negative.") % {"name": name})
     return values

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.utils.translation import gettext as _
 from rest_framework import serializers
 
 from billing.abuse.api import AbusiveUserSerializer
@@ -124,12 +125,12 @@ class GrantSerializer(serializers.Serializer):
 
     def validate_expires_at(self, value: Any) -> Any:
         if value is not None and value <= clock.now():
-            raise serializers.ValidationError("The expiry must lie in the future.")
+            raise serializers.ValidationError(_("The expiry must lie in the future."))
         return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if len({"user_id", "external_id", "email"} & attrs.keys()) != 1:
-            raise serializers.ValidationError({"user_id": "Say whose credits: one of user_id, external_id and email."})
+            raise serializers.ValidationError({"user_id": _("Say whose credits: one of user_id, external_id and email.")})
         return attrs
 
 

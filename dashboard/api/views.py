@@ -33,6 +33,7 @@ from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.ids import uuid7
 from iafactory.common.money import ZERO, plain, usd_quantise
+from iafactory.common.texts import Text
 from routing.budgets import BudgetState, budget_states
 
 from . import selectors
@@ -73,7 +74,12 @@ def _days(request: Request) -> tuple[date, date]:
     if since > until:
         raise ApiError(400, "invalid_request", "The first day must not lie after the last.", param="from")
     if until - since >= timedelta(days=MOST_DAYS):
-        raise ApiError(400, "invalid_request", f"At most {MOST_DAYS} days at once.", param="from")
+        raise ApiError(
+            400,
+            "invalid_request",
+            Text("At most %(limit)s day at once.", "At most %(limit)s days at once.", limit=MOST_DAYS),
+            param="from",
+        )
     return since, until
 
 

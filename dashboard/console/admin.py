@@ -256,7 +256,7 @@ class AccountAdmin(AuditedModelAdmin):
                 deed(account=account, reason=form.cleaned_data["reason"], actor=operator_actor(request))
                 self.log_change(request, account, str(done))
         except ApiError as error:
-            self.message_user(request, error.message, messages.ERROR)
+            self.message_user(request, error.text, messages.ERROR)
         else:
             self.message_user(request, done, messages.SUCCESS)
         return HttpResponseRedirect(address)
@@ -283,7 +283,7 @@ class AccountAdmin(AuditedModelAdmin):
                     )
                     self.log_change(request, account, f"Created API key {key}.")
             except ApiError as error:
-                form.add_error(None, error.message)
+                form.add_error(None, error.text)
             else:
                 response = self.render_step(request, secret=secret, key=key, **page)
                 add_never_cache_headers(response)
@@ -457,7 +457,7 @@ class UserAdmin(AuditedModelAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
                     key, secret = operator_key_create(user=user, actor=operator_actor(request), **form.cleaned_data)
                     self.log_change(request, user, f"Created operator's key {key}.")
             except ApiError as error:
-                form.add_error(error.param if error.param in form.fields else None, error.message)
+                form.add_error(error.param if error.param in form.fields else None, error.text)
             else:
                 response = self.render_step(request, secret=secret, key=key, **page)
                 add_never_cache_headers(response)
@@ -493,7 +493,7 @@ class UserAdmin(AuditedModelAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
         try:
             return super().changeform_view(request, *args, **kwargs)
         except ApiError as error:
-            self.message_user(request, error.message, messages.ERROR)
+            self.message_user(request, error.text, messages.ERROR)
             return HttpResponseRedirect(request.path)
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:

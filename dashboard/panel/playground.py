@@ -9,8 +9,8 @@ from rest_framework_simplejwt.settings import api_settings
 
 from billing.accounts.tokens import access_token
 from iafactory.common.errors import ApiError
+from iafactory.common.formats import credits_text
 
-from .formats import credits_text
 from .session import is_htmx, panel_page
 
 

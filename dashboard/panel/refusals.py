@@ -77,4 +77,4 @@ REFUSALS: dict[str, Any] = {
 def refusal_text(error: ApiError) -> str:
     """The words for `error`; of a wrong field the API's own, which say more."""
     told = REFUSALS.get(error.code)
-    return error.message if told is None else str(told)
+    return error.text if told is None else str(told)

@@ -13,9 +13,8 @@ from billing.accounts.models import Account
 from billing.ledger.credits import SERVICE_ENDPOINT
 from billing.ledger.usage_reports import By, Order, UsageLine, UsageReport, UsageScope, usage_report
 from billing.plans.models import ServicePrice
+from iafactory.common.formats import short_day_text
 from iafactory.common.money import ZERO
-
-from .formats import short_day_text
 
 LINES = 6
 # What an address of the gateway is to a customer.

@@ -9,7 +9,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from dashboard.panel import formats
+from iafactory.common import formats
 
 register = template.Library()
 

@@ -83,7 +83,7 @@ def verify_page(request: HttpRequest) -> HttpResponse:
         try:
             second_factor_login(request, code_check(user=user, code=form.cleaned_data["code"]))
         except ApiError as error:
-            form.add_error("code", error.message)
+            form.add_error("code", error.text)
         else:
             return HttpResponseRedirect(_next(request))
     return _page(request, "verify", title=_("Second factor"), form=form, next=_next(request))
@@ -102,7 +102,7 @@ def set_up_page(request: HttpRequest) -> HttpResponse:
         try:
             device, codes = device_confirm(user=user, code=form.cleaned_data["code"])
         except ApiError as error:
-            form.add_error("code", error.message)
+            form.add_error("code", error.text)
         else:
             second_factor_login(request, device)
             return _page(request, "codes", title=_("Recovery codes"), codes=codes, next=_next(request))
@@ -131,7 +131,7 @@ def codes_page(request: HttpRequest) -> HttpResponse:
         try:
             codes = recovery_codes_renew(user=user, code=form.cleaned_data["code"])
         except ApiError as error:
-            form.add_error("code", error.message)
+            form.add_error("code", error.text)
     left = RecoveryCode.objects.filter(user=user, used_at__isnull=True).count()
     return _page(request, "codes", title=_("Recovery codes"), form=form, codes=codes, left=left, next=reverse("admin:index"))
 

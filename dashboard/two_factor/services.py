@@ -18,6 +18,7 @@ from billing.events.services import Actor, event_record
 from iafactory.common import clock
 from iafactory.common.crypto import secret_hash
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .models import OperatorDevice, RecoveryCode
 
@@ -152,8 +153,10 @@ def _counting(device: OperatorDevice) -> Iterator[OperatorDevice]:
         allowed, told = locked.verify_is_allowed()
         if not allowed:
             left = max(1, round((told["locked_until"] - clock.now()).total_seconds()))
-            message = f"Too many wrong codes. Wait {left} seconds."
-            raise ApiError(429, "too_many_attempts", message, retry_after_seconds=left, extra={"retry_after_seconds": left})
+            said = Text(
+                "Too many wrong codes. Wait %(left)s second.", "Too many wrong codes. Wait %(left)s seconds.", left=left
+            )
+            raise ApiError(429, "too_many_attempts", said, retry_after_seconds=left, extra={"retry_after_seconds": left})
         yield locked
 
 

@@ -1,7 +1,8 @@
 """Error bodies: one exception, one shape per dialect, stable codes.
 
 `ApiError` is raised by views and services of the API. `/v1/*` answers OpenAI's body, `/v1/messages` Anthropic's, everything
-else `{"error": {"code", "message", "param", "request_id"}}`.
+else `{"error": {"code", "message", "param", "request_id"}}`. Messages of the gateway are English, and so are those in logs and
+rows; other answers and pages say them in their reader's language.
 """
 
 import logging
@@ -15,6 +16,7 @@ from rest_framework.response import Response
 
 from . import request_id
 from .metrics import refused
+from .texts import Text
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +59,9 @@ ANTHROPIC_PREFIX = "/v1/messages"
 
 
 class ApiError(Exception):
-    """An answer other than success: HTTP `status`, stable `code`, a `message` for humans.
+    """An answer other than success: HTTP `status`, stable `code`, a `message` for humans: English, `text` is what they read.
 
+    A message is a constant or a `Text` with named values, never put together: `make translations` gathers it from the call.
     `retry_after_seconds` becomes `Retry-After`; `final` adds `x-should-retry: false`, which stops the automatic retries of
     the official clients. 402 is always final.
     """
@@ -67,7 +70,7 @@ class ApiError(Exception):
         self,
         status: int,
         code: str,
-        message: str,
+        message: str | Text,
         *,
         param: str | None = None,
         retry_after_seconds: float | None = None,
@@ -75,10 +78,11 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(message)
+        self._said = message if isinstance(message, Text) else Text(message)
+        self.message = str(self._said)
+        super().__init__(self.message)
         self.status = status
         self.code = code
-        self.message = message
         self.param = param
         self.extra = dict(extra or {})
         self.headers = dict(headers or {})
@@ -87,6 +91,11 @@ class ApiError(Exception):
             self.headers["retry-after"] = str(max(1, min(60, round(retry_after_seconds))))
         if final or status == 402:
             self.headers["x-should-retry"] = "false"
+
+    @property
+    def text(self) -> str:
+        """The message in the language of the page or answer."""
+        return self._said.translated()
 
 
 def openai_body(error: ApiError) -> dict[str, Any]:
@@ -115,9 +124,9 @@ def anthropic_body(error: ApiError) -> dict[str, Any]:
     }
 
 
-def plain_body(error: ApiError) -> dict[str, Any]:
-    """The error object of every address outside `/v1/`."""
-    body: dict[str, Any] = {"code": error.code, "message": error.message}
+def plain_body(error: ApiError, message: str) -> dict[str, Any]:
+    """The error object of every address outside `/v1/`, with the message as its reader understands it."""
+    body: dict[str, Any] = {"code": error.code, "message": message}
     if error.param:
         body["param"] = error.param
     if error.extra:
@@ -125,11 +134,13 @@ def plain_body(error: ApiError) -> dict[str, Any]:
     return {"error": body | {"request_id": request_id.current()}}
 
 
-def error_body(error: ApiError, path: str) -> dict[str, Any]:
-    """The body of `error` in the dialect that clients of `path` speak."""
+def error_body(error: ApiError, path: str, *, translated: bool = False) -> dict[str, Any]:
+    """The body of `error` in the dialect that clients of `path` speak; `translated` counts outside `/v1/` alone."""
     if speaks_anthropic(path):
         return anthropic_body(error)
-    return openai_body(error) if path.startswith("/v1/") else plain_body(error)
+    if path.startswith("/v1/"):
+        return openai_body(error)
+    return plain_body(error, error.text if translated else error.message)
 
 
 def speaks_anthropic(path: str) -> bool:
@@ -179,7 +190,11 @@ def drf_exception_handler(error: Exception, context: dict[str, Any]) -> Response
         case Http404():
             api_error = ApiError(404, "not_found", "There is no such object.")
         case PermissionDenied() | exceptions.PermissionDenied():
-            api_error = ApiError(403, "permission_denied", str(error) or "You may not do this.")
+            api_error = (
+                ApiError(403, "permission_denied", str(error))
+                if str(error)
+                else ApiError(403, "permission_denied", "You may not do this.")
+            )
         case exceptions.APIException():
             api_error = _from_drf(error)
         case _:
@@ -192,4 +207,4 @@ def drf_exception_handler(error: Exception, context: dict[str, Any]) -> Response
     headers = dict(api_error.headers)
     if api_error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return Response(error_body(api_error, context["request"].path), status=api_error.status, headers=headers)
+    return Response(error_body(api_error, context["request"].path, translated=True), status=api_error.status, headers=headers)

@@ -10,6 +10,7 @@ from rest_framework.parsers import BaseParser
 
 from iafactory.common.errors import ApiError
 from iafactory.common.rendering import decode_json
+from iafactory.common.texts import Text
 
 
 class StrictJSONParser(BaseParser):
@@ -23,7 +24,15 @@ class StrictJSONParser(BaseParser):
     def parse(self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
         body = stream.read(settings.MAX_BODY_BYTES + 1)
         if len(body) > settings.MAX_BODY_BYTES:
-            raise ApiError(413, "body_too_large", f"The body is larger than {settings.MAX_BODY_BYTES} bytes.")
+            raise ApiError(
+                413,
+                "body_too_large",
+                Text(
+                    "The body is larger than %(limit)s byte.",
+                    "The body is larger than %(limit)s bytes.",
+                    limit=settings.MAX_BODY_BYTES,
+                ),
+            )
         try:
             return decode_json(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

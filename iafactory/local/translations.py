@@ -44,11 +44,38 @@ CATALOGUES: dict[str, tuple[str, ...]] = {
         "billing/plans/data/plans.toml",
         "billing/payments/data/selling.toml",
     ),
-    # Refusals of the API.
-    "locale/errors": (),
+    # Refusals of the API, beside the messages of its `ApiError`s (`REFUSALS`): what its fields and validators say.
+    "locale/errors": (
+        "billing/accounts/serializers.py",
+        "billing/invoices/profile_api.py",
+        "billing/ledger/serializers.py",
+        "billing/payments/quote_api.py",
+        "billing/webhooks/serializers.py",
+        "dashboard/alerts/services.py",
+        "dashboard/api/serializers.py",
+        "routing/api/operators.py",
+    ),
     # What operators read: the console, its forms, fields and alerts.
     "locale/console": (),
 }
+# Whose `ApiError`s and `Text`s are gathered, marked or not: into which catalogue, and from where. The gateway's own are not
+# among them, since it answers in English (docs/adr/0017).
+ERRORS = "locale/errors"
+REFUSALS = (
+    "billing",
+    "dashboard",
+    "iafactory/common/errors.py",
+    "iafactory/common/parsing.py",
+    "iafactory/urls.py",
+    "ratelimit",
+    "routing/admin",
+    "routing/api/operators.py",
+    "routing/budgets.py",
+    "routing/credentials.py",
+    "routing/economics.py",
+    "routing/health/services.py",
+    "routing/price_import",
+)
 # Of shipped data: the words that customers read.
 _SHIPPED_WORDS = ("name", "description", "instructions")
 _SHIPPED_TABLES = ("plan", "credit_pack", "service_price", "manual_method")
@@ -56,6 +83,7 @@ _CALLS = {
     "_": ("id",),
     "gettext": ("id",),
     "gettext_lazy": ("id",),
+    "gettext_noop": ("id",),
     "ngettext": ("id", "plural"),
     "ngettext_lazy": ("id", "plural"),
     "pgettext": ("context", "id"),
@@ -66,6 +94,8 @@ _TRANSLATE = re.compile(rf"trans(?:late)?\s+(?P<text>{_STRING})(?P<rest>.*)", re
 _CONTEXT = re.compile(rf"\bcontext\s+(?P<text>{_STRING})")
 _MARKED_IN_FILTER = re.compile(rf"_\((?P<text>{_STRING})\)")
 _NAMED = re.compile(r"%\((\w+)\)")
+# Also the braces of DRF's own messages.
+_NAMES = re.compile(r"%\(\w+\)s|\{\w+\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +118,51 @@ def marked_texts(sources: tuple[str, ...]) -> list[Marked]:
     Raises FileNotFoundError where there is nothing of that name.
     """
     found: list[Marked] = []
+    for file in _files(sources):
+        place = str(file.relative_to(PROJECT))
+        if file.suffix == ".py":
+            found += _in_python(file.read_text(), place)
+        elif file.suffix == ".toml":
+            found += _in_data(file.read_text(), place)
+        elif file.suffix in (".html", ".txt"):
+            found += _in_template(file.read_text(), place)
+    return found
+
+
+def _files(sources: tuple[str, ...]) -> Iterator[Path]:
     for source in sources:
         paths = sorted(PROJECT.glob(source))
         if not paths:
             raise FileNotFoundError(f"{source}: no such file or folder, as the catalogues' sources have it")
-        for file in [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]:
-            place = str(file.relative_to(PROJECT))
-            if file.suffix == ".py":
-                found += _in_python(file.read_text(), place)
-            elif file.suffix == ".toml":
-                found += _in_data(file.read_text(), place)
-            elif file.suffix in (".html", ".txt"):
-                found += _in_template(file.read_text(), place)
-    return found
+        for path in paths:
+            yield from sorted(path.rglob("*")) if path.is_dir() else [path]
+
+
+def refusals() -> tuple[list[Marked], list[str]]:
+    """The messages of every `ApiError` and `Text` in `REFUSALS`; and the places of those put together, which nobody can
+    translate."""
+    found: list[Marked] = []
+    wrong: list[str] = []
+    for file in _files(REFUSALS):
+        if file.suffix != ".py":
+            continue
+        place = str(file.relative_to(PROJECT))
+        for node in ast.walk(ast.parse(file.read_text())):
+            name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+            if not isinstance(node, ast.Call) or name not in ("ApiError", "Text"):
+                continue
+            said = node.args[2:3] if name == "ApiError" else node.args[:2]
+            words = [part.value for part in said if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            if words:
+                found.append(Marked(words[0], plural=words[1] if len(words) > 1 else "", place=place))
+            # A name, or a call that answers a `Text`, was gathered where it was made.
+            elif any(isinstance(part, (ast.JoinedStr, ast.BinOp)) for part in said):
+                wrong.append(f"put together, so nobody can translate it: {place}:{node.lineno}")
+    return found, wrong
+
+
+def _gathered(folder: str) -> list[Marked]:
+    return marked_texts(CATALOGUES[folder]) + (refusals()[0] if folder == ERRORS else [])
 
 
 def _in_python(code: str, place: str) -> Iterator[Marked]:
@@ -196,9 +258,9 @@ def update() -> None:
     """
     for language in LANGUAGES:
         known = {folder: _read(folder, language) for folder in CATALOGUES}
-        for folder, sources in CATALOGUES.items():
+        for folder in CATALOGUES:
             others = [catalog for name, catalog in known.items() if name != folder]
-            _write(folder, language, marked_texts(sources), known=[known[folder], *others])
+            _write(folder, language, _gathered(folder), known=[known[folder], *others])
 
 
 def _write(folder: str, language: str, marked: list[Marked], *, known: list[Catalog]) -> None:
@@ -245,11 +307,11 @@ def _known_translation(first: Marked, same: Marked, catalogs: list[Catalog]) -> 
 
 def problems() -> list[str]:
     """What is wrong with the catalogues, a line each; empty: everything marked is translated."""
-    found: list[str] = []
+    found = refusals()[1]
     for language in LANGUAGES:
         said: dict[tuple[str, str], tuple[str, Any]] = {}
-        for folder, sources in CATALOGUES.items():
-            marked = {one.key: one for one in marked_texts(sources)}
+        for folder in CATALOGUES:
+            marked = {one.key: one for one in _gathered(folder)}
             catalog = _read(folder, language)
             found += _problems_of_catalog(folder, language, catalog, marked)
             for message in catalog:
@@ -272,9 +334,9 @@ def _problems_of_catalog(folder: str, language: str, catalog: Catalog, marked: d
             yield f"not translated: {where}"
         elif message.fuzzy:
             yield f"fuzzy: {where}"
-        elif any(set(_NAMED.findall(text)) - set(_NAMED.findall(one.text + one.plural)) for text in strings):
+        elif any(set(_NAMES.findall(text)) - set(_NAMES.findall(one.text + one.plural)) for text in strings):
             yield f"names what the text has not: {where}"
-        elif set(_NAMED.findall(one.plural or one.text)) - set(_NAMED.findall(strings[-1])):
+        elif set(_NAMES.findall(one.plural or one.text)) - set(_NAMES.findall(strings[-1])):
             yield f"leaves out what the text names: {where}"
     for message in catalog:
         text = message.id[0] if isinstance(message.id, tuple) else message.id

@@ -217,7 +217,7 @@ class ProfileHealthAdmin(ReadOnlyAdmin):
                 deed(slug, actor)
                 done += 1
         except ApiError as error:
-            self.message_user(request, error.message, messages.ERROR)
+            self.message_user(request, error.text, messages.ERROR)
         if done:
             self.message_user(request, said % done, messages.SUCCESS)
 

@@ -207,7 +207,7 @@ class PriceProposalAdmin(ReadOnlyAdmin):
                 effective_from=wanted["effective_from"],
             )
         except ApiError as error:
-            form.add_error(error.param if error.param in form.fields and error.param != "lines" else None, error.message)
+            form.add_error(error.param if error.param in form.fields and error.param != "lines" else None, error.text)
             return False
         self.log_change(request, proposal, f"Applied {len(rows)} prices.")
         at = rows[0].effective_from

@@ -225,7 +225,7 @@ class ProviderCredentialAdmin(AuditedModelAdmin):
         try:
             return super().changeform_view(request, *args, **kwargs)
         except ApiError as error:
-            self.message_user(request, error.message, messages.ERROR)
+            self.message_user(request, error.text, messages.ERROR)
             return HttpResponseRedirect(request.path)
 
     # --- Buttons ---
@@ -302,7 +302,7 @@ class ProviderCredentialAdmin(AuditedModelAdmin):
                     untested=wanted["untested"],
                 )
             except ApiError as error:
-                form.add_error("new_secret", error.message)
+                form.add_error("new_secret", error.text)
             else:
                 self.log_change(request, credential, "Rotated.")
                 self.message_user(

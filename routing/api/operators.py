@@ -7,6 +7,7 @@ from io import StringIO
 from typing import Any
 
 from django.http import HttpResponse
+from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers
@@ -24,6 +25,7 @@ from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.money import plain
 from iafactory.common.rendering import MoneyJSONRenderer
+from iafactory.common.texts import Text
 from routing.budgets import BudgetState, Level, Period, budget_set, budget_states
 from routing.costs import COLUMNS, DIMENSIONS, FILTERS, MOST_DAYS, CostBreakdown, CostLine, cost_breakdown
 from routing.models import Provider
@@ -43,7 +45,9 @@ class BudgetUpdateSerializer(serializers.Serializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if not {"daily_limit_usd", "monthly_limit_usd"} & attrs.keys():
-            raise serializers.ValidationError({"daily_limit_usd": "Name a limit: daily_limit_usd, monthly_limit_usd or both."})
+            raise serializers.ValidationError(
+                {"daily_limit_usd": _("Name a limit: daily_limit_usd, monthly_limit_usd or both.")}
+            )
         return attrs
 
 
@@ -124,7 +128,8 @@ class CostQuerySerializer(serializers.Serializer):
     def validate_group_by(self, value: str) -> tuple[str, ...]:
         wanted = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
         if unknown := [name for name in wanted if name not in DIMENSIONS]:
-            raise serializers.ValidationError(f"{unknown[0]!r} is none of {', '.join(DIMENSIONS)}.")
+            told = _("%(name)s is none of %(names)s.") % {"name": repr(unknown[0]), "names": ", ".join(DIMENSIONS)}
+            raise serializers.ValidationError(told)
         return wanted
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -132,9 +137,15 @@ class CostQuerySerializer(serializers.Serializer):
         until: date = attrs.get("to") or max(today, attrs.get("from") or today)
         since: date = attrs.get("from") or until.replace(day=1)
         if since > until:
-            raise serializers.ValidationError({"from": "The first day must not lie after the last."})
+            raise serializers.ValidationError({"from": _("The first day must not lie after the last.")})
         if until - since >= timedelta(days=MOST_DAYS):
-            raise serializers.ValidationError({"from": f"At most {MOST_DAYS} days at once."})
+            raise serializers.ValidationError(
+                {
+                    "from": Text(
+                        "At most %(limit)s day at once.", "At most %(limit)s days at once.", limit=MOST_DAYS
+                    ).translated()
+                }
+            )
         return {**attrs, "from": since, "to": until}
 
 

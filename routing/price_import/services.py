@@ -13,6 +13,7 @@ from django.db.models import Q
 from billing.events.services import Actor, event_record
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 from routing.models import ModelPrice, ModelProfile
 
 from .differences import differences, merged, warnings_of
@@ -195,7 +196,7 @@ def _told_tier(tier: Mapping[str, Any]) -> dict[str, Any]:
 def _row(line: PriceProposalLine, proposal: PriceProposal, at: datetime) -> ModelPrice:
     rows = ModelPrice.objects.filter(profile=line.profile_id)
     if rows.filter(Q(created_at__gt=proposal.created_at) | Q(effective_from=at)).exists():
-        told = f"{line.profile.slug} got another price since the file was read; import it again."
+        told = Text("%(profile)s got another price since the file was read; import it again.", profile=line.profile.slug)
         raise ApiError(409, "price_changed", told)
     return ModelPrice(
         profile=line.profile,

@@ -14,6 +14,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(translations, "PROJECT", tmp_path)
     monkeypatch.setattr(translations, "LANGUAGES", ("fr",))
     monkeypatch.setattr(translations, "CATALOGUES", {"locale": ("app",)})
+    monkeypatch.setattr(translations, "REFUSALS", ("app",))
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "page.html").write_text('{% translate "Hello" %}')
     translations.update()

@@ -160,7 +160,7 @@ class GatewayWebhookAdmin(ReadOnlyAdmin):
                 try:
                     webhook_replay(webhook=webhook, actor=operator_actor(request), reason=reason)
                 except ApiError as error:
-                    self.message_user(request, f"{webhook}: {error.message}", messages.WARNING)
+                    self.message_user(request, f"{webhook}: {error.text}", messages.WARNING)
                     continue
                 done += 1
                 self.log_change(request, webhook, f"replayed: {reason}")

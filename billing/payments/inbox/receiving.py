@@ -12,6 +12,7 @@ from billing.accounts.services import task_enqueue
 from billing.payments.configuration import gateway_configured
 from billing.payments.gateways.base import GatewayUnavailable, Rejection, WebhookEvent, WebhookRejected, Webhooks
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .models import GatewayWebhook
 
@@ -28,7 +29,11 @@ _HAND_OVER = timedelta(seconds=30)
 
 def body_too_large() -> ApiError:
     """The refusal of a webhook above `MAX_BODY_BYTES`."""
-    return ApiError(413, "body_too_large", f"The webhook is larger than {MAX_BODY_BYTES} bytes.")
+    return ApiError(
+        413,
+        "body_too_large",
+        Text("The webhook is larger than %(limit)s byte.", "The webhook is larger than %(limit)s bytes.", limit=MAX_BODY_BYTES),
+    )
 
 
 def webhook_receive(

@@ -33,6 +33,7 @@ from billing.payments.models import Payment
 from billing.payments.refunds import refund_told
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from . import elsewhere
 from .models import GatewayWebhook
@@ -91,7 +92,9 @@ def webhook_replay(*, webhook: GatewayWebhook, actor: Actor, reason: str) -> Gat
         row = GatewayWebhook.objects.select_for_update(no_key=True).get(pk=webhook.pk)
         before = row.state
         if State.REPLAYED not in GatewayWebhook.MOVES[before]:
-            raise ApiError(409, "webhook_not_replayable", f"A webhook that is {before} cannot be worked again.")
+            raise ApiError(
+                409, "webhook_not_replayable", Text("A webhook that is %(state)s cannot be worked again.", state=before)
+            )
         row.state, row.attempts, row.next_attempt_at = State.REPLAYED, 0, clock.now()
         row.save(update_fields=["state", "attempts", "next_attempt_at"])
         event_record(

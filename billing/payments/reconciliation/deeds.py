@@ -30,6 +30,7 @@ from billing.payments.refunds import refund_found, refund_request, refund_told
 from billing.payments.services import payment_found, payment_move, payment_received_more, payment_succeeded
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .comparing import payment_ask, payment_of, refund_ask, refund_of, row_write
 from .judging import Judgement, Outcome, payment_judge, refund_judge
@@ -158,7 +159,11 @@ def _judged(row: ReconciliationRow) -> Judgement | None:
     """What both sides say of a row now."""
     adapter = gateway_configured(row.gateway)
     if not isinstance(adapter, Fetches) or adapter.mode != row.mode:
-        raise ApiError(503, "gateways_unavailable", f"{row.gateway} has no settings for {row.mode} mode.")
+        raise ApiError(
+            503,
+            "gateways_unavailable",
+            Text("%(gateway)s has no settings for %(mode)s mode.", gateway=row.gateway, mode=row.mode),
+        )
     try:
         if row.subject == Subject.REFUND:
             refund_id = row.theirs.get("refund_id") or (row.refund.gateway_refund_id if row.refund else "")
@@ -167,7 +172,11 @@ def _judged(row: ReconciliationRow) -> Judgement | None:
         truth = _asked(adapter, row)
         return payment_judge(truth, payment_of(row, truth) if truth else row.payment)
     except GatewayError as error:
-        raise ApiError(503, "gateways_unavailable", f"{error.gateway} does not answer: {error.message}") from None
+        raise ApiError(
+            503,
+            "gateways_unavailable",
+            Text("%(gateway)s does not answer: %(message)s", gateway=error.gateway, message=error.message),
+        ) from None
 
 
 def _asked(adapter: Fetches, row: ReconciliationRow) -> GatewayPayment | None:
@@ -190,13 +199,13 @@ def _lock(row: ReconciliationRow) -> ReconciliationRow:
     return row
 
 
-def _not_applicable(message: str) -> ApiError:
+def _not_applicable(message: Text) -> ApiError:
     return ApiError(409, "reconciliation_not_applicable", message)
 
 
 def _payment_apply(row: ReconciliationRow, judgement: Judgement | None, actor: Actor, reason: str, account: str) -> None:
     if judgement is None:
-        raise _not_applicable("Neither side has this money any more: look again.")
+        raise _not_applicable(Text("Neither side has this money any more: look again."))
     payment, paid = judgement.payment, judgement.theirs
     if payment is not None and judgement.ours is not None and judgement.outcome is Outcome.UNDER:
         missing = judgement.ours.amount - (paid.amount if paid else Decimal(0))
@@ -205,7 +214,9 @@ def _payment_apply(row: ReconciliationRow, judgement: Judgement | None, actor: A
         dispute_lost(dispute=dispute, actor=actor, reason=reason)
         return
     if paid is None or judgement.ours is not None or judgement.outcome is Outcome.DUPLICATE:
-        raise _not_applicable(f"Nothing is missing in our books: {judgement.outcome.label}. Look again.")
+        raise _not_applicable(
+            Text("Nothing is missing in our books: %(outcome)s. Look again.", outcome=judgement.outcome.label)
+        )
     if payment is None:
         _found(row, _account(account), paid, judgement, actor, reason)
         return
@@ -253,7 +264,7 @@ def _facts(judgement: Judgement) -> dict[str, Any]:
 
 def _refund_apply(row: ReconciliationRow, judgement: Judgement | None, actor: Actor, reason: str) -> None:
     if judgement is None or judgement.outcome not in (Outcome.MISSING, Outcome.UNDER):
-        raise _not_applicable("Our books and the gateway agree by now: look again.")
+        raise _not_applicable(Text("Our books and the gateway agree by now: look again."))
     refund, payment = judgement.refund, judgement.payment
     said = judgement.their_evidence
     if judgement.theirs is None:
@@ -264,7 +275,7 @@ def _refund_apply(row: ReconciliationRow, judgement: Judgement | None, actor: Ac
         refund_told(refund=refund, truth=failed, actor=actor)
         return
     if judgement.outcome is Outcome.UNDER:
-        raise _not_applicable("Less went back than is booked: explain it, or correct the invoice.")
+        raise _not_applicable(Text("Less went back than is booked: explain it, or correct the invoice."))
     truth = GatewayRefund(row.gateway, said["refund_id"], said["payment_id"], judgement.theirs, RefundState.SUCCEEDED)
     open_here = row.refund if row.refund and row.refund.state in (Refund.State.REQUESTED, Refund.State.PENDING) else None
     if open_here is not None:
@@ -272,14 +283,14 @@ def _refund_apply(row: ReconciliationRow, judgement: Judgement | None, actor: Ac
     elif payment is not None:
         refund_found(payment=payment, truth=truth, actor=actor, reason=reason)
     else:
-        raise _not_applicable("It belongs to no payment of ours.")
+        raise _not_applicable(Text("It belongs to no payment of ours."))
 
 
 def _surplus(row: ReconciliationRow, judgement: Judgement | None, actor: Actor, reason: str) -> tuple[Payment, Decimal]:
     """Have money that is too much in the books, as unapplied: the payment that holds it, and how much."""
     paid = judgement.theirs if judgement else None
     if row.subject != Subject.PAYMENT or judgement is None or judgement.payment is None or paid is None:
-        raise _not_applicable("There is no such money: look again.")
+        raise _not_applicable(Text("There is no such money: look again."))
     payment = judgement.payment
     if judgement.ours is not None:
         match judgement.outcome:
@@ -289,14 +300,14 @@ def _surplus(row: ReconciliationRow, judgement: Judgement | None, actor: Actor, 
                 return more, surplus
             case Outcome.DUPLICATE:
                 return payment, payment.unapplied_amount
-        raise _not_applicable("Nothing is too much here: look again.")
+        raise _not_applicable(Text("Nothing is too much here: look again."))
     if judgement.outcome is Outcome.OVER:
         # What was bought is given, the rest is too much.
         surplus = paid.amount - payment.amount
         _payment_apply(row, judgement, actor, reason, "")
         return Payment.objects.get(pk=payment.pk), surplus
     if judgement.outcome is Outcome.MISSING:
-        raise _not_applicable("It is what was asked for: apply it.")
+        raise _not_applicable(Text("It is what was asked for: apply it."))
     found = _found(row, payment.account, paid, judgement, actor, reason)
     if payment.state == Payment.State.REVIEW:
         kept = f"Its money is kept as {found.reference}"

@@ -8,7 +8,7 @@ from babel.dates import format_date, format_datetime, format_timedelta
 from babel.numbers import format_currency, format_decimal, format_percent, get_currency_symbol
 from django.utils.translation import get_language
 
-from iafactory.common import clock
+from . import clock
 
 # Arabic as it is written in Algeria: with western digits.
 NO_BREAK_SPACE = "\u00a0"
