@@ -17,7 +17,8 @@ help:
 	@echo "make test           all tests on a real PostgreSQL and Redis     (ARGS=\"-k ledger -x\")"
 	@echo "make chromium       install the browser that tests/browser walk through the pages with"
 	@echo "make chaos          kill the running product's processes under load  (SECONDS=60, SEED)"
-	@echo "make bench          requests/s, latency and CPU beside a bare proxy, billing on  (ARGS=--quick)"
+	@echo "make bench          requests/s, latency, CPU and memory against the targets, billing on  (ARGS=\"--quick --only whole-64\")"
+	@echo "make bench-peers    install LiteLLM and Portkey into .bench/, for make bench to compare with"
 	@echo "make backup-test    back up, restore elsewhere, verify the books there"
 	@echo "make check          lint, imports, secrets, translations, types, migrations, deploy-check, schema, manifests: each is a target too"
 	@echo "make format         format the code and fix what ruff can fix"
@@ -35,12 +36,15 @@ test: $(DEV_READY)
 
 SECONDS ?= 60
 SEED ?=
-.PHONY: chaos bench backup-test
+.PHONY: chaos bench bench-peers backup-test
 chaos: $(RUN_READY)
 	@exec $(BIN)/python -m chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: $(DEV_READY)
 	@exec $(BIN)/python -m benchmarks.gateway $(ARGS)
+
+bench-peers: $(DEV_READY)
+	@exec $(BIN)/python -m benchmarks.peers
 
 backup-test: $(RUN_READY)
 	@exec $(BIN)/python -m iafactory.local.backup_test
@@ -127,7 +131,7 @@ $(DEV_READY): requirements-dev.txt requirements-observability.txt requirements.t
 
 # A server started by root may keep its data outside; the folder names the place.
 clean:
-	@for record in var-test/postgres.location var-dev/postgres.location; do \
+	@for record in var-test/postgres.location var-dev/postgres.location .bench/company/postgres.location; do \
 		if [ -f "$$record" ]; then rm -rf "$$(cat "$$record")"; fi; done
-	@rm -rf .venv var-test var-dev staticfiles .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .bench var-test var-dev staticfiles .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './var/*' -prune -exec rm -rf {} +

@@ -1,11 +1,13 @@
 """A load generator that costs little itself: keep-alive connections, one request after the other on each, over a raw protocol.
 
-    python -m benchmarks.load '{"url": …, "path": …, "headers": {…}, "bodies": […], "clients": 64, "seconds": 4}'
+    python -m benchmarks.load '{"url": …, "path": …, "headers": {…}, "body": …, "clients": 64, "seconds": 4}'
 
-Prints one JSON object: requests, errors, seconds, and latencies in ms (`p50`, `p95`, `p99`, and of the first byte).
+Prints one JSON object: what `benchmarks.windows.Load` names. With `"once": true` every connection asks once, all of them
+opened over `seconds`, and all answers are awaited.
 """
 
 import asyncio
+import gc
 import json
 import sys
 import time
@@ -16,131 +18,107 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-STREAM_END = b"0\r\n\r\n"
+from benchmarks.measures import percentile_ms
+from benchmarks.wire import AnswerReader, request_bytes
+
+WARM_SECONDS = 0.5
+LONGEST_ANSWER_SECONDS = 120
 
 
 @dataclass
-class Figures:
-    """What the clients saw."""
+class Seen:
+    """What the clients saw: times in seconds of the answers counted, and how every request ended."""
 
     latencies: list[float] = field(default_factory=list)
     first_bytes: list[float] = field(default_factory=list)
-    statuses: Counter[int] = field(default_factory=Counter)
+    good: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
 
 
 class Client(asyncio.Protocol):
-    """One connection: sends the next body as soon as the last answer is whole."""
+    """One connection: sends the request again as soon as the last answer is whole, until a moment."""
 
-    def __init__(self, requests: list[bytes], figures: Figures, until: float, *, warm_until: float) -> None:
-        self.requests, self.figures, self.until, self.warm_until = requests, figures, until, warm_until
+    def __init__(self, request: bytes, seen: Seen, *, counts_from: float, until: float, once: bool) -> None:
+        self.request, self.seen, self.counts_from, self.until, self.once = request, seen, counts_from, until, once
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.position = 0
-        self.buffer = bytearray()
+        self.answer = AnswerReader()
+        self.asking = False
         self.began = 0.0
-        self.first: float | None = None
-        self.expected: int | None = None
-        self.status = 0
-        self.chunked = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports do not say that they are asyncio's.
         self.transport = cast(asyncio.Transport, transport)
-        self._send()
+        self._ask()
 
-    def _send(self) -> None:
-        now = time.perf_counter()
-        if now >= self.until:
-            self.transport.close()
-            return
-        self.buffer.clear()
-        self.first, self.expected, self.chunked = None, None, False
-        self.began = now
-        self.transport.write(self.requests[self.position % len(self.requests)])
-        self.position += 1
+    def _ask(self) -> None:
+        self.answer.reset()
+        self.asking = True
+        self.began = time.perf_counter()
+        self.transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:
-        self.buffer += data
-        if self.first is None:
-            end = self.buffer.find(b"\r\n\r\n")
-            if end < 0:
-                return
-            head = bytes(self.buffer[:end]).lower()
-            self.status = int(head[9:12])
-            self.chunked = b"transfer-encoding: chunked" in head
-            if not self.chunked:
-                at = head.index(b"content-length: ") + 16
-                stop = head.find(b"\r\n", at)
-                self.expected = end + 4 + int(head[at : stop if stop >= 0 else len(head)])
-            self.first = time.perf_counter()
-        whole = self.buffer.endswith(STREAM_END) if self.chunked else len(self.buffer) >= (self.expected or 0)
-        if whole:
-            self._note()
-            self._send()
+        if not self.answer.feed(data):
+            return
+        self._note()
+        if self.once or time.perf_counter() >= self.until:
+            self.transport.close()
+        else:
+            self._ask()
 
     def _note(self) -> None:
-        if self.began < self.warm_until or self.first is None:
+        self.asking = False
+        if not self.answer.good:
+            self.seen.failures[str(self.answer.status) if self.answer.status != 200 else "stream that failed"] += 1
             return
-        self.figures.latencies.append(time.perf_counter() - self.began)
-        self.figures.first_bytes.append(self.first - self.began)
-        self.figures.statuses[self.status] += 1
+        self.seen.good += 1
+        if self.began >= self.counts_from and self.answer.first_byte_at is not None:
+            self.seen.latencies.append(time.perf_counter() - self.began)
+            self.seen.first_bytes.append(self.answer.first_byte_at - self.began)
 
     def connection_lost(self, error: Exception | None) -> None:
-        if time.perf_counter() < self.until and error is not None:
-            self.figures.statuses[0] += 1
+        if self.asking:
+            self.seen.failures["connection lost"] += 1
         if not self.done.done():
             self.done.set_result(None)
 
 
-def request_bytes(url: str, path: str, headers: dict[str, str], body: str) -> bytes:
-    """One HTTP/1.1 request, ready to be written again and again."""
-    raw = body.encode()
-    lines = [f"POST {path} HTTP/1.1", f"host: {urlsplit(url).netloc}", "content-type: application/json"]
-    lines += [f"content-length: {len(raw)}", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + raw
-
-
-def percentile(values: list[float], share: float) -> float:
-    """In ms, of values in seconds."""
-    ordered = sorted(values)
-    return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000, 3) if ordered else 0.0
-
-
 async def load(options: dict[str, Any]) -> dict[str, Any]:
     """Runs `clients` connections for `seconds` after a short warm-up. `keys`, if given, are shared out over the clients."""
-    figures = Figures()
+    seen = Seen()
     parts = urlsplit(options["url"])
     loop = asyncio.get_running_loop()
-    warm_until = time.perf_counter() + options.get("warm_seconds", 0.5)
-    until = warm_until + options["seconds"]
+    seconds, once, count = options["seconds"], options.get("once", False), options["clients"]
+    started = time.perf_counter()
+    counts_from = started if once else started + WARM_SECONDS
     keys = options.get("keys") or [""]
     clients = []
-    for number in range(options["clients"]):
-        headers = dict(options.get("headers", {}))
-        if keys[number % len(keys)]:
-            headers["authorization"] = f"Bearer {keys[number % len(keys)]}"
-        requests = [request_bytes(options["url"], options["path"], headers, body) for body in options["bodies"]]
-        _, client = await loop.create_connection(
-            lambda requests=requests: Client(requests, figures, until, warm_until=warm_until),  # type: ignore[misc]
-            parts.hostname,
-            parts.port,
-        )
+    for number in range(count):
+        key = keys[number % len(keys)]
+        headers = options.get("headers", {}) | ({"authorization": f"Bearer {key}"} if key else {})
+        request = request_bytes(options["url"], options["path"], headers, options["body"])
+        client = Client(request, seen, counts_from=counts_from, until=counts_from + seconds, once=once)
+        await loop.create_connection(lambda client=client: client, parts.hostname, parts.port)  # type: ignore[misc]
         clients.append(client)
-    await asyncio.wait_for(asyncio.gather(*(client.done for client in clients)), options["seconds"] + 60)
-    seconds = time.perf_counter() - warm_until
-    good = figures.statuses[200]
+        if once:
+            await asyncio.sleep(max(0.0, started + seconds * (number + 1) / count - time.perf_counter()))
+    cpu = time.process_time()
+    await asyncio.wait_for(asyncio.gather(*(client.done for client in clients)), seconds + LONGEST_ANSWER_SECONDS)
+    lasted = time.perf_counter() - counts_from
     return {
-        "requests": len(figures.latencies),
-        "errors": sum(figures.statuses.values()) - good,
-        "statuses": {str(status): count for status, count in figures.statuses.items()},
-        "seconds": round(seconds, 3),
-        "per_second": round(good / seconds, 1),
-        "p50": percentile(figures.latencies, 0.5),
-        "p95": percentile(figures.latencies, 0.95),
-        "p99": percentile(figures.latencies, 0.99),
-        "first_p50": percentile(figures.first_bytes, 0.5),
-        "first_p99": percentile(figures.first_bytes, 0.99),
+        "requests": len(seen.latencies),
+        "answered": seen.good,
+        "failures": dict(seen.failures),
+        "seconds": round(lasted, 3),
+        "per_second": round(len(seen.latencies) / lasted, 1),
+        "p50": percentile_ms(seen.latencies, 0.5),
+        "p95": percentile_ms(seen.latencies, 0.95),
+        "p99": percentile_ms(seen.latencies, 0.99),
+        "first_p50": percentile_ms(seen.first_bytes, 0.5),
+        "first_p99": percentile_ms(seen.first_bytes, 0.99),
+        "generator_share": round((time.process_time() - cpu) / max(lasted, 1e-9), 3),
     }
 
 
 if __name__ == "__main__":
+    gc.disable()
     print(json.dumps(uvloop.run(load(json.loads(sys.argv[1] if sys.argv[1] != "-" else sys.stdin.read())))))

@@ -43,17 +43,23 @@ _TAKEN_OVER = (
 )
 
 
+def own_environment() -> dict[str, str]:
+    """The environment without what would join a product to another one."""
+    return {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+
+
 class ProductFailed(Exception):
     """The product did not start; the text is one line."""
 
 
 class Product:
-    """One product in a throw-away folder. `start`, then `kill_*`, and always `stop`."""
+    """One product in a throw-away folder, or in `var`. `start`, then `kill_*`, and always `stop`."""
 
-    def __init__(self, *, two_webs: bool = False, **settings: str) -> None:
-        self.var = Path(tempfile.mkdtemp(prefix="iafactory-chaos-")).resolve()
-        # Root's PostgreSQL runs as another user, who must reach its folder in here.
-        self.var.chmod(0o711)
+    def __init__(self, *, two_webs: bool = False, var: Path | None = None, **settings: str) -> None:
+        self.var = (var or Path(tempfile.mkdtemp(prefix="iafactory-chaos-"))).resolve()
+        if var is None:
+            # Root's PostgreSQL runs as another user, who must reach its folder in here.
+            self.var.chmod(0o711)
         with socket.socket() as probe, socket.socket() as second:
             probe.bind(("127.0.0.1", 0))
             second.bind(("127.0.0.1", 0))
@@ -71,7 +77,9 @@ class Product:
 
     def start(self) -> None:
         """Starts the supervisor and returns when the product answers. Raises `ProductFailed`."""
-        environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+        environment = own_environment()
+        # Of a run in this folder that was killed.
+        (self.var / "local.json").unlink(missing_ok=True)
         environment |= {"VAR": str(self.var), "PORT": str(self.port), "STOP_WITH_PARENT": str(os.getpid()), **self._settings}
         with (self.var / "supervisor.log").open("wb") as log:
             self._supervisor = subprocess.Popen(
