@@ -84,6 +84,25 @@ class PlanEconomics:
             return None
         return (self.revenue_usd - cost) / self.revenue_usd
 
+    @property
+    def cost_per_message_usd(self) -> Decimal | None:
+        """What an average message is expected to cost; None where a provider's cost is not assumed."""
+        costs = [share.share * share.cost_per_message_usd for share in self.shares if share.cost_per_message_usd is not None]
+        return sum(costs, ZERO) if costs and len(costs) == len(self.shares) else None
+
+    @property
+    def break_even_messages(self) -> int | None:
+        """From how many messages a period costs more than it earns; None where that is not known or never so."""
+        cost = self.cost_per_message_usd
+        return int(self.revenue_usd / cost) if self.revenue_usd is not None and cost else None
+
+    @property
+    def break_even_credits(self) -> int | None:
+        """From how many credits used a period may cost more than it earns; None on quota plans, or where it never does."""
+        if self.plan.billing_mode == Plan.BillingMode.QUOTA or self.revenue_usd is None or not self.credit_cost_usd:
+            return None
+        return int(self.revenue_usd / self.credit_cost_usd)
+
     def profit(self, users: int) -> tuple[Decimal | None, Decimal | None]:
         """What `users` subscriptions leave in a period: as expected, and at the worst."""
         expected, worst = self.expected_cost_usd, self.worst_cost_usd

@@ -138,6 +138,7 @@ billing.payment deed refund             x      x       -        -
 billing.payment deed dispute            x      x       -        -
 billing.payment deed ask                x       x       -        -
 billing.plan economics                  x      x       x        x
+billing.plan publish                    x      -       -        -
 billing.reconciliation deed again       x      x       -        -
 billing.reconciliationrow deed apply    x      x       -        -
 billing.reconciliationrow deed keep     x      x       -        -

@@ -7,10 +7,13 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
+from billing.plans.models import Plan
+from routing.admin.plans import GuardedPlanAdmin
 from routing.admin.providers import ProviderAdmin
 from routing.models import Provider
 
 from .base import Wizard, wizard_urls
+from .plans import PlanWizard
 from .providers import ProviderWizard
 
 
@@ -44,3 +47,13 @@ class ConnectedProviderAdmin(WizardsMixin, ProviderAdmin):
     """Companies and servers that answer model calls."""
 
     wizards = ((ProviderWizard, "connect", _("Connect a provider")),)
+
+
+admin.site.unregister(Plan)
+
+
+@admin.register(Plan)
+class PublishedPlanAdmin(WizardsMixin, GuardedPlanAdmin):
+    """Offers, with what they earn and may cost."""
+
+    wizards = ((PlanWizard, "publish", _("Publish a plan")),)

@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 from django.http import HttpRequest, QueryDict
-from django.utils.translation import gettext as _now
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from billing.events.services import Actor
@@ -190,7 +190,7 @@ class ConnectionPage(Page):
         who = chosen(wanted)
         secret = wanted["secret"] or (wizard.draft.secret if wizard.draft is not None else "")
         if any(ord(character) < 33 or ord(character) > 126 for character in secret):
-            raise ApiError(400, "invalid_request", _now("A key is printable ASCII without spaces."), param="secret")
+            raise ApiError(400, "invalid_request", gettext("A key is printable ASCII without spaces."), param="secret")
         connection = Connection(who.slug, who.protocol, who.base_url, secret, frozenset(who.quirks))
         tried = connection_try(connection, likely=likely_models(who.slug), model=wanted["probe_model"])
         if not tried.works:
@@ -296,10 +296,10 @@ class PricesForm(PageForm):
         for model in models:
             proposed = _proposed(model)
             self.fields[at("name", model)] = forms.CharField(
-                label=_now("Public name of %s") % model.upstream, max_length=150, initial=proposed["name"]
+                label=gettext("Public name of %s") % model.upstream, max_length=150, initial=proposed["name"]
             )
             self.fields[at("mode", model)] = forms.ChoiceField(
-                label=_now("Kind of %s") % model.upstream, choices=modes, initial=proposed["mode"]
+                label=gettext("Kind of %s") % model.upstream, choices=modes, initial=proposed["mode"]
             )
             for field, label in price_fields():
                 self.fields[at(field, model)] = forms.DecimalField(
@@ -477,13 +477,13 @@ class ProviderSummaryPage(Page):
         secret = wizard.draft.secret if wizard.draft is not None else ""
         return {
             "facts": [
-                (_("Provider"), who.name if who.row is None else _now("%s, which is here") % who.name),
+                (_("Provider"), who.name if who.row is None else gettext("%s, which is here") % who.name),
                 (_("Address"), who.base_url),
                 (_("Protocol"), who.protocol),
                 (_("Key"), f"{connection['label']} …{secret[-4:]}" if len(secret) >= 12 else connection["label"]),
                 (
                     _("Tried"),
-                    _now("%(model)s answered in %(ms)s ms")
+                    gettext("%(model)s answered in %(ms)s ms")
                     % {"model": wizard.given["tried"]["called"], "ms": wizard.given["tried"]["latency_ms"]},
                 ),
             ],
