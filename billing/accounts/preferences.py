@@ -100,8 +100,10 @@ def account_change(*, account: Account, actor: Actor, **changes: Any) -> Account
 def _time_zone_schedule(account: Account, zone: str, actor: Actor) -> None:
     try:
         validate_time_zone(zone)
-    except ValidationError as error:
-        raise ApiError(400, "invalid_request", error.messages[0], param="time_zone") from None
+    except ValidationError:
+        raise ApiError(
+            400, "invalid_request", Text("%(value)s is not an IANA time zone.", value=zone), param="time_zone"
+        ) from None
     now = clock.now()
     if zone == account.time_zone:
         # Back to what still counts: nothing waits any more.

@@ -5,8 +5,20 @@ from django.http import HttpRequest, HttpResponseBase
 from django.middleware.locale import LocaleMiddleware
 from django.utils import translation
 from django.utils.cache import patch_vary_headers
+from django.utils.translation import gettext_noop
 from django.utils.translation.trans_real import parse_accept_lang_header
 
+from .texts import Text
+
+# What Django says and has no Arabic for: gathered here into our own catalogue.
+BORROWED = (
+    Text(
+        "This password is too short. It must contain at least %d character.",
+        "This password is too short. It must contain at least %d characters.",
+    ),
+    gettext_noop("Constraint “%(name)s” is violated."),
+    gettext_noop("Enter a valid %(protocol)s address."),
+)
 GATEWAY_PREFIX = "/v1/"
 API_PREFIX = "/api/"
 

@@ -5,6 +5,8 @@
 
 `CATALOGUES` says which there are, and what is under the check of each: another part of the product comes under it by a line
 there, and another catalogue by an entry there and its folder in `settings.LOCALE_PATHS`.
+
+Arabic has six forms, in Babel's order: none, one, two, 3 to 10, those of 100 to 102, those of 11 to 99.
 """
 
 import ast
@@ -53,18 +55,20 @@ CATALOGUES: dict[str, tuple[str, ...]] = {
         "billing/webhooks/serializers.py",
         "dashboard/alerts/services.py",
         "dashboard/api/serializers.py",
+        "iafactory/common/language.py",
         "routing/api/operators.py",
     ),
     # What operators read: the console, its forms, fields and alerts.
     "locale/console": (),
 }
 # Whose `ApiError`s and `Text`s are gathered, marked or not: into which catalogue, and from where. The gateway's own are not
-# among them, since it answers in English (docs/adr/0017).
+# among them, since it answers in English (docs/adr/0015).
 ERRORS = "locale/errors"
 REFUSALS = (
     "billing",
     "dashboard",
     "iafactory/common/errors.py",
+    "iafactory/common/language.py",
     "iafactory/common/parsing.py",
     "iafactory/urls.py",
     "ratelimit",

@@ -127,6 +127,19 @@ def test_a_credential_that_opens_nothing_is_refused(live: Live, path: str, heade
     assert response.headers["www-authenticate"] == "Bearer"
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/v1/models/nothing", OWN])
+def test_the_gateway_answers_in_english_whatever_is_asked_for(live: Live, path: str) -> None:
+    asked = {"authorization": "Bearer iaf_wrong", "accept-language": "fr"}
+
+    response = live.post(path, None, json=GOOD, headers=asked)
+    elsewhere = live.post("/api/auth/refresh", None, json={"refresh_token": "x"}, headers=asked)
+
+    assert response.json()["error"]["message"] in ("This API key does not exist.", "POST is not allowed here.")
+    assert "content-language" not in response.headers
+    assert elsewhere.json()["error"]["message"] == "Ce n’est pas un jeton de renouvellement."
+    assert elsewhere.headers["content-language"] == "fr"
+
+
 def test_a_revoked_key_is_refused_within_a_second(live: Live, customer: Customer) -> None:
     before = live.post(CHAT, customer, json=GOOD).status_code
 

@@ -151,3 +151,46 @@ def test_a_source_that_is_not_there_is_an_error(folder: Path, monkeypatch: pytes
 
     with pytest.raises(FileNotFoundError, match=r"gone: no such file or folder"):
         translations.problems()
+
+
+@pytest.fixture
+def refusing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same project with a catalogue for what its one view refuses; what it says is translated."""
+    monkeypatch.setattr(translations, "CATALOGUES", {"locale": ("app",), "locale/errors": ()})
+    translate(folder, "Hello", "Bonjour")
+    (folder / "app" / "views.py").write_text('raise ApiError(404, "gone", "It is gone.", param="x")')
+    translations.update()
+    said = folder / "locale" / "errors" / "fr" / "LC_MESSAGES" / "django.po"
+    said.write_text(said.read_text().replace('msgid "It is gone."\nmsgstr ""', 'msgid "It is gone."\nmsgstr "C’est parti."'))
+    translations.update()
+    return folder
+
+
+def test_messages_of_errors_are_gathered_from_their_calls(refusing: Path) -> None:
+    assert translations.problems() == []
+
+    (refusing / "app" / "views.py").write_text('ApiError(404, "gone", "It is gone.")\nApiError(409, "late", "Too late.")')
+
+    assert translations.problems() == ["not in the catalogue: fr: 'Too late.' (app/views.py)"]
+
+
+def test_texts_with_values_are_gathered_with_their_plural(refusing: Path) -> None:
+    (refusing / "app" / "views.py").write_text('Text("%(n)s key", "%(n)s keys", n=5)')
+
+    assert [(one.text, one.plural) for one in translations.refusals()[0]] == [("%(n)s key", "%(n)s keys")]
+
+
+@pytest.mark.parametrize("message", ['f"Over {limit}."', '"Over " + limit', 'Text(f"Over {limit}.")'])
+def test_a_message_that_is_put_together_is_no_message(refusing: Path, message: str) -> None:
+    (refusing / "app" / "views.py").write_text(f'ApiError(404, "gone", "It is gone.")\nApiError(409, "over", {message})')
+
+    assert translations.problems() == ["put together, so nobody can translate it: app/views.py:2"]
+
+
+def test_names_in_braces_are_kept_too(refusing: Path) -> None:
+    (refusing / "app" / "views.py").write_text('ApiError(404, "gone", "It is gone.")\n_("At least {min}")')
+    translations.update()
+    translate(refusing, "At least {min}", "Au moins {mini}")
+    translations.update()
+
+    assert translations.problems() == ["names what the text has not: fr: 'At least {min}' (app/views.py)"]
