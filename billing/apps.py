@@ -2,6 +2,7 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate
+from django.utils.translation import gettext_lazy as _
 
 
 def _lay_foundations(*, using: str, **kwargs: Any) -> None:
@@ -12,7 +13,7 @@ def _lay_foundations(*, using: str, **kwargs: Any) -> None:
 
 class BillingConfig(AppConfig):
     name = "billing"
-    verbose_name = "Billing"
+    verbose_name = _("Billing")
 
     def ready(self) -> None:
         from .invoices.paying import automatic_payments_from

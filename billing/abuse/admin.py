@@ -31,6 +31,7 @@ from iafactory.common.admin import (
     list_link,
     list_url,
     moment_column,
+    number_text,
     table,
     text_filter,
     viewer_may,
@@ -350,7 +351,7 @@ class NetworkBlockForm(forms.ModelForm):  # type: ignore[type-arg]
         elif parsed.prefixlen < _WIDE_BITS[parsed.version]:
             self.add_error(
                 "confirmed",
-                _("%(network)s are %(count)s addresses.") % {"network": parsed, "count": f"{parsed.num_addresses:,}"},
+                _("%(network)s are %(count)s addresses.") % {"network": parsed, "count": number_text(parsed.num_addresses)},
             )
         return wanted
 

@@ -1,6 +1,7 @@
 """The one append-only record of what happened to whom, by whom and why."""
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 from iafactory.common.ids import uuid7
 
@@ -12,20 +13,20 @@ class Event(models.Model):
     """
 
     class ActorKind(models.TextChoices):
-        USER = "user", "User"
-        OPERATOR = "operator", "Operator"
-        SERVICE = "service", "Service"
-        SYSTEM = "system", "System"
+        USER = "user", _("User")
+        OPERATOR = "operator", _("Operator")
+        SERVICE = "service", _("Service")
+        SYSTEM = "system", _("System")
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    at = models.DateTimeField(help_text="When it happened, UTC.")
+    at = models.DateTimeField(help_text=_("When it happened, UTC."))
     actor_kind = models.CharField(max_length=16, choices=ActorKind)
-    actor_id = models.UUIDField(null=True, help_text="The user or operator; empty for the system.")
-    actor_label = models.CharField(max_length=254, blank=True, help_text="The actor's e-mail or name at that time.")
-    account_id = models.UUIDField(null=True, db_index=True, help_text="The account concerned.")
-    object_type = models.CharField(max_length=64, help_text="Kind of the object, such as `api_key`.")
+    actor_id = models.UUIDField(null=True, help_text=_("The user or operator; empty for the system."))
+    actor_label = models.CharField(max_length=254, blank=True, help_text=_("The actor's e-mail or name at that time."))
+    account_id = models.UUIDField(null=True, db_index=True, help_text=_("The account concerned."))
+    object_type = models.CharField(max_length=64, help_text=_("Kind of the object, such as `api_key`."))
     object_id = models.CharField(max_length=64)
-    kind = models.CharField(max_length=64, help_text="What happened, such as `api_key.revoked`.")
+    kind = models.CharField(max_length=64, help_text=_("What happened, such as `api_key.revoked`."))
     before = models.JSONField(default=dict, blank=True)
     after = models.JSONField(default=dict, blank=True)
     reason = models.TextField(blank=True)

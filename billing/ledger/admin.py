@@ -19,6 +19,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from kombu.exceptions import OperationalError as QueueError
 
@@ -43,6 +44,7 @@ from iafactory.common.admin import (
     list_url,
     moment_column,
     moment_text,
+    number_text,
     object_url,
     presence_filter,
     table,
@@ -74,6 +76,16 @@ MILLION = Decimal(1_000_000)
 # Accounts of the books that hold what no customer pays.
 LOSS_KINDS = (LedgerAccount.Kind.OPERATOR_LOSS, LedgerAccount.Kind.UNKNOWN_COST)
 UNCHARGED_ENDS = (UsageRecord.End.PROVIDER_ERROR, UsageRecord.End.REFUSED, UsageRecord.End.PROCESS_DIED)
+# What lists have room for.
+SHORT_ENDS = {
+    UsageRecord.End.COMPLETE: _("complete"),
+    UsageRecord.End.CLIENT_GONE: _("client gone"),
+    UsageRecord.End.UPSTREAM_DROPPED: _("upstream dropped"),
+    UsageRecord.End.PROVIDER_ERROR: _("provider error"),
+    UsageRecord.End.REFUSED: _("refused"),
+    UsageRecord.End.PROCESS_DIED: _("process died"),
+    UsageRecord.End.CUT_OFF: _("cut off"),
+}
 # Calls of services have their code after it.
 SERVICE_ENDPOINT = "service:"
 
@@ -363,7 +375,7 @@ class HoldAdmin(AccountSearchMixin, ReadOnlyAdmin):
         if late < timedelta(0):
             told = format_html("{}", _("Running: the call settles it. Past its expiry it is closed as below."))
         else:
-            since = _("Past expiry for %s.") % str(late).split(".")[0]
+            since = _("Past expiry for %s.") % str(late).split(".", maxsplit=1)[0]
             told = format_html('<span class="state state-overdue">{}</span>', since)
         rule = _(
             "A hold whose process died is closed within seconds of its expiry: the customer pays nothing, the worst provider "
@@ -689,7 +701,8 @@ class UsageRecordAdmin(CsvListMixin, AccountSearchMixin, ReadOnlyAdmin):
 
     @admin.display(description=_("tokens in → out"))
     def tokens(self, usage: UsageRecord) -> SafeString:
-        figures = format_html('<span class="figure">{} → {}</span>', f"{usage.input_tokens:,}", f"{usage.output_tokens:,}")
+        both = number_text(usage.input_tokens), number_text(usage.output_tokens)
+        figures = format_html('<span class="figure">{} → {}</span>', *both)
         others = ", ".join(f"{decimal_text(count)} {unit}" for unit, count in (units(usage) or {}).items())
         if not others:
             return figures
@@ -699,7 +712,7 @@ class UsageRecordAdmin(CsvListMixin, AccountSearchMixin, ReadOnlyAdmin):
 
     @admin.display(description=_("end"), ordering="end")
     def end_label(self, usage: UsageRecord) -> SafeString:
-        return format_html('<span class="state state-{}">{}</span>', usage.end, usage.end.replace("_", " "))
+        return format_html('<span class="state state-{}">{}</span>', usage.end, SHORT_ENDS[UsageRecord.End(usage.end)])
 
     @admin.display(description=_("remarks"))
     def flags(self, usage: UsageRecord) -> str:
@@ -755,7 +768,7 @@ class UsageRecordAdmin(CsvListMixin, AccountSearchMixin, ReadOnlyAdmin):
     @admin.display(description=_("time"))
     def timing(self, usage: UsageRecord) -> str:
         def milliseconds(value: int | None) -> str:
-            return EMPTY if value is None else f"{value:,} ms"
+            return EMPTY if value is None else f"{number_text(value)} ms"
 
         return str(
             _("began %(began)s UTC, first byte after %(first)s, whole answer after %(whole)s")
@@ -772,7 +785,7 @@ class UsageRecordAdmin(CsvListMixin, AccountSearchMixin, ReadOnlyAdmin):
         total = Decimal(0)
         for line in unit_prices(usage):
             total += line.cost_usd
-            each = f"{decimal_text(line.usd)} / {line.per:,} {line.unit}"
+            each = f"{decimal_text(line.usd)} / {number_text(line.per)} {line.unit}"
             rows.append((line.unit, decimal_text(line.count), each, usd_quantise(line.cost_usd)))
         for name, count, price in token_lines(usage) if counts_tokens(usage) else ():
             if count:
@@ -1045,11 +1058,11 @@ class DaySealAdmin(AskedWorkMixin, ReadOnlyAdmin):
 
     @admin.display(description=_("transactions"), ordering="transactions")
     def transactions_(self, seal: DaySeal) -> SafeString:
-        return format_html('<span class="figure">{}</span>', f"{seal.transactions:,}")
+        return format_html('<span class="figure">{}</span>', number_text(seal.transactions))
 
     @admin.display(description=_("entries"), ordering="entries")
     def entries_(self, seal: DaySeal) -> SafeString:
-        return format_html('<span class="figure">{}</span>', f"{seal.entries:,}")
+        return format_html('<span class="figure">{}</span>', number_text(seal.entries))
 
     @admin.display(description=_("content"))
     def short_content(self, seal: DaySeal) -> SafeString:
@@ -1133,11 +1146,11 @@ class UsageArchiveAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("rows"), ordering="rows")
     def rows_(self, archive: UsageArchive) -> SafeString:
-        return format_html('<span class="figure">{}</span>', f"{archive.rows:,}")
+        return format_html('<span class="figure">{}</span>', number_text(archive.rows))
 
     @admin.display(description=_("calls booked"), ordering="calls")
     def calls_(self, archive: UsageArchive) -> SafeString:
-        return format_html('<span class="figure">{}</span>', f"{archive.calls:,}")
+        return format_html('<span class="figure">{}</span>', number_text(archive.calls))
 
     @admin.display(description=_("size"), ordering="file_bytes")
     def size(self, archive: UsageArchive) -> str:
@@ -1215,12 +1228,13 @@ class BooksVerificationAdmin(AskedWorkMixin, ReadOnlyAdmin):
 
     def _check(self, check: dict[str, Any]) -> SafeString:
         name, differences = check["name"], check["differences"]
+        said = gettext(name)
         if not differences:
-            return format_html('<p class="check"><span class="state state-passed">{}</span> {}</p>', _("holds"), name)
+            return format_html('<p class="check"><span class="state state-passed">{}</span> {}</p>', _("holds"), said)
         rows = [(checked_link(name, what), _figure(expected), _figure(found)) for what, expected, found in differences]
         return format_html(
             '<p class="check"><span class="state state-failed">{}</span> {}</p>{}',
             _("broken"),
-            name,
+            said,
             table((_("what"), _("expected"), _("found")), rows),
         )

@@ -10,6 +10,7 @@ from typing import Any
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from billing.accounts.models import Account, ApiKey
@@ -39,7 +40,7 @@ class Wallet(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.balance.normalize():f} credits"
+        return gettext("%(credits)s credits") % {"credits": f"{self.balance.normalize():f}"}
 
     @property
     def available(self) -> Decimal:

@@ -122,7 +122,7 @@ class WebhookDelivery(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        verbose_name_plural = "webhook deliveries"
+        verbose_name_plural = _("webhook deliveries")
         ordering = ["-created_at"]
         permissions = [("replay_webhookdelivery", "Can replay webhook deliveries")]
         indexes = [

@@ -201,7 +201,7 @@ class AlertDelivery(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        verbose_name_plural = "alert deliveries"
+        verbose_name_plural = _("alert deliveries")
         ordering = ["-created_at"]
         indexes = [
             models.Index(fields=["next_attempt_at"], condition=Q(state="pending"), name="alertdelivery_due"),

@@ -20,7 +20,7 @@ from openpyxl import Workbook
 
 from billing.events.services import event_record
 from iafactory.common import clock
-from iafactory.common.admin import list_url
+from iafactory.common.admin import list_url, number_text
 from iafactory.common.crypto import EncryptedTextField
 from iafactory.common.csv_tables import csv_cell, csv_chunk, csv_response
 
@@ -64,7 +64,7 @@ def table_view(request: HttpRequest, app_label: str, model_name: str, file_forma
         table_csv(request, rows, file_name=name) if file_format == "csv" else table_xlsx(rows, file_name=name)
     )
     if answer is None:
-        told = _("More than %s rows: narrow the list, or take it as CSV.") % f"{XLSX_MOST_ROWS:,}"
+        told = _("More than %s rows: narrow the list, or take it as CSV.") % number_text(XLSX_MOST_ROWS)
         messages.error(request, told)
         return HttpResponseRedirect(f"{list_url(model_admin.opts.label_lower)}?{request.GET.urlencode()}")
     event_record(

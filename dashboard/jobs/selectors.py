@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from celery import Task, current_app
 from django.conf import settings
+from django.utils.translation import gettext
 
 from .models import JobState
 
@@ -37,7 +38,8 @@ def task_of(name: str) -> Task | None:
 
 
 def description_of(name: str) -> str:
-    """What a job does, in the words of its own docstring."""
+    """What a job does, in the words of its own docstring, which the catalogues have too."""
     task = task_of(name)
     text = (getattr(task, "__doc__", None) or "").strip()
-    return " ".join(text.split("\n\n")[0].split())
+    text = " ".join(text.split("\n\n")[0].split())
+    return gettext(text) if text else ""

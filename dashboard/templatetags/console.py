@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 from django import template
 
 from billing.ledger.rollups import day_begin
-from iafactory.common.admin import EMPTY, decimal_text
+from iafactory.common.admin import EMPTY, decimal_text, localised, number_text
 
 register = template.Library()
 
@@ -21,7 +21,7 @@ def amount(value: Decimal | None) -> str:
 @register.filter
 def number(value: int) -> str:
     """A count, thousands apart."""
-    return f"{value:,}"
+    return number_text(value)
 
 
 @register.filter
@@ -29,13 +29,13 @@ def usd(value: Decimal | None) -> str:
     """US dollars for reading: to the cent, small ones to the hundredth of a cent."""
     if value is None:
         return EMPTY
-    return f"{value:,.4f}" if 0 < abs(value) < 1 else f"{value:,.2f}"
+    return localised(f"{value:,.4f}" if 0 < abs(value) < 1 else f"{value:,.2f}")
 
 
 @register.filter
 def percent(value: Decimal | int | None) -> str:
     """A share in percent, one place."""
-    return EMPTY if value is None else f"{value:,.1f} %"
+    return EMPTY if value is None else localised(f"{value:,.1f} %")
 
 
 @register.filter

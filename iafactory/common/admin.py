@@ -4,8 +4,10 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
+from babel.numbers import get_decimal_symbol, get_group_symbol
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.utils import quote
@@ -20,6 +22,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
+from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 
 from .ids import uuid_or_none
@@ -32,13 +35,30 @@ def decimal_text(value: Decimal | None) -> str:
     if value is None:
         return EMPTY
     text = f"{value:,f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return localised(text.rstrip("0").rstrip(".") if "." in text else text)
+
+
+def number_text(value: int) -> str:
+    """A count for reading, thousands apart."""
+    return localised(f"{value:,}")
+
+
+def localised(text: str) -> str:
+    """A number written the English way (1,234.5), as the operator's language writes it."""
+    return text.translate(_separators((get_language() or "en").split("-")[0]))
+
+
+@lru_cache
+def _separators(language: str) -> dict[int, str]:
+    # Arabic as it is written in Algeria: with western digits.
+    locale = {"fr": "fr", "ar": "ar_DZ"}.get(language, "en")
+    return str.maketrans({",": get_group_symbol(locale), ".": get_decimal_symbol(locale)})
 
 
 def decimal_column(field: str, description: Any = None, unit: str = "") -> Callable[[Any, Any], Any]:
     """A column for the decimal `field`, sortable, written by `decimal_text`."""
 
-    @admin.display(ordering=field, description=description or field.replace("_", " "))
+    @admin.display(ordering=field, description=description or _(field.replace("_", " ")))
     def column(model_admin: Any, row: Any) -> SafeString:
         value = getattr(row, field)
         if value is None:
@@ -51,7 +71,7 @@ def decimal_column(field: str, description: Any = None, unit: str = "") -> Calla
 def moment_column(field: str, description: Any = None) -> Callable[[Any, Any], Any]:
     """A column for the instant `field`, to the second, UTC: for rows that come many a minute."""
 
-    @admin.display(ordering=field, description=description or field.replace("_", " "))
+    @admin.display(ordering=field, description=description or _(field.replace("_", " ")))
     def column(model_admin: Any, row: Any) -> SafeString:
         value = getattr(row, field)
         return SafeString(EMPTY) if value is None else format_html('<span class="moment">{}</span>', moment_text(value))
@@ -110,7 +130,7 @@ def object_url(object_type: str, object_id: str) -> str | None:
 def link_column(field: str, model: str, description: Any = None) -> Callable[[Any, Any], Any]:
     """A column that links the foreign key `field` to its page; the related row must be selected with the list."""
 
-    @admin.display(ordering=field, description=description or field.replace("_", " "))
+    @admin.display(ordering=field, description=description or _(field.replace("_", " ")))
     def column(model_admin: Any, row: Any) -> SafeString:
         related = getattr(row, field)
         return SafeString(EMPTY) if related is None else change_link(model, related.pk, Truncator(related).chars(28))
@@ -133,7 +153,7 @@ def table(headings: Sequence[Any], rows: Sequence[Sequence[Any]], *, caption: An
         if isinstance(value, Decimal):
             return format_html('<td class="figure">{}</td>', decimal_text(value))
         if isinstance(value, int) and not isinstance(value, bool):
-            return format_html('<td class="figure">{}</td>', f"{value:,}")
+            return format_html('<td class="figure">{}</td>', number_text(value))
         return format_html("<td>{}</td>", value)
 
     head = format_html_join("", "<th>{}</th>", ((heading,) for heading in headings))

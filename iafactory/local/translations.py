@@ -23,6 +23,7 @@ from babel.messages.catalog import Catalog, Message
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 from django.template.base import Lexer, TokenType
+from django.utils.text import camel_case_to_spaces
 
 PROJECT = Path(__file__).resolve().parents[2]
 # The texts in the code are English; these are the other languages.
@@ -59,7 +60,30 @@ CATALOGUES: dict[str, tuple[str, ...]] = {
         "routing/api/operators.py",
     ),
     # What operators read: the console, its forms, fields and alerts.
-    "locale/console": (),
+    "locale/console": (
+        "iafactory/settings.py",
+        "iafactory/common/admin.py",
+        "iafactory/common/csv_lists.py",
+        "ratelimit/**/*.py",
+        "*/apps.py",
+        "billing/**/models.py",
+        "billing/**/*admin.py",
+        "billing/**/tasks.py",
+        "billing/**/verification.py",
+        "billing/templates/admin",
+        "routing/models.py",
+        "routing/price_import/models.py",
+        "routing/tasks.py",
+        "routing/admin",
+        "dashboard/alerts/models.py",
+        "dashboard/alerts/admin.py",
+        "dashboard/alerts/tasks.py",
+        "dashboard/console",
+        "dashboard/jobs",
+        "dashboard/two_factor",
+        "dashboard/templates/admin",
+        "dashboard/templatetags/console.py",
+    ),
 }
 # Whose `ApiError`s and `Text`s are gathered, marked or not: into which catalogue, and from where. The gateway's own are not
 # among them, since it answers in English (docs/adr/0015).
@@ -126,6 +150,8 @@ def marked_texts(sources: tuple[str, ...]) -> list[Marked]:
         place = str(file.relative_to(PROJECT))
         if file.suffix == ".py":
             found += _in_python(file.read_text(), place)
+            gather = _BY_NAME.get(file.name)
+            found += gather(ast.parse(file.read_text()), place) if gather is not None else []
         elif file.suffix == ".toml":
             found += _in_data(file.read_text(), place)
         elif file.suffix in (".html", ".txt"):
@@ -173,14 +199,82 @@ def _in_python(code: str, place: str) -> Iterator[Marked]:
     for node in ast.walk(ast.parse(code)):
         if not isinstance(node, ast.Call):
             continue
-        name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-        parts = _CALLS.get(name)
+        parts = _CALLS.get(_called(node))
         if parts is None or len(node.args) < len(parts):
             continue
         values = [arg.value if isinstance(arg, ast.Constant) and isinstance(arg.value, str) else None for arg in node.args]
         named = dict(zip(parts, values, strict=False))
         if named["id"]:
             yield Marked(named["id"], named.get("plural") or "", named.get("context") or "", place)
+
+
+def _in_checks(tree: ast.AST, place: str) -> Iterator[Marked]:
+    """What each check of the books says that holds: its first argument."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _called(node) == "Check" and isinstance(node.args[0], ast.Constant):
+            yield Marked(str(node.args[0].value), place=place)
+
+
+def _in_tasks(tree: ast.AST, place: str) -> Iterator[Marked]:
+    """What each task does, as the console's list of jobs says it: the first paragraph of its docstring."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and any("task" in ast.unparse(decorator) for decorator in node.decorator_list):
+            text = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+            if text:
+                yield Marked(text, place=place)
+
+
+def _in_models(tree: ast.AST, place: str) -> Iterator[Marked]:
+    """The names that Django makes for models and fields whose classes name none, plurals with an s."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        fields = {
+            statement.targets[0].id: statement.value
+            for statement in node.body
+            if isinstance(statement, ast.Assign)
+            and isinstance(statement.targets[0], ast.Name)
+            and isinstance(statement.value, ast.Call)
+            and _called(statement.value).endswith(("Field", "ForeignKey"))
+        }
+        if not any(_is_of_models(call) for call in fields.values()):
+            continue
+        yield from (
+            Marked(name.replace("_", " "), place=place)
+            for name, call in fields.items()
+            if not any(keyword.arg == "verbose_name" for keyword in call.keywords)
+        )
+        meta = next((one for one in node.body if isinstance(one, ast.ClassDef) and one.name == "Meta"), ast.Module([], []))
+        said = {
+            statement.targets[0].id: statement.value
+            for statement in meta.body
+            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
+        }
+        if "abstract" in said:
+            continue
+        name = _named(said["verbose_name"]) if "verbose_name" in said else camel_case_to_spaces(node.name)
+        if "verbose_name" not in said:
+            yield Marked(name, place=place)
+        if "verbose_name_plural" not in said:
+            yield Marked(f"{name}s", place=place)
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+
+
+def _is_of_models(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name) and call.func.value.id == "models"
+
+
+def _named(value: ast.expr) -> str:
+    """The text inside `_("…")`."""
+    text = value.args[0] if isinstance(value, ast.Call) else value
+    return str(ast.literal_eval(text))
+
+
+# What files of these names say beside what is marked in them.
+_BY_NAME = {"models.py": _in_models, "tasks.py": _in_tasks, "verification.py": _in_checks}
 
 
 def _in_data(data: str, place: str) -> Iterator[Marked]:

@@ -8,13 +8,13 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from billing.plans.models import Plan
-from iafactory.common.admin import EMPTY, decimal_text, list_link, table
+from iafactory.common.admin import EMPTY, decimal_text, list_link, localised, number_text, table
 from routing.economics import PlanEconomics, cents, percent
 
 
 def usd(amount: Decimal | None) -> str:
     """An amount in USD to the cent."""
-    return EMPTY if amount is None else f"{cents(amount):,.2f} USD"
+    return EMPTY if amount is None else localised(f"{cents(amount):,.2f} USD")
 
 
 def share_text(share: Decimal | None) -> str:
@@ -31,7 +31,7 @@ def economics_table(economics: PlanEconomics, users: int = 1) -> SafeString:
         (_("Provider cost"), usd(economics.expected_cost_usd), usd(economics.worst_cost_usd)),
         (_("Margin"), share_text(economics.expected_margin), share_text(economics.worst_margin)),
         (
-            _("Profit") if users == 1 else _("Profit of %s users") % f"{users:,}",
+            _("Profit") if users == 1 else _("Profit of %s users") % number_text(users),
             usd(expected_profit),
             usd(worst_profit),
         ),

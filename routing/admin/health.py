@@ -15,7 +15,16 @@ from django.utils.translation import gettext_lazy as _
 from billing.events.admin import operator_actor
 from billing.events.services import Actor
 from iafactory.common import clock
-from iafactory.common.admin import EMPTY, ReadOnlyAdmin, ReadOnlyInline, link_column, list_link, moment_column, moment_text
+from iafactory.common.admin import (
+    EMPTY,
+    ReadOnlyAdmin,
+    ReadOnlyInline,
+    link_column,
+    list_link,
+    moment_column,
+    moment_text,
+    number_text,
+)
 from iafactory.common.errors import ApiError
 from routing.health.checks import profiles_check
 from routing.health.services import breaker_close, breaker_open, health_forget, health_read, profile_drain
@@ -123,7 +132,7 @@ class ProfileHealthAdmin(ReadOnlyAdmin):
         measured = state is not None and state.latency_weight > 0
         ms = state.latency_ms(row.typical_latency_ms, clock.now_ms()) if state is not None else row.typical_latency_ms
         remark = "" if measured else format_html(' <span class="quiet">{}</span>', _("typical"))
-        return format_html('<span class="figure">{}</span>{}', f"{round(ms):,}", remark)
+        return format_html('<span class="figure">{}</span>{}', number_text(round(ms)), remark)
 
     @admin.display(description=_("failing"))
     def errors(self, row: Any) -> SafeString:
@@ -153,7 +162,7 @@ class ProfileHealthAdmin(ReadOnlyAdmin):
     def last_check(self, row: Any) -> SafeString:
         if row.checked_at is None:
             return SafeString(EMPTY)
-        kind, text = ("passed", f"{row.check_ms or 0:,} ms") if row.check_ok else ("failed", row.check_failure)
+        kind, text = ("passed", f"{number_text(row.check_ms or 0)} ms") if row.check_ok else ("failed", row.check_failure)
         return format_html(
             '<span class="state state-{}">{}</span> <span class="moment">{}</span>', kind, text, moment_text(row.checked_at)
         )
@@ -178,7 +187,7 @@ class ProfileHealthAdmin(ReadOnlyAdmin):
     def check_now(self, request: HttpRequest, queryset: QuerySet[ProfileHealth]) -> None:
         """Ask the providers while the operator waits, ten seconds at most."""
         for result in profiles_check(queryset.values_list("slug", flat=True)[:MOST_CHECKED]):
-            said = f"{result.latency_ms:,} ms" if result.latency_ms is not None else f"{result.failure}: {result.detail}"
+            said = f"{result.failure}: {result.detail}" if result.latency_ms is None else f"{number_text(result.latency_ms)} ms"
             self.message_user(request, f"{result.route}: {said}", messages.SUCCESS if result.ok else messages.ERROR)
 
     @admin.action(description=_("Open the breaker: no calls until it is closed"), permissions=["operate"])

@@ -20,6 +20,7 @@ from iafactory.common.admin import (
     link_column,
     linked_filter,
     list_link,
+    number_text,
     presence_filter,
 )
 from routing.models import AiModel, ModelPrice, ModelProfile
@@ -63,7 +64,7 @@ class AiModelAdmin(LossGuardMixin, AuditedModelAdmin):
 def units_text(price: ModelPrice) -> SafeString:
     """Prices beside tokens, and how many tiers there are above the base."""
     told = [f"{name} {value}" for name, value in price.units.items()]
-    told += [f"> {tier['threshold']:,} tokens: other prices" for tier in price.tiers]
+    told += [_("> %(tokens)s tokens: other prices") % {"tokens": number_text(tier["threshold"])} for tier in price.tiers]
     return format_html_join(", ", "{}", ((text,) for text in told)) if told else SafeString(EMPTY)
 
 

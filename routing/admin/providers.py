@@ -24,6 +24,7 @@ from iafactory.common.admin import (
     link_column,
     list_link,
     moment_text,
+    number_text,
 )
 from iafactory.common.errors import ApiError
 from routing.credentials import (
@@ -270,7 +271,7 @@ class ProviderCredentialAdmin(AuditedModelAdmin):
     def _tell(self, request: HttpRequest, credential: ProviderCredential, probe: Probe) -> None:
         if probe.passed:
             text = _("%(name)s works: %(profile)s answered in %(ms)s ms.")
-            told = {"name": credential, "profile": probe.profile, "ms": f"{probe.latency_ms:,}"}
+            told = {"name": credential, "profile": probe.profile, "ms": number_text(probe.latency_ms)}
             self.message_user(request, text % told, messages.SUCCESS)
         else:
             self.message_user(request, f"{credential}: {probe.detail}", messages.ERROR)

@@ -194,3 +194,34 @@ def test_names_in_braces_are_kept_too(refusing: Path) -> None:
     translations.update()
 
     assert translations.problems() == ["names what the text has not: fr: 'At least {min}' (app/views.py)"]
+
+
+def test_names_that_django_makes_and_words_of_jobs_and_checks_are_gathered(folder: Path) -> None:
+    (folder / "app" / "page.html").unlink()
+    (folder / "app" / "models.py").write_text(
+        "class LedgerEntry(models.Model):\n    balance_after = models.DecimalField()\n"
+        '    at = models.DateTimeField(verbose_name=_("when"))\n'
+        '    class Meta:\n        verbose_name_plural = _("ledger entries")\n'
+        'class ApiKey(models.Model):\n    scopes = ArrayField(models.CharField())\n    account = models.ForeignKey("Account")\n'
+        '    class Meta:\n        verbose_name = _("API key")\n'
+        "class KeyForm(forms.Form):\n    name = forms.CharField()\n"
+    )
+    (folder / "app" / "tasks.py").write_text(
+        '@shared_task(time_limit=5)\ndef seal() -> int:\n    """Seal closed\n    days.\n\n    Slow."""\n'
+    )
+    (folder / "app" / "verification.py").write_text('CHECKS = (Check("every hold is pinned", "SELECT 1"),)')
+
+    found = {one.text for one in translations.marked_texts(("app",))}
+
+    assert found == {
+        "ledger entry",
+        "balance after",
+        "when",
+        "ledger entries",
+        "API key",
+        "API keys",
+        "scopes",
+        "account",
+        "Seal closed days.",
+        "every hold is pinned",
+    }
