@@ -8,6 +8,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from billing.accounts.models import Account
@@ -204,7 +205,7 @@ class ModelPrice(models.Model):
         constraints = [models.UniqueConstraint(fields=["profile", "effective_from"], name="modelprice_unique")]
 
     def __str__(self) -> str:
-        return f"{self.profile} from {self.effective_from:%Y-%m-%d}"
+        return gettext("%(profile)s from %(day)s") % {"profile": self.profile, "day": f"{self.effective_from:%Y-%m-%d}"}
 
 
 class PlanRouting(models.Model):
@@ -297,9 +298,12 @@ class Budget(models.Model):
         ]
 
     def __str__(self) -> str:
-        limits = ((self.daily_limit_usd, "a day"), (self.monthly_limit_usd, "a month"))
-        said = " and ".join(f"{limit.normalize():f} USD {period}" for limit, period in limits if limit is not None)
-        return f"{self.provider or 'All providers'}: {said or 'no limit'}"
+        limits = (
+            (self.daily_limit_usd, gettext("%(amount)s USD a day")),
+            (self.monthly_limit_usd, gettext("%(amount)s USD a month")),
+        )
+        said = ", ".join(words % {"amount": f"{limit.normalize():f}"} for limit, words in limits if limit is not None)
+        return f"{self.provider or gettext('All providers')}: {said or gettext('no limit')}"
 
 
 class GatewayLimits(models.Model):
@@ -318,7 +322,7 @@ class GatewayLimits(models.Model):
         constraints = [models.CheckConstraint(condition=Q(id=1), name="gatewaylimits_one_row")]
 
     def __str__(self) -> str:
-        return "Gateway limits"
+        return gettext("gateway limits").capitalize()
 
 
 class HealthCheck(models.Model):

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from billing.accounts.models import Account, validate_time_zone
@@ -323,7 +324,7 @@ class Invoice(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.number or f"draft {str(self.pk)[-8:]}"
+        return self.number or gettext("draft") + f" {str(self.pk)[-8:]}"
 
     @property
     def due(self) -> Decimal:

@@ -311,7 +311,7 @@ class BooksVerification(models.Model):
         ordering = ["-started_at"]
 
     def __str__(self) -> str:
-        return f"{self.started_at:%Y-%m-%d %H:%M} {'passed' if self.passed else 'FAILED'}"
+        return f"{self.started_at:%Y-%m-%d %H:%M} {gettext('passed') if self.passed else gettext('FAILED')}"
 
 
 class UsageRecord(models.Model):

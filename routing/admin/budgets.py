@@ -96,11 +96,11 @@ class BudgetAdmin(AuditedModelAdmin):
             return format_html('<span class="figure">{}</span>', usd(state.spent_usd))
         return format_html('<span class="figure">{}</span> {}', usd(state.spent_usd), level_mark(state))
 
-    @admin.display(description=_("a day"), ordering="daily_limit_usd")
+    @admin.display(description=_("per day"), ordering="daily_limit_usd")
     def daily(self, budget: Budget) -> SafeString:
         return self._limit(budget.daily_limit_usd)
 
-    @admin.display(description=_("a month"), ordering="monthly_limit_usd")
+    @admin.display(description=_("per month"), ordering="monthly_limit_usd")
     def monthly(self, budget: Budget) -> SafeString:
         return self._limit(budget.monthly_limit_usd)
 
