@@ -31,13 +31,13 @@ from iafactory.common.admin import (
     list_link,
     list_url,
     moment_column,
-    number_text,
     table,
     text_filter,
     viewer_may,
 )
 from iafactory.common.client_address import parse_address, request_client_address
 from iafactory.common.errors import ApiError
+from iafactory.common.formats import number_text
 from iafactory.common.ids import uuid_or_none
 from ratelimit.blocks import BlockedNetwork, BlockList, network_normalise
 from ratelimit.models import AbuseSignal, NetworkBlock

@@ -44,13 +44,13 @@ from iafactory.common.admin import (
     list_url,
     moment_column,
     moment_text,
-    number_text,
     object_url,
     presence_filter,
     table,
     text_filter,
 )
 from iafactory.common.csv_lists import CsvListMixin
+from iafactory.common.formats import number_text
 from iafactory.common.ids import uuid_or_none
 from iafactory.common.money import credits_for_cost, usd_quantise
 

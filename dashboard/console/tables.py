@@ -20,9 +20,10 @@ from openpyxl import Workbook
 
 from billing.events.services import event_record
 from iafactory.common import clock
-from iafactory.common.admin import list_url, number_text
+from iafactory.common.admin import list_url
 from iafactory.common.crypto import EncryptedTextField
 from iafactory.common.csv_tables import csv_cell, csv_chunk, csv_response
+from iafactory.common.formats import number_text
 
 # Rows of a spreadsheet: it is written whole before it is sent.
 XLSX_MOST_ROWS = 100_000

@@ -7,7 +7,8 @@ from urllib.parse import quote, urlencode
 from django import template
 
 from billing.ledger.rollups import day_begin
-from iafactory.common.admin import EMPTY, decimal_text, localised, number_text
+from iafactory.common.admin import EMPTY, decimal_text, localised
+from iafactory.common.formats import number_text
 
 register = template.Library()
 

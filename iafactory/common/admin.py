@@ -22,9 +22,9 @@ from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
-from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 
+from .formats import locale, number_text
 from .ids import uuid_or_none
 
 EMPTY = "–"
@@ -38,21 +38,14 @@ def decimal_text(value: Decimal | None) -> str:
     return localised(text.rstrip("0").rstrip(".") if "." in text else text)
 
 
-def number_text(value: int) -> str:
-    """A count for reading, thousands apart."""
-    return localised(f"{value:,}")
-
-
 def localised(text: str) -> str:
     """A number written the English way (1,234.5), as the operator's language writes it."""
-    return text.translate(_separators((get_language() or "en").split("-")[0]))
+    return text.translate(_separators(locale()))
 
 
 @lru_cache
-def _separators(language: str) -> dict[int, str]:
-    # Arabic as it is written in Algeria: with western digits.
-    locale = {"fr": "fr", "ar": "ar_DZ"}.get(language, "en")
-    return str.maketrans({",": get_group_symbol(locale), ".": get_decimal_symbol(locale)})
+def _separators(name: str) -> dict[int, str]:
+    return str.maketrans({",": get_group_symbol(name), ".": get_decimal_symbol(name)})
 
 
 def decimal_column(field: str, description: Any = None, unit: str = "") -> Callable[[Any, Any], Any]:

@@ -8,7 +8,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from billing.plans.models import Plan
-from iafactory.common.admin import EMPTY, decimal_text, list_link, localised, number_text, table
+from iafactory.common.admin import EMPTY, decimal_text, list_link, localised, table
+from iafactory.common.formats import number_text
 from routing.economics import PlanEconomics, cents, percent
 
 

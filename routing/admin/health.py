@@ -23,9 +23,9 @@ from iafactory.common.admin import (
     list_link,
     moment_column,
     moment_text,
-    number_text,
 )
 from iafactory.common.errors import ApiError
+from iafactory.common.formats import number_text
 from routing.health.checks import profiles_check
 from routing.health.services import breaker_close, breaker_open, health_forget, health_read, profile_drain
 from routing.health.state import RouteHealth, Standing

@@ -20,9 +20,9 @@ from iafactory.common.admin import (
     link_column,
     linked_filter,
     list_link,
-    number_text,
     presence_filter,
 )
+from iafactory.common.formats import number_text
 from routing.models import AiModel, ModelPrice, ModelProfile
 
 from .loss import LossGuardMixin

@@ -24,9 +24,9 @@ from iafactory.common.admin import (
     link_column,
     list_link,
     moment_text,
-    number_text,
 )
 from iafactory.common.errors import ApiError
+from iafactory.common.formats import number_text
 from routing.credentials import (
     Probe,
     credential_create,
