@@ -19,6 +19,8 @@ help:
 	@echo "make chaos          kill the running product's processes under load  (SECONDS=60, SEED)"
 	@echo "make bench          requests/s, latency, CPU and memory against the targets, billing on  (ARGS=\"--quick --only whole-64\")"
 	@echo "make bench-peers    install LiteLLM and Portkey into .bench/, for make bench to compare with"
+	@echo "make soak           mixed traffic for long: does anything grow?  (MINUTES=10)"
+	@echo "make flame-graph    where a call's time goes: rewrite docs/performance-flame.svg"
 	@echo "make backup-test    back up, restore elsewhere, verify the books there"
 	@echo "make check          lint, imports, secrets, translations, types, migrations, deploy-check, schema, manifests: each is a target too"
 	@echo "make format         format the code and fix what ruff can fix"
@@ -36,7 +38,7 @@ test: $(DEV_READY)
 
 SECONDS ?= 60
 SEED ?=
-.PHONY: chaos bench bench-peers backup-test
+.PHONY: chaos bench bench-peers soak flame-graph backup-test
 chaos: $(RUN_READY)
 	@exec $(BIN)/python -m chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
@@ -45,6 +47,13 @@ bench: $(DEV_READY)
 
 bench-peers: $(DEV_READY)
 	@exec $(BIN)/python -m benchmarks.peers
+
+MINUTES ?= 10
+soak: $(DEV_READY)
+	@exec $(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(ARGS)
+
+flame-graph: $(DEV_READY)
+	@exec $(BIN)/python -m benchmarks.flame $(ARGS)
 
 backup-test: $(RUN_READY)
 	@exec $(BIN)/python -m iafactory.local.backup_test

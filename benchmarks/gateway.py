@@ -134,6 +134,8 @@ def _measure(product: Product, options: argparse.Namespace) -> tuple[Run, str]:
 
 
 def _print(run: Run, figures: Any, verdicts: list[Verdict], books: list[str]) -> None:
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     if figures:
         print("\n" + as_text(scene_rows(medians(figures))))
     print("\n" + as_text(verdict_rows(verdicts)) + "\n")
@@ -160,6 +162,8 @@ def _stopped(product: Product, *, remove: bool) -> Iterator[Product]:
 def _tell(text: str) -> None:
     if sys.stderr.isatty():
         print(f"\r\x1b[K… {text}", end="", file=sys.stderr, flush=True)
+    else:
+        print(f"… {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

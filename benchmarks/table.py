@@ -30,7 +30,7 @@ COLUMNS = {
 }
 # What it used while others were asked is not theirs.
 OF_THE_PRODUCT = {"postgres_ms", "redis_ms"}
-BEGIN, END = "<!-- figures of make bench: begin -->", "<!-- figures of make bench: end -->"
+FIGURES = "figures of make bench"
 
 Medians = Mapping[str, Mapping[str, Mapping[str, float]]]
 
@@ -111,13 +111,14 @@ def _emphasised(cell: str) -> str:
     return f"**{cell}**" if cell == State.MISSED else cell
 
 
-def into(file: Path, text: str) -> None:
-    """Replaces what stands between the marks. Exits where there are none."""
-    before, begin, rest = file.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        sys.exit(f"error: {file} has no marks for the figures")
-    file.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+def into(file: Path, what: str, text: str) -> None:
+    """Replaces what stands between the document's two marks for it. Exits where there are none."""
+    begin, end = (f"<!-- {what}: {side} -->" for side in ("begin", "end"))
+    before, found, rest = file.read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        sys.exit(f"error: {file} has no marks for {what}")
+    file.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 def main() -> None:
@@ -127,7 +128,7 @@ def main() -> None:
     options = arguments.parse_args()
     text = document(json.loads(options.figures.read_text()))
     if options.into:
-        into(options.into, text)
+        into(options.into, FIGURES, text)
     else:
         print(text)
 

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import psutil  # type: ignore[import-untyped]
 
 PROJECT = Path(__file__).resolve().parents[1]
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 STOP_SECONDS = 15.0
 
 # What would join this product to another one: each run has its own servers, addresses and secrets.

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.flame import shares
 from benchmarks.gateway import NAMES, options_of
 from benchmarks.peers import LITELLM, PORTKEY, PeerSkipped
-from benchmarks.table import BEGIN, END, as_markdown, as_text, into, verdict_rows
+from benchmarks.table import as_markdown, as_text, into, verdict_rows
 from benchmarks.targets import judge
 from benchmarks.wire import AnswerReader, request_bytes
 
@@ -57,11 +58,32 @@ def test_a_missed_target_is_marked_in_the_table() -> None:
 
 def test_figures_take_the_place_of_the_last_ones(tmp_path: Path) -> None:
     document = tmp_path / "performance.md"
-    document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    document.write_text("before\n<!-- this: begin -->\nold\n<!-- this: end -->\nafter\n")
 
-    into(document, "new")
+    into(document, "this", "new")
 
-    assert document.read_text() == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+    assert document.read_text() == "before\n<!-- this: begin -->\n\nnew\n\n<!-- this: end -->\nafter\n"
+
+
+def test_of_a_flame_graph_only_our_larger_frames_are_told() -> None:
+    frames = [
+        ("Server.run", "uvicorn/server.py", "100.00", "0.0", "20"),
+        ("ModelCall.run", "routing/pipeline.py", "50.10", "3.0", "60"),
+        ("choose", "routing/choice.py", "4.00", "9.0", "100"),
+        ("uuid7", "iafactory/common/ids.py", "0.74", "5.0", "100"),
+        ("GroupCommit._run", "billing/ledger/writer.py", "7.86", "1.5", "60"),
+    ]
+    drawing = "".join(
+        f'<g><title>{function} ({file}:7) (1,234 samples, {percent}%)</title><rect x="{left}%" y="{depth}" width="1%"/></g>'
+        for function, file, percent, left, depth in frames
+    )
+
+    assert shares(drawing) == [
+        ["function", "file", "share"],
+        ["`GroupCommit._run`", "`billing/ledger/writer.py`", "8 %"],
+        ["`ModelCall.run`", "`routing/pipeline.py`", "50 %"],
+        ["`choose`", "`routing/choice.py`", "4 %"],
+    ]
 
 
 def test_a_document_without_marks_stays_as_it_is(tmp_path: Path) -> None:
@@ -69,7 +91,7 @@ def test_a_document_without_marks_stays_as_it_is(tmp_path: Path) -> None:
     document.write_text("text\n")
 
     with pytest.raises(SystemExit):
-        into(document, "new")
+        into(document, "this", "new")
 
     assert document.read_text() == "text\n"
 
