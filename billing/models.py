@@ -1,7 +1,7 @@
 """All models of the app, re-exported: each lives in the package that owns it."""
 
 from .accounts.models import Account, AccountLimits, ApiKey, Invitation, Membership, User
-from .events.models import Event
+from .events.models import Event, OperatorForm
 from .invoices.models import (
     BillingProfile,
     Invoice,
@@ -87,6 +87,7 @@ __all__ = (
     "MoneyBalanceEntry",
     "NoticePreference",
     "NumberSeries",
+    "OperatorForm",
     "Payment",
     "PaymentAllocation",
     "PaymentEffect",

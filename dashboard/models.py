@@ -2,7 +2,8 @@
 
 from .alerts.models import Alert, AlertDelivery, AlertRule, AlertTarget
 from .console.wizards.models import ConsoleDraft
+from .impersonation.models import Impersonation
 from .jobs.models import JobState
 from .two_factor.models import OperatorDevice, RecoveryCode
 
-__all__ = ["Alert", "AlertDelivery", "AlertRule", "AlertTarget", "ConsoleDraft", "JobState", "OperatorDevice", "RecoveryCode"]
+__all__ = ["Alert", "AlertDelivery", "AlertRule", "AlertTarget", "ConsoleDraft", "Impersonation", "JobState", "OperatorDevice", "RecoveryCode"]

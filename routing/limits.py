@@ -243,13 +243,18 @@ def run_scope(caller: Caller, run: Run, *, at: datetime, credits: Decimal) -> Wi
 
 def allowance_scope(caller: Caller, policy: Policy, *, at: datetime, amount_nano: int) -> Budget | None:
     """What one subscription may cost the operator in its period."""
-    if policy.cost_allowance_nano is None or caller.subscription_id is None:
+    return allowance_scope_of(caller, policy.cost_allowance_nano, at=at, amount_nano=amount_nano)
+
+
+def allowance_scope_of(caller: Caller, allowance_nano: int | None, *, at: datetime, amount_nano: int) -> Budget | None:
+    """The same for an allowance in nano-USD; None for a plan without one."""
+    if allowance_nano is None or caller.subscription_id is None:
         return None
     end = caller.period_end if caller.period_end is not None and caller.period_end > at else month_end(at, caller.zone)
     return Budget(
         key=f"a:{caller.subscription_id}",
         name=ALLOWANCE,
-        limit_nano=policy.cost_allowance_nano,
+        limit_nano=allowance_nano,
         amount_nano=amount_nano,
         window_end_ms=milliseconds(end),
         soft=True,

@@ -26,7 +26,7 @@ from rest_framework_simplejwt.settings import api_settings
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 
 from billing.events.models import Event
-from billing.events.services import SYSTEM, Actor, event_record
+from billing.events.services import SYSTEM, Actor, event_record, form_first_use
 from iafactory.common import clock
 from iafactory.common.crypto import secret_hash
 from iafactory.common.errors import ApiError
@@ -172,6 +172,32 @@ def password_reset_request(*, email: str, address: str = "") -> None:
         throttles.RESET_PER_ADDRESS.attempt(address)
     throttles.RESET_PER_EMAIL.attempt(email_normalise(email))
     task_enqueue("billing.accounts.password_reset_send", email_normalise(email))
+
+
+def password_reset_offer(*, user: User, account: Account, actor: Actor, reason: str, form_id: UUID) -> bool:
+    """Have a reset link mailed to a customer because an operator wants it; once per `form_id`, and whether this was that once.
+
+    Nothing changes until its reader sets a password. ApiError 409 `user_inactive` for one who is switched off, 403
+    `permission_denied` for an operator: who could open their mail would have the console.
+    """
+    if user.is_staff or user.is_superuser:
+        raise ApiError(403, "permission_denied", "Operators reset their passwords themselves.")
+    if not user.is_active:
+        raise ApiError(409, "user_inactive", "The user is switched off and could not log in.")
+    with transaction.atomic():
+        if not form_first_use(form_id):
+            return False
+        event_record(
+            kind="user.password_reset_offered",
+            object_type="user",
+            object_id=user.pk,
+            account_id=account.pk,
+            actor=actor,
+            after={"email": user.email},
+            reason=reason,
+        )
+        transaction.on_commit(lambda: task_enqueue("billing.accounts.password_reset_send", user.email))
+    return True
 
 
 def password_reset_send(*, email: str) -> bool:

@@ -134,7 +134,10 @@ class EventAdmin(ReadOnlyAdmin):
     search_help_text = _("Object, account or request id; the beginning of a kind; an actor's e-mail.")
     fieldsets = (
         (None, {"fields": ("at", "kind", "object_link", "account_link", "reason")}),
-        (_("Who"), {"fields": ("actor_kind", "actor_label", "actor_id", "request_id")}),
+        (
+            _("Who"),
+            {"fields": ("actor_kind", "actor_label", "actor_id", "on_behalf_of_label", "on_behalf_of_id", "request_id")},
+        ),
         (_("What changed"), {"fields": ("before_block", "after_block")}),
     )
     readonly_fields = ("object_link", "account_link", "before_block", "after_block")
@@ -172,7 +175,10 @@ class EventAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("who"), ordering="actor_label")
     def actor(self, event: Event) -> str:
-        return event.actor_label or event.get_actor_kind_display()
+        who = event.actor_label or event.get_actor_kind_display()
+        if not event.on_behalf_of_label:
+            return who
+        return _("%(operator)s for %(customer)s") % {"operator": who, "customer": event.on_behalf_of_label}
 
     @admin.display(description=_("reason"))
     def short_reason(self, event: Event) -> str:

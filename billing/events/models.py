@@ -23,6 +23,11 @@ class Event(models.Model):
     actor_kind = models.CharField(max_length=16, choices=ActorKind)
     actor_id = models.UUIDField(null=True, help_text=_("The user or operator; empty for the system."))
     actor_label = models.CharField(max_length=254, blank=True, help_text=_("The actor's e-mail or name at that time."))
+    # An operator who was logged in as a customer: the customer for whom they did it.
+    on_behalf_of_id = models.UUIDField(null=True, help_text=_("The customer as whom an operator was logged in."))
+    on_behalf_of_label = models.CharField(
+        max_length=254, blank=True, default="", db_default="", help_text=_("That customer's e-mail at that time.")
+    )
     account_id = models.UUIDField(null=True, db_index=True, help_text=_("The account concerned."))
     object_type = models.CharField(max_length=64, help_text=_("Kind of the object, such as `api_key`."))
     object_id = models.CharField(max_length=64)
@@ -42,3 +47,13 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.object_id}"
+
+
+class OperatorForm(models.Model):
+    """A form of the console that was acted on: sent again, by a second click or a reload, it does nothing."""
+
+    id = models.UUIDField(primary_key=True, editable=False, help_text="Drawn when the form was shown.")
+    at = models.DateTimeField(help_text="When it was acted on, UTC.")
+
+    def __str__(self) -> str:
+        return str(self.pk)

@@ -1,5 +1,6 @@
 """The synchronous door to the ledger, for admin actions, tasks, commands and the sync API: one item at a time, patiently."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
@@ -114,6 +115,23 @@ def credits_grant(
                 reason=reason,
             )
     return Lot.objects.get(pk=lot_id)
+
+
+def lots_prolong(*, lots: Sequence[Lot], ends: datetime, until: datetime) -> int:
+    """Have open lots of one account that would expire at `ends` live on `until` then; how many did. No credits move.
+
+    Locks the wallet, then the lots. What their holds give back lives on too.
+    """
+    if not lots:
+        return 0
+    with transaction.atomic():
+        wallet = Wallet.objects.select_for_update(no_key=True).get(pk=lots[0].wallet_id)
+        open_lots = Lot.objects.select_for_update(no_key=True).filter(pk__in=[lot.pk for lot in lots], wallet=wallet)
+        due = [lot.pk for lot in open_lots.order_by("pk") if lot.closed_at is None and lot.expires_at == ends]
+        prolonged = Lot.objects.filter(pk__in=due).update(expires_at=until)
+        [(next_change_at,)] = _rows("SELECT ledger_next_change(%s)", wallet.pk)
+        Wallet.objects.filter(pk=wallet.pk).update(next_change_at=next_change_at)
+    return prolonged
 
 
 def lot_void(*, lot: Lot, reason: str, actor: Actor, idempotency_key: str, amount: Decimal | None = None) -> Decimal:

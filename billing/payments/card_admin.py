@@ -67,7 +67,7 @@ class SavedCardAdmin(DeedsMixin, AccountSearchMixin, ReadOnlyAdmin):
         )
     }
     list_display = ("__str__", "account_link", "gateway", "mode", "expiry", "saved", "removed", "detached")
-    list_filter = (RemovedFilter, "gateway", "mode", "saved_at")
+    list_filter = (RemovedFilter, "gateway", "mode", linked_filter("account", Account, _("account")), "saved_at")
     list_select_related = ("account",)
     search_exact_fields = ("last4", "gateway_card_id", "gateway_customer_id")
     search_help_text = _("Last four digits, the gateway's id of card or customer, or the account.")

@@ -9,6 +9,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from billing.accounts.models import Account
 from billing.events.services import Actor
 from billing.invoices.models import Invoice
 from billing.subscriptions.deeds import Deed, DeedsMixin, state_badge
@@ -16,12 +17,15 @@ from iafactory.common.admin import (
     ReadOnlyAdmin,
     ReasonForm,
     decimal_column,
+    decimal_text,
     json_block,
     link_column,
+    linked_filter,
     list_link,
     moment_column,
 )
-from iafactory.common.money import plain
+from iafactory.common.errors import ApiError
+from iafactory.common.money import ZERO, plain
 
 from .disputes import dispute_lost, dispute_open, dispute_won
 from .models import Dispute, Payment, Refund
@@ -31,6 +35,7 @@ from .refunds import (
     refund_confirm,
     refund_reject,
     refund_request,
+    refund_shares,
     refundables,
     rejectable,
     waits_for_approval,
@@ -91,6 +96,28 @@ def _ask(payment: Payment, *, actor: Actor, part: str, **form: Any) -> None:
     refund_request(payment=payment, actor=actor, invoice=invoice, unapplied=invoice is None, **form)
 
 
+def refund_preview(payment: Payment, *, part: str, amount: Decimal, by_hand: bool, reason: str) -> list[tuple[Any, Any]]:
+    """What goes back, and what the account loses for it."""
+    found = next((one for one in refundables(payment) if part == (str(one.invoice.pk) if one.invoice else UNAPPLIED)), None)
+    if found is None or amount > found.amount:
+        most = plain(found.amount) if found is not None else "0"
+        raise ApiError(409, "refund_too_large", f"At most {most} {payment.currency} can go back.", param="amount")
+    credits = sum((taken for _lot, taken in refund_shares(found, amount, payment.currency)), ZERO)
+    gateway = _("by hand: you send it and confirm it afterwards") if by_hand else payment.gateway
+    told: list[tuple[Any, Any]] = [
+        (_("Payment"), f"{payment.reference} · {payment.account}"),
+        (_("Of"), found.invoice.number if found.invoice else _("Money without an invoice")),
+        (_("Goes back"), f"{plain(amount)} {payment.currency}"),
+        (_("Was paid"), f"{plain(payment.received_amount or payment.amount)} {payment.currency}"),
+        (_("Sent"), gateway),
+    ]
+    if found.lots:
+        told.append((_("Credits that leave the account"), decimal_text(credits)))
+    if found.invoice is not None:
+        told.append((_("Then"), _("a credit note is issued, which the customer sees in the panel")))
+    return told
+
+
 def _contest(payment: Payment, *, actor: Actor, **form: Any) -> None:
     dispute_open(payment=payment, actor=actor, **form)
 
@@ -108,6 +135,7 @@ PAYMENT_DEEDS = {
         lambda row: any(part.amount > 0 for part in refundables(row)),
         form=RefundForm,
         dangerous=True,
+        preview=refund_preview,
     ),
     "dispute": Deed(
         _("Note a dispute"),
@@ -174,7 +202,13 @@ class RefundAdmin(DeedsMixin, ReadOnlyAdmin):
         ),
     }
     list_display = ("reference", "moment", "payment_link", "sum", "currency", "state_label", "by_hand", "reason")
-    list_filter = ("state", "by_hand", "currency", "requested_at")
+    list_filter = (
+        "state",
+        "by_hand",
+        "currency",
+        linked_filter("payment__account", Account, _("account")),
+        "requested_at",
+    )
     list_select_related = ("payment",)
     search_fields = ("reference__exact", "gateway_refund_id__exact", "payment__reference__exact")
     fieldsets = (

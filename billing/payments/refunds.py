@@ -384,29 +384,37 @@ def _above_limit(payment: Payment, amount: Decimal) -> bool:
     return rate is None or amount > limit * rate
 
 
-def _park(refund: Refund, part: Refundable, actor: Actor) -> list[dict[str, str]]:
-    """Take the credits that the money bought out of their lots, and of the bonus its share, as far as it is there."""
-    parked, left = [], refund.amount
+def refund_shares(part: Refundable, amount: Decimal, currency: str) -> list[tuple[Lot, Decimal]]:
+    """Which credits go when `amount` of a part goes back: what the money bought, and of the bonus its share, as far as it is
+    there. ApiError 409 `refund_too_large` where the credits are in use."""
+    shares, left = [], amount
     for lot in part.lots:
         worth = min(left, lot_refundable(lot))
         if worth <= 0:
             continue
         # Rounded down, so that what is left is worth what is left of the price; the last part takes all.
         share = (lot.amount * worth / lot.paid_amount).quantize(_MICROCREDIT, ROUND_DOWN)
-        credits = lot.remaining - lot.held if worth == lot_refundable(lot) else share
-        parked.append(_take(refund, lot, credits, actor))
-        if Decimal(parked[-1]["credits"]) != credits:
-            # A call pinned some of it meanwhile, or the lot has not begun.
-            raise ApiError(409, "refund_too_large", "The credits it bought are in use; ask again.", param="amount")
+        shares.append((lot, lot.remaining - lot.held if worth == lot_refundable(lot) else share))
         left -= worth
     if part.lots and left > 0:
-        raise _too_large(refund.amount - left, refund.currency)
+        raise _too_large(amount - left, currency)
     price = sum((lot.paid_amount for lot in part.lots), ZERO)
     for lot in part.bonus if price else ():
-        share = (lot.amount * refund.amount / price).quantize(_MICROCREDIT, ROUND_CEILING)
+        share = (lot.amount * amount / price).quantize(_MICROCREDIT, ROUND_CEILING)
         credits = min(share, lot.remaining - lot.held)
         if credits > 0:
-            parked.append(_take(refund, lot, credits, actor))
+            shares.append((lot, credits))
+    return shares
+
+
+def _park(refund: Refund, part: Refundable, actor: Actor) -> list[dict[str, str]]:
+    """Take the credits of a refund out of their lots."""
+    parked = []
+    for lot, credits in refund_shares(part, refund.amount, refund.currency):
+        parked.append(_take(refund, lot, credits, actor))
+        if lot in part.lots and Decimal(parked[-1]["credits"]) != credits:
+            # A call pinned some of it meanwhile, or the lot has not begun.
+            raise ApiError(409, "refund_too_large", "The credits it bought are in use; ask again.", param="amount")
     return parked
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import jwt
 from django.conf import settings
+from django.db import connection
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
@@ -175,6 +176,39 @@ def _key_terms(row: _Row) -> KeyTerms:
         models=frozenset(row["allowed_models"]),
         allowed=allow_lists(row["allowed_networks"], row["allowed_endpoints"], row["allowed_origins"]),
     )
+
+
+def caller_of_account(account_id: UUID) -> Caller | None:
+    """The account as a caller, for pages that tell of its limits: read with Django's own connection, remembered nowhere."""
+    with connection.cursor() as cursor:
+        cursor.execute(_BY_ACCOUNT, [account_id])
+        names = [column.name for column in cursor.description or ()]
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    return CallerDirectory._caller(
+        dict(zip(names, row, strict=True)),
+        api_key_id=None,
+        key=None,
+        user_id=None,
+        scopes=frozenset(),
+        valid_until=None,
+        revoked=False,
+    )
+
+
+def caller_with_key(caller: Caller, key: ApiKey) -> Caller:
+    """The same account calling with one of its keys."""
+    terms = KeyTerms(
+        requests_per_minute=key.requests_per_minute,
+        tokens_per_minute=key.tokens_per_minute,
+        concurrent_calls=key.concurrent_calls,
+        daily_credits=key.daily_credits,
+        monthly_credits=key.monthly_credits,
+        models=frozenset(key.allowed_models),
+        allowed=allow_lists(key.allowed_networks, key.allowed_endpoints, key.allowed_origins),
+    )
+    return replace(caller, api_key_id=key.pk, key=terms)
 
 
 class CallerDirectory:

@@ -15,8 +15,10 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from billing.events.admin import operator_actor
+from billing.events.services import form_first_use
 from iafactory.common.admin import EMPTY, ConsoleAdmin, ReasonForm, change_url, viewer_may
 from iafactory.common.errors import ApiError
+from iafactory.common.ids import uuid7, uuid_or_none
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Deed:
     dangerous: bool = False
     asks_others: bool = False
     """Its service asks somebody over the network, and opens its own transactions."""
+    preview: Callable[..., list[tuple[Any, Any]]] | None = None
+    """What will happen, called as `preview(row, **form)`: shown before the deed is done, and confirmed."""
 
 
 class DeedsMixin(ConsoleAdmin):
@@ -77,31 +81,47 @@ class DeedsMixin(ConsoleAdmin):
         if row is None:
             raise Http404
         back = change_url(self.opts.label_lower, row.pk)
+        if request.GET.get("from") == "account":
+            # Came from the account's page, and goes back there.
+            back = change_url("billing.account", row.account_id)
         if not deed.when(row):
             self.message_user(request, _("This is not possible any more."), messages.WARNING)
             return HttpResponseRedirect(back)
         form = self.deed_form(request, row, deed)
-        if request.method == "POST" and form.is_valid():
+        confirm: list[tuple[Any, Any]] | None = None
+        if request.method == "POST" and "_edit" not in request.POST and form.is_valid():
             try:
-                with nullcontext() if deed.asks_others else transaction.atomic():
-                    deed.act(row, actor=operator_actor(request), **form.cleaned_data)
-                    self.log_change(request, row, f"{deed.done} {form.cleaned_data['reason']}")
+                if deed.preview is not None and "_confirm" not in request.POST:
+                    confirm = [*deed.preview(row, **form.cleaned_data), (_("Reason"), form.cleaned_data["reason"])]
+                else:
+                    self._do(request, row, deed, form)
+                    return HttpResponseRedirect(back)
             except ApiError as error:
                 form.add_error(error.param if error.param in form.fields else None, error.text)
-            else:
-                self.message_user(request, deed.done, messages.SUCCESS)
-                return HttpResponseRedirect(back)
         return self.render_step(
             request,
             title=deed.label,
             subtitle=row,
             form=form,
-            submit=deed.label,
-            dangerous=deed.dangerous,
+            submit=deed.label if deed.preview is None or confirm else _("Continue"),
+            dangerous=deed.dangerous and (deed.preview is None or bool(confirm)),
             explanation=deed.explanation,
             items=self.deed_items(row, name),
             back=back,
+            confirm=confirm,
+            form_id=uuid_or_none(request.POST.get("form_id", "")) or uuid7(),
         )
+
+    def _do(self, request: HttpRequest, row: Any, deed: Deed, form: ReasonForm) -> None:
+        """Do it, once for each form that was shown; raises what the service refuses."""
+        form_id = uuid_or_none(request.POST.get("form_id", ""))
+        with nullcontext() if deed.asks_others else transaction.atomic():
+            if form_id is not None and not deed.asks_others and not form_first_use(form_id):
+                self.message_user(request, _("This form was acted on before; nothing more was done."), messages.WARNING)
+                return
+            deed.act(row, actor=operator_actor(request), **form.cleaned_data)
+            self.log_change(request, row, f"{deed.done} {form.cleaned_data['reason']}")
+        self.message_user(request, deed.done, messages.SUCCESS)
 
 
 def state_badge(row: Any) -> SafeString:

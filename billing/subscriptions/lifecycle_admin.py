@@ -15,10 +15,22 @@ from billing.accounts.admin import AccountSearchMixin
 from billing.events.admin import AuditedModelAdmin, operator_actor
 from billing.events.services import Actor
 from billing.plans.models import Plan, PlanPrice
-from iafactory.common.admin import ReadOnlyAdmin, ReasonForm, change_link, decimal_text, link_column, list_url, moment_column
+from iafactory.common import clock
+from iafactory.common.admin import (
+    ReadOnlyAdmin,
+    ReasonForm,
+    change_link,
+    decimal_text,
+    link_column,
+    list_url,
+    moment_column,
+    moment_text,
+)
+from iafactory.common.money import ZERO, plain
 
 from . import changes
 from .deeds import Deed, DeedsMixin
+from .extending import MOST_DAYS, extendable, extension_offer, period_extend
 from .models import CouponRedemption, DunningNotice, DunningStep, JobRun, Subscription
 from .price_migration import price_migrate, price_migration_preview
 
@@ -40,8 +52,71 @@ def _change(subscription: Subscription, *, actor: Actor, plan: Plan, when: str, 
     changes.plan_change(subscription=subscription, plan=plan, when=when, actor=actor, reason=reason)
 
 
+def change_preview(subscription: Subscription, *, plan: Plan, when: str, reason: str) -> list[tuple[Any, Any]]:
+    """The quote of a change of plan, and how it is paid."""
+    offer = changes.change_offer(subscription=subscription, plan=plan, when=when)
+    price = f"{plain(offer.price.amount)} {offer.price.currency}" if offer.price is not None else _("free")
+    told: list[tuple[Any, Any]] = [
+        (_("Plan"), f"{subscription.plan} → {plan}"),
+        (_("Price of a period"), price),
+        (_("Takes effect"), _("at the end of the period") if offer.at_period_end else _("now")),
+    ]
+    if offer.at_period_end:
+        told.append((_("On"), f"{moment_text(offer.effective_at)} UTC"))
+        told.append((_("To pay now"), _("nothing")))
+        return told
+    quote = offer.proration
+    money = (
+        (_("New plan, for the time left"), quote.charge),
+        (_("Given back of the old plan"), quote.unused),
+        (_("Difference"), quote.net),
+        (_("Money in hand"), offer.balance),
+    )
+    told += [(label, f"{plain(amount)} {offer.currency}") for label, amount in money]
+    to_pay = max(quote.net - max(offer.balance, ZERO), ZERO)
+    if offer.to_balance:
+        told.append((_("Comes into hand"), f"{plain(offer.to_balance)} {offer.currency}"))
+    told.append((_("To pay before tax and rounding"), f"{plain(to_pay)} {offer.currency}"))
+    if to_pay:
+        told.append((_("Then"), _("the change waits as a draft until it is paid")))
+    if offer.period_end is not None:
+        told.append((_("The period then ends"), f"{moment_text(offer.period_end)} UTC"))
+    if plan.period_credits:
+        told.append((_("Credits of the plan, now"), decimal_text(offer.credits)))
+    return told
+
+
 def _forget_change(subscription: Subscription, *, actor: Actor, reason: str) -> None:
     changes.change_forget(subscription=subscription, actor=actor, reason=reason)
+
+
+class ExtendForm(ReasonForm):
+    """How much longer the running period is."""
+
+    days = forms.IntegerField(
+        label=_("Days"), min_value=1, max_value=MOST_DAYS, help_text=_("Added to the running period, without a payment.")
+    )
+    field_order = ("days", "reason")
+
+
+def extension_preview(subscription: Subscription, *, days: int, reason: str) -> list[tuple[Any, Any]]:
+    """What a longer period gives away."""
+    offer = extension_offer(subscription=subscription, days=days)
+    told = [
+        (_("Plan"), str(subscription.plan)),
+        (_("The period ends"), f"{moment_text(offer.ends)} → {moment_text(offer.new_end)} UTC"),
+        (_("Days given"), str(offer.days)),
+        (_("Worth at the plan's price"), f"{plain(offer.worth)} {offer.currency}"),
+        (_("Next charge"), _("not before the new end; an unpaid invoice for the next period is voided")),
+    ]
+    if offer.credits:
+        told.append((_("Credits that live on"), decimal_text(offer.credits)))
+    told.append((_("What we may spend on it"), _("the plan's cost allowance counts anew until the new end")))
+    return told
+
+
+def _extend(subscription: Subscription, *, actor: Actor, days: int, reason: str) -> None:
+    period_extend(subscription=subscription, days=days, actor=actor, reason=reason)
 
 
 def _cancel(subscription: Subscription, *, actor: Actor, reason: str) -> None:
@@ -69,6 +144,7 @@ DEEDS = {
         PERMISSION,
         lambda row: row.state == State.ACTIVE,
         form=ChangePlanForm,
+        preview=change_preview,
     ),
     "forget-change": Deed(
         _("Take the planned change back"),
@@ -77,6 +153,16 @@ DEEDS = {
         _forget_change,
         PERMISSION,
         lambda row: row.next_plan_id is not None and row.state in Subscription.LIVE,
+    ),
+    "extend": Deed(
+        _("Extend"),
+        _("The running period gets longer, its credits with it. Nothing is charged, and renewals keep the new day."),
+        _("The period is longer."),
+        _extend,
+        "billing.extend_subscription",
+        lambda row: extendable(row, clock.now()),
+        form=ExtendForm,
+        preview=extension_preview,
     ),
     "cancel": Deed(
         _("Cancel at period end"),

@@ -101,6 +101,7 @@ class Subscription(models.Model):
 
     class Meta:
         ordering = ["-created_at"]
+        permissions = [("extend_subscription", "Can give subscriptions time without a payment")]
         indexes = [
             models.Index(
                 fields=["current_period_end"],

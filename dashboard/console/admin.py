@@ -37,8 +37,9 @@ from iafactory.common import clock
 from iafactory.common.admin import EMPTY, ReasonForm, change_link, change_url, decimal_text, list_link, viewer_may
 from iafactory.common.errors import ApiError
 
+from .account.actions import AccountActionsMixin
+from .account.page import account_page
 from .forms import AccountForm, GrantForm, NewKeyForm, OperatorKeyForm, UserAddForm, UserEditForm
-from .selectors import account_overview
 
 # Refresh tokens are secrets of customers.
 for model in (BlacklistedToken, OutstandingToken):
@@ -46,7 +47,7 @@ for model in (BlacklistedToken, OutstandingToken):
 
 
 @admin.register(Account)
-class AccountAdmin(AuditedModelAdmin):
+class AccountAdmin(AccountActionsMixin, AuditedModelAdmin):
     """Who pays. Accounts come from registration, and stay: history hangs on them."""
 
     list_display = ("name", "billing_email", "kind", "status_label", "plan", "balance", "country", "created_at")
@@ -133,12 +134,13 @@ class AccountAdmin(AuditedModelAdmin):
     ) -> HttpResponse:
         account = self.get_object(request, object_id)
         if account is not None and self.has_view_or_change_permission(request, account):
+            now = clock.now()
+            page = account_page(account, may=request.user.has_perm, now=now)
             extra_context = {
                 **(extra_context or {}),
-                "overview": account_overview(account),
-                "may_grant": self.has_grant_permission(request),
-                "may_make_keys": request.user.has_perm("billing.add_apikey"),
-                "now": clock.now(),
+                "page": page,
+                "charts": {"use": page.use.chart()} if page.use is not None and page.use.report.totals.calls else None,
+                "now": now,
             }
         return super().change_view(request, object_id, form_url, extra_context)
 

@@ -15,3 +15,4 @@ class ConsoleAdminConfig(AdminConfig):
         import_module("dashboard.console.wizards.admin")
         import_module("dashboard.jobs.admin")
         import_module("dashboard.alerts.admin")
+        import_module("dashboard.impersonation.admin")

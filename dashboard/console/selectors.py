@@ -1,4 +1,4 @@
-"""What the console's home and the account page show, each block in few queries."""
+"""What the console's home shows, each block in few queries."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.db.models import Count, Q, QuerySet, Sum
 
-from billing.accounts.models import Account, ApiKey
+from billing.accounts.models import Account
 from billing.events.models import Event
 from billing.ledger.models import (
     BooksVerification,
@@ -17,11 +17,8 @@ from billing.ledger.models import (
     LedgerAccount,
     LedgerEntry,
     LedgerTransaction,
-    Lot,
     UsageRecord,
-    Wallet,
 )
-from billing.subscriptions.models import Subscription
 
 ZERO = Decimal(0)
 LOSS_DAYS = 30
@@ -176,40 +173,3 @@ def home_events(*, limit: int = 12) -> list[EventLine]:
     ids = {event.account_id for event in events if event.account_id is not None}
     names: dict[UUID | None, str] = dict(Account.objects.filter(pk__in=ids).values_list("pk", "name"))
     return [EventLine(event, names.get(event.account_id, "")) for event in events]
-
-
-@dataclass(frozen=True, slots=True)
-class AccountOverview:
-    """An account with everything that hangs on it, newest first, each list cut to its head."""
-
-    wallet: Wallet | None
-    subscription: Subscription | None
-    lots: list[Lot]
-    keys: list[ApiKey]
-    calls: list[UsageRecord]
-    holds_open: int
-    events: list[Event]
-    members: list[str]
-
-
-def account_overview(account: Account, *, limit: int = 10) -> AccountOverview:
-    """What the account page tells, in eight queries whatever the account's size."""
-    return AccountOverview(
-        wallet=Wallet.objects.filter(account=account).first(),
-        subscription=Subscription.objects.filter(account=account, state__in=Subscription.LIVE)
-        .select_related("plan", "price")
-        .first(),
-        lots=list(
-            Lot.objects.filter(wallet_id=account.pk, closed_at__isnull=True).order_by("priority", "expires_at", "created_at")[
-                :limit
-            ]
-        ),
-        keys=list(ApiKey.objects.filter(account=account).order_by("-created_at")[:limit]),
-        calls=list(UsageRecord.objects.filter(account=account).order_by("-started_at")[:limit]),
-        holds_open=Hold.objects.filter(account=account).count(),
-        events=list(Event.objects.filter(account_id=account.pk).order_by("-at")[:limit]),
-        members=[
-            f"{membership.user.email} ({membership.get_role_display()})"
-            for membership in account.memberships.select_related("user")[:limit]
-        ],
-    )

@@ -9,6 +9,8 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path, reverse
 from django.utils.translation import gettext_lazy as _
 
+from dashboard.impersonation.browser import browser_forgets
+from dashboard.impersonation.models import Impersonation
 from dashboard.two_factor.pages import proven, two_factor_urls, waiting_for_code
 from iafactory.common import clock
 
@@ -30,7 +32,17 @@ class IAFactoryAdminSite(admin.AdminSite):
 
     # The menu by what operators look for; a model named nowhere stays with its app.
     SECTIONS: tuple[tuple[Any, tuple[str, ...]], ...] = (
-        (_("Customers"), ("billing.account", "billing.user", "billing.membership", "billing.apikey", "billing.subscription")),
+        (
+            _("Customers"),
+            (
+                "billing.account",
+                "billing.user",
+                "billing.membership",
+                "billing.apikey",
+                "billing.subscription",
+                "dashboard.impersonation",
+            ),
+        ),
         (
             _("Usage and money"),
             ("billing.usagerecord", "billing.hold", "billing.wallet", "billing.lot", "billing.gatewaywebhook"),
@@ -177,6 +189,12 @@ class IAFactoryAdminSite(admin.AdminSite):
         if request.method == "GET" and waiting_for_code(request):
             return HttpResponseRedirect(f"{reverse('admin:two_factor')}?{request.GET.urlencode()}")
         return super().login(request, extra_context)
+
+    def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """As Django's; who was logged in as a customer is not any more."""
+        if request.method == "POST":
+            browser_forgets(request, Impersonation.Ending.SIGNED_OUT)
+        return super().logout(request, extra_context)
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         return {

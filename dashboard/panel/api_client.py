@@ -2,6 +2,7 @@
 programs call, in this process. So there is one set of rules, of checks and of refusals, and what a page may do a program may.
 """
 
+from collections.abc import Callable
 from copy import copy
 from io import BytesIO
 from typing import Any
@@ -26,10 +27,18 @@ class ApiClient:
     """Calls API views by the names of their addresses, as `user` (None: nobody) and for `account_id`.
 
     Answers the data of a JSON answer, or the response itself where it is a file. Refusals are raised as the `ApiError` that a
-    program would read, with the same status and code.
+    program would read, with the same status and code. `check` may refuse a call by its method and the name of its address.
     """
 
-    def __init__(self, request: HttpRequest, *, user: User | None, account_id: Any = None) -> None:
+    def __init__(
+        self,
+        request: HttpRequest,
+        *,
+        user: User | None,
+        account_id: Any = None,
+        check: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._check = check
         self._meta = {name: request.META[name] for name in _PASSED_ON if name in request.META}
         self._request = request
         if user is not None:
@@ -63,6 +72,8 @@ class ApiClient:
         accept: str = "application/json",
         idempotency_key: str = "",
     ) -> Any:
+        if self._check is not None:
+            self._check(method, name)
         path = reverse(name, args=args)
         body = b"" if data is None else encode_json(data)
         # A copy is of the server's own kind, which files that are sent while they are read depend on.

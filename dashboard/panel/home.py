@@ -4,17 +4,16 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
-from billing.accounts.models import User
 from billing.accounts.selectors import account_for_user
+from dashboard.impersonation.permitted import refused_in_their_name
 from iafactory.common import clock
-from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO
 
-from .session import ACCOUNT_KEY, panel_page, refusal_page
+from .session import ACCOUNT_KEY, panel_page
 from .spending import spending_of
 
 DAYS = 30
@@ -48,15 +47,12 @@ def home(request: Any) -> HttpResponseBase:
 
 
 @require_POST
-def account_choose(request: HttpRequest) -> HttpResponseBase:
+@panel_page
+def account_choose(request: Any) -> HttpResponseBase:
     """Look at another account of the user's from now on; somebody else's is not there."""
-    user = request.user
-    if not isinstance(user, User):
-        return redirect("panel:sign-in")
-    try:
-        account = account_for_user(user=user, account_id=request.POST.get("account", ""))
-    except ApiError as error:
-        return refusal_page(request, error)
+    if request.panel.seen_as is not None:
+        raise refused_in_their_name()
+    account = account_for_user(user=request.panel.user, account_id=request.POST.get("account", ""))
     if account is not None:
         request.session[ACCOUNT_KEY] = str(account.pk)
     return redirect("panel:home")

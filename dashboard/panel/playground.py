@@ -8,6 +8,7 @@ from django.views.decorators.http import require_POST, require_safe
 from rest_framework_simplejwt.settings import api_settings
 
 from billing.accounts.tokens import access_token
+from dashboard.impersonation.permitted import refused_in_their_name
 from iafactory.common.errors import ApiError
 from iafactory.common.formats import credits_text
 
@@ -18,6 +19,8 @@ from .session import is_htmx, panel_page
 @panel_page
 def playground(request: Any) -> HttpResponseBase:
     """The page. Models come from the gateway itself, by the script: it alone knows what serves this account now."""
+    if request.panel.seen_as is not None:
+        raise refused_in_their_name()
     return render(request, "panel/playground.html", {"account_id": str(request.panel.account.pk)})
 
 
@@ -25,6 +28,9 @@ def playground(request: Any) -> HttpResponseBase:
 @panel_page
 def playground_token(request: Any) -> HttpResponseBase:
     """An access token for the page's script, kept in its memory alone; it ends by itself within half an hour."""
+    if request.panel.seen_as is not None:
+        # It would do all that a customer may, outside of the panel, and be told from them by nothing.
+        raise refused_in_their_name()
     seconds = int(api_settings.ACCESS_TOKEN_LIFETIME.total_seconds())
     return JsonResponse({"access_token": access_token(request.panel.user), "expires_in": seconds})
 

@@ -37,6 +37,7 @@ REFUSALS: dict[str, Any] = {
     "no_active_plan": _("No plan is running."),
     "no_gateway": _("There is no way to pay in this currency here. Please write to support."),
     "no_saved_card": _("There is no saved card. Pay once with a card and agree to keep it."),
+    "not_as_customer": _("An operator who is logged in as a customer may not do this."),
     "not_found": _("There is no such thing here."),
     "nothing_due": _("Nothing is due on this invoice."),
     "nothing_to_resume": _("There is nothing to resume."),

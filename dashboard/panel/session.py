@@ -1,6 +1,7 @@
 """Who looks at the panel, and for which account: what every page of it begins with."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from typing import Any, cast
@@ -18,6 +19,11 @@ from django.views.decorators.cache import never_cache
 
 from billing.accounts.models import Account, Membership, User
 from billing.accounts.selectors import account_for_user, membership_role, memberships_of_user
+from billing.events.services import on_behalf_of_customer
+from dashboard.impersonation.browser import SESSION_KEY, ImpersonationOver, seen_as
+from dashboard.impersonation.models import Impersonation
+from dashboard.impersonation.permitted import permitted_check, refused_in_their_name
+from dashboard.impersonation.services import impersonation_actor
 from iafactory.common.errors import ApiError
 
 from .api_client import ApiClient
@@ -36,10 +42,13 @@ class PanelSession:
     request: HttpRequest
     user: User
     account: Account
+    # An operator is logged in as `user`: then few things may be done.
+    seen_as: Impersonation | None = None
 
     @cached_property
     def api(self) -> ApiClient:
-        return ApiClient(self.request, user=self.user, account_id=self.account.pk)
+        check = permitted_check if self.seen_as is not None else None
+        return ApiClient(self.request, user=self.user, account_id=self.account.pk, check=check)
 
     @cached_property
     def is_owner(self) -> bool:
@@ -47,7 +56,8 @@ class PanelSession:
 
     @cached_property
     def memberships(self) -> list[Membership]:
-        return list(memberships_of_user(self.user))
+        every = memberships_of_user(self.user)
+        return list(every if self.seen_as is None else every.filter(account=self.account))
 
 
 class PanelRequest(HttpRequest):
@@ -92,19 +102,48 @@ def panel_page(view: View) -> View:
                 # A piece of a page must not become a sign-in form in the middle of it.
                 response = HttpResponse(status=204, headers={"HX-Redirect": reverse("panel:sign-in")})
             return response
+        try:
+            seen = seen_as(request)
+        except ImpersonationOver as ended:
+            return impersonation_left(request, ended.impersonation)
+        if seen is not None:
+            # The page and its templates know the customer alone; the session stays the operator's.
+            user = request.user = seen.user
         language_use(request, user.language)
-        account = _account(request, user)
+        account = _account(request, user) if seen is None else seen.account
         if account is None:
             return render(request, "panel/no_account.html", {"title": _("Account")}, status=404)
-        panel = PanelSession(request, user, account)
+        panel = PanelSession(request, user, account, seen)
         cast(PanelRequest, request).panel = panel
-        with timezone.override(account.zone):
+        named = nullcontext() if seen is None else on_behalf_of_customer(impersonation_actor(seen.operator))
+        with timezone.override(account.zone), named:
             try:
                 return view(request, *args, **kwargs)
             except ApiError as error:
                 return refusal_page(request, error)
 
     return page
+
+
+def impersonation_left(request: HttpRequest, impersonation: Impersonation | None) -> HttpResponse:
+    """Back to the console, to the page of the account that was looked at."""
+    home = reverse("admin:index")
+    address = home if impersonation is None else reverse("admin:billing_account_change", args=[impersonation.account_id])
+    if is_htmx(request):
+        return HttpResponse(status=204, headers={"HX-Redirect": address})
+    messages.info(request, _("You are not logged in as a customer any more."))
+    return HttpResponseRedirect(address)
+
+
+def is_impersonating(request: HttpRequest) -> bool:
+    """Whether this browser began to look at the panel as a customer; it may be over meanwhile."""
+    return SESSION_KEY in request.session
+
+
+@panel_page
+def not_in_their_name(request: HttpRequest) -> HttpResponseBase:
+    """The page that refuses what an operator may not do in a customer's name."""
+    raise refused_in_their_name()
 
 
 def refusal_page(request: HttpRequest, error: ApiError) -> HttpResponse:

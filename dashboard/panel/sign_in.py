@@ -15,11 +15,22 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from billing.accounts.models import User
 from billing.accounts.preferences import user_change
 from billing.accounts.services import session_close, user_actor
+from dashboard.impersonation.browser import browser_forgets
+from dashboard.impersonation.models import Impersonation
 from iafactory.common.errors import ApiError
 
 from .api_client import ApiClient
 from .forms import ApiForm, SignInForm, SignUpForm
-from .session import done, language_use, panel_page, refused, safe_next
+from .session import (
+    done,
+    impersonation_left,
+    is_impersonating,
+    language_use,
+    not_in_their_name,
+    panel_page,
+    refused,
+    safe_next,
+)
 
 BACKEND = "billing.accounts.backends.BrakedBackend"
 
@@ -44,6 +55,8 @@ def sign_up(request: HttpRequest) -> HttpResponseBase:
 def _enter(
     request: HttpRequest, form_class: type[ApiForm], address: str, page: str, *, title: str, **extra: Any
 ) -> HttpResponseBase:
+    if request.method == "POST" and is_impersonating(request):
+        return not_in_their_name(request)
     wanted = safe_next(request, request.POST.get("next") or request.GET.get("next", ""))
     if isinstance(request.user, User) and request.method != "POST":
         return HttpResponseRedirect(wanted)
@@ -67,14 +80,24 @@ def _browser_session(request: HttpRequest, answer: dict[str, Any]) -> None:
 
 @require_POST
 def sign_out(request: HttpRequest) -> HttpResponse:
-    """End the browser's session."""
+    """End the browser's session; an operator who is logged in as a customer only leaves that."""
+    if is_impersonating(request):
+        return impersonation_end(request)
     logout(request)
     return redirect("panel:sign-in")
 
 
 @require_POST
-def language_choose(request: HttpRequest) -> HttpResponse:
+def impersonation_end(request: HttpRequest) -> HttpResponse:
+    """An operator is themself again, on the page of the account they looked at."""
+    return impersonation_left(request, browser_forgets(request, Impersonation.Ending.OPERATOR))
+
+
+@require_POST
+def language_choose(request: HttpRequest) -> HttpResponseBase:
     """Speak another language from now on: kept with the user, and in the browser for those who have not signed in."""
+    if is_impersonating(request):
+        return not_in_their_name(request)
     language = request.POST.get("language", "")
     response = HttpResponseRedirect(safe_next(request, request.POST.get("next", "")))
     if language in dict(settings.LANGUAGES):

@@ -24,6 +24,7 @@ urlpatterns = [
     path("sign-in", sign_in.sign_in, name="sign-in"),
     path("sign-up", sign_in.sign_up, name="sign-up"),
     path("sign-out", sign_in.sign_out, name="sign-out"),
+    path("as-customer/end", sign_in.impersonation_end, name="impersonation-end"),
     path("language", sign_in.language_choose, name="language"),
     path("verification", sign_in.verification_resend, name="verification-resend"),
     path("account", home.account_choose, name="account-choose"),

@@ -51,6 +51,7 @@ from billing.notices.models import CreditNotice, CustomerNotice, NoticePreferenc
 from billing.subscriptions.onboarding import customer_register
 from billing.webhooks.services import endpoint_create, endpoint_test
 from dashboard.alerts.models import Alert, AlertDelivery, AlertRule, AlertTarget
+from dashboard.impersonation.models import Impersonation
 from dashboard.jobs.models import JobState
 from iafactory.common import clock
 from iafactory.common.crypto import encrypt
@@ -312,6 +313,23 @@ def customer(number: int) -> None:
     inbound(account, number)
     billed(account, number)
     sold(account, number)
+    looked_at(account)
+
+
+def looked_at(account: Account) -> None:
+    """An operator was logged in as the customer, and is not any more."""
+    now = clock.now()
+    owner = account.members.get()
+    Impersonation.objects.create(
+        operator=owner,
+        user=owner,
+        account=account,
+        reason="asked",
+        began_at=now - timedelta(hours=1),
+        expires_at=now,
+        ended_at=now,
+        ending="expired",
+    )
 
 
 def sold(account: Account, number: int) -> None:

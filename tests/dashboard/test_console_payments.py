@@ -146,7 +146,8 @@ def test_operator_schedules_a_change_of_plan(console: Client, customer: Account)
     small = plan_make("small", "1000")
 
     console.post(
-        deed("subscription", subscription.pk, "change-plan"), {"plan": small.pk, "when": "period_end", "reason": "asked"}
+        deed("subscription", subscription.pk, "change-plan"),
+        {"plan": small.pk, "when": "period_end", "reason": "asked", "_confirm": "1"},
     )
 
     assert live(customer).next_plan == small

@@ -99,7 +99,27 @@
     return { type: "doughnut", data: { labels: data.labels, datasets }, options };
   }
 
-  const kinds = { money: ["days", money], calls: ["days", calls], providers: ["providers", providers], plans: ["plans", plans] };
+  function use(data) {
+    const options = base();
+    options.scales = {
+      x: axis({ grid: { display: false }, stacked: true }),
+      y: axis({ beginAtZero: true, stacked: true, ticks: { precision: 0 } }),
+      credits: axis({ position: "right", beginAtZero: true, grid: { display: false } }),
+    };
+    const bars = (name, colourName) => ({
+      type: "bar", label: data.names[name], data: data[name], backgroundColor: colour(colourName), borderRadius: 3, stack: "calls",
+    });
+    const line = {
+      type: "line", label: data.names.credits, data: data.credits.map(Number), yAxisID: "credits", borderColor: colour("--series-2"),
+      backgroundColor: colour("--series-2"), borderWidth: 2, pointRadius: 2, cubicInterpolationMode: "monotone",
+    };
+    return { data: { labels: data.labels.map(dayName), datasets: [line, bars("served", "--series-1"), bars("failed", "--series-4")] }, options };
+  }
+
+  const kinds = {
+    use: ["use", use],
+    money: ["days", money], calls: ["days", calls], providers: ["providers", providers], plans: ["plans", plans],
+  };
 
   function draw() {
     drawn.splice(0).forEach((chart) => chart.destroy());
