@@ -48,6 +48,7 @@ app.autodiscover_tasks(
         "billing.subscriptions",
         "billing.webhooks",
         "dashboard.alerts",
+        "dashboard.impersonation",
         "routing",
     ]
 )

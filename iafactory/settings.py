@@ -466,6 +466,8 @@ CELERY_BEAT_SCHEDULE = {
     # Alerts whose target did not answer, and those that waited for the end of quiet hours; new ones do not wait for this.
     "deliver-alerts": {"task": "dashboard.alerts.deliver", "schedule": 30.0, "options": {"expire_seconds": 30}},
     "forget-alerts": {"task": "dashboard.alerts.forget", "schedule": 24 * 3600.0},
+    # Operators who were logged in as a customer and closed their browser: the end stands in the account's timeline too.
+    "expire-impersonations": {"task": "dashboard.impersonation.expire", "schedule": 60.0, "options": {"expire_seconds": 60}},
     # The usage log needs next month's partition before the month begins.
     "ensure-usage-partitions": {"task": "billing.ledger.ensure_usage_partitions", "schedule": 6 * 3600.0},
 }

@@ -25,7 +25,7 @@ class Impersonation(models.Model):
         on_delete=models.PROTECT,
         related_name="+",
         verbose_name=_("customer"),
-        help_text=_("As whom they were logged in."),
+        help_text=_("Whom they saw."),
     )
     account = models.ForeignKey(
         Account,

@@ -3,6 +3,7 @@
 An operator sees the blocks of what they may see elsewhere. Use is read from the sums of days, however many calls there are.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -22,7 +23,7 @@ from billing.subscriptions.extending import extendable
 from billing.subscriptions.models import Subscription
 from dashboard.impersonation.models import Impersonation
 from dashboard.impersonation.services import PERMISSION as LOG_IN_AS
-from iafactory.common.admin import EMPTY, list_url, object_url
+from iafactory.common.admin import EMPTY, decimal_text, list_url, object_url
 from ratelimit.models import AbuseSignal
 
 from .actions import RESET_PERMISSION
@@ -31,12 +32,13 @@ from .limits import LimitsInForce, limits_in_force
 DAYS = 30
 # Rows of a block; the list behind it has the others.
 ROWS = 10
-EVENTS = 20
+EVENTS = 12
 MODELS = 6
 # Signals are about keys too: of accounts with more keys, those made last.
 _KEYS_WATCHED = 200
 
 State = Subscription.State
+_DECIMAL = re.compile(r"-?\d{1,20}\.\d{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,8 @@ def _told(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(str(one) for one in value)
     text = str(value)
+    if _DECIMAL.fullmatch(text):
+        return decimal_text(Decimal(text))
     # An instant to the minute; the event's own page has all of it.
     return f"{text[:10]} {text[11:16]}" if len(text) > 19 and text[4:5] == "-" and text[10:11] == "T" else text
 

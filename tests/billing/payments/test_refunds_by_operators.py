@@ -128,7 +128,8 @@ def test_in_the_console_a_payment_is_refunded_approved_and_confirmed(market_of: 
 
     shown = first.get(page).content.decode()
     wish = {"part": str(payment.invoice.pk), "amount": "1295", "reason": "half of it"}
-    done = first.post(page, wish)
+    told = first.post(page, wish).content.decode()
+    done = first.post(page, wish | {"_confirm": "1"})
     refund = Refund.objects.get()
     deed = f"/admin/billing/refund/{refund.pk}/do"
     alone = first.post(f"{deed}/approve/", {"reason": "my own"}).content.decode()
@@ -138,6 +139,8 @@ def test_in_the_console_a_payment_is_refunded_approved_and_confirmed(market_of: 
 
     refund.refresh_from_db()
     assert f"{payment.invoice.number}: 2590 DZD" in shown
+    assert "<dt>Goes back</dt><dd>1295 DZD</dd>" in told
+    assert "<dt>Credits that leave the account</dt><dd>525</dd>" in told
     assert (done.status_code, early.status_code) == (302, 302)
     assert "Another operator than the one who asked has to approve it." in alone
     assert (refund.state, refund.amount, refund.requested_by) == ("succeeded", Decimal(1295), "operator@example.com")
