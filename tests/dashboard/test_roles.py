@@ -84,6 +84,7 @@ dashboard.alert                  v        v        v        v
 dashboard.alertdelivery          v        v        -        v
 dashboard.alertrule              vac      v        -        v
 dashboard.alerttarget            vacd     v        -        v
+dashboard.impersonation          v        v        v        v
 django_celery_beat.periodictask  vc       v        v        v
 ratelimit.abusesignal            v        v        v        v
 ratelimit.networkblock           vacd     v        vacd     v
@@ -107,6 +108,8 @@ billing.account grant                   x      x       -        -
 billing.account block                   x      -       x        -
 billing.account unblock                 x      -       x        -
 billing.account new_key                 x      -       x        -
+billing.account send_reset              x      -       x        -
+billing.account log_in_as               x      -       -        -
 billing.apikey revoke                   x      -       x        -
 billing.apikey limits                   x      -       x        -
 billing.autorenewalconsent deed withdraw x      x       x        -
@@ -151,6 +154,7 @@ billing.refund deed reject              x      x       -        -
 billing.savedcard deed remove           x       x       x        -
 billing.subscription deed change-plan   x      x       x        -
 billing.subscription deed forget-change x       x       x        -
+billing.subscription deed extend        x      x       x        -
 billing.subscription deed cancel        x      x       x        -
 billing.subscription deed cancel-now    x      x       x        -
 billing.subscription deed pause         x      x       x        -
