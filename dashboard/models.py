@@ -6,4 +6,14 @@ from .impersonation.models import Impersonation
 from .jobs.models import JobState
 from .two_factor.models import OperatorDevice, RecoveryCode
 
-__all__ = ["Alert", "AlertDelivery", "AlertRule", "AlertTarget", "ConsoleDraft", "Impersonation", "JobState", "OperatorDevice", "RecoveryCode"]
+__all__ = [
+    "Alert",
+    "AlertDelivery",
+    "AlertRule",
+    "AlertTarget",
+    "ConsoleDraft",
+    "Impersonation",
+    "JobState",
+    "OperatorDevice",
+    "RecoveryCode",
+]

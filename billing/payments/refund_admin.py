@@ -26,6 +26,7 @@ from iafactory.common.admin import (
 )
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO, plain
+from iafactory.common.texts import Text
 
 from .disputes import dispute_lost, dispute_open, dispute_won
 from .models import Dispute, Payment, Refund
@@ -101,7 +102,12 @@ def refund_preview(payment: Payment, *, part: str, amount: Decimal, by_hand: boo
     found = next((one for one in refundables(payment) if part == (str(one.invoice.pk) if one.invoice else UNAPPLIED)), None)
     if found is None or amount > found.amount:
         most = plain(found.amount) if found is not None else "0"
-        raise ApiError(409, "refund_too_large", f"At most {most} {payment.currency} can go back.", param="amount")
+        raise ApiError(
+            409,
+            "refund_too_large",
+            Text("At most %(amount)s %(currency)s can go back.", amount=most, currency=payment.currency),
+            param="amount",
+        )
     credits = sum((taken for _lot, taken in refund_shares(found, amount, payment.currency)), ZERO)
     gateway = _("by hand: you send it and confirm it afterwards") if by_hand else payment.gateway
     told: list[tuple[Any, Any]] = [

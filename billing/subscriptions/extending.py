@@ -14,6 +14,7 @@ from billing.plans.models import Plan
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO
+from iafactory.common.texts import Text
 
 from .models import Subscription
 from .moves import instant_text, subscription_event, subscription_lock
@@ -54,7 +55,7 @@ def extension_offer(*, subscription: Subscription, days: int, now: datetime | No
     """
     now = now or clock.now()
     if not 1 <= days <= MOST_DAYS:
-        raise ApiError(400, "invalid_request", f"From 1 to {MOST_DAYS} days.", param="days")
+        raise ApiError(400, "invalid_request", Text("From 1 to %(days)s days.", days=MOST_DAYS), param="days")
     start, end = stretch_of(subscription)
     if end is None or not extendable(subscription, now):
         raise ApiError(409, "subscription_not_extendable", "This subscription has no running period that can be made longer.")

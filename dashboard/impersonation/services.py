@@ -10,6 +10,7 @@ from billing.events.models import Event
 from billing.events.services import Actor, event_record
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .models import Impersonation
 
@@ -47,7 +48,9 @@ def impersonation_begin(*, impersonation_id: UUID, operator: User, user: User, a
         if known is not None:
             return known
         if not (operator.is_active and operator.is_staff and operator.has_perm(PERMISSION)):
-            raise ApiError(403, "permission_denied", f"Only operators with the right {PERMISSION} may do this.")
+            raise ApiError(
+                403, "permission_denied", Text("Only operators with the right %(right)s may do this.", right=PERMISSION)
+            )
         user = User.objects.get(pk=user.pk)
         if user.is_staff or user.is_superuser:
             raise ApiError(403, "permission_denied", "Nobody logs in as an operator.")

@@ -10,7 +10,7 @@ import iafactory.common.ids
 class Migration(migrations.Migration):
     dependencies = [
         ("billing", "0034_on_behalf_and_rights"),
-        ("dashboard", "0004_two_factor"),
+        ("dashboard", "0006_console_drafts"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -79,6 +79,7 @@ CATALOGUES: dict[str, tuple[str, ...]] = {
         "dashboard/alerts/admin.py",
         "dashboard/alerts/tasks.py",
         "dashboard/console",
+        "dashboard/impersonation",
         "dashboard/jobs",
         "dashboard/two_factor",
         "dashboard/templates/admin",

@@ -150,7 +150,7 @@ class AccountActionsMixin(ConsoleAdmin):
                 try:
                     return act(form, account, form_id) or HttpResponseRedirect(back)
                 except ApiError as error:
-                    form.add_error(None, error.message)
+                    form.add_error(None, error.text)
             else:
                 confirm = [
                     (_("Account"), account),
