@@ -190,7 +190,7 @@ class IAFactoryAdminSite(admin.AdminSite):
             return HttpResponseRedirect(f"{reverse('admin:two_factor')}?{request.GET.urlencode()}")
         return super().login(request, extra_context)
 
-    def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         """As Django's; who was logged in as a customer is not any more."""
         if request.method == "POST":
             browser_forgets(request, Impersonation.Ending.SIGNED_OUT)

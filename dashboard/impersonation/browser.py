@@ -8,7 +8,6 @@ from django.http import HttpRequest
 from billing.accounts.models import User
 from dashboard.two_factor.pages import proven
 from iafactory.common import clock
-from iafactory.common.ids import uuid_or_none
 
 from .models import Impersonation
 from .services import Ending, impersonation_end, over
@@ -41,7 +40,7 @@ def seen_as(request: HttpRequest) -> Impersonation | None:
     rows = Impersonation.objects.select_related("operator", "user", "account")
     # The operator of the session and of the row are one, or the id is worth nothing.
     operator_id = request.user.pk if isinstance(request.user, User) else None
-    row = rows.filter(pk=uuid_or_none(str(identifier)), operator_id=operator_id).first()
+    row = rows.filter(pk=str(identifier), operator_id=operator_id).first()
     if row is None or row.ended_at is not None:
         del request.session[SESSION_KEY]
         raise ImpersonationOver(row)
@@ -55,7 +54,9 @@ def seen_as(request: HttpRequest) -> Impersonation | None:
 def browser_forgets(request: HttpRequest, ending: str) -> Impersonation | None:
     """End what this browser looks at, if anything; the row, for the way back."""
     identifier = request.session.pop(SESSION_KEY, None)
-    row = Impersonation.objects.select_related("account").filter(pk=uuid_or_none(str(identifier))).first()
+    if identifier is None:
+        return None
+    row = Impersonation.objects.select_related("account").filter(pk=str(identifier)).first()
     if row is not None and row.operator_id == request.user.pk:
         impersonation_end(impersonation=row, ending=ending)
     return row

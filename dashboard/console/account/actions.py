@@ -72,9 +72,9 @@ class AccountActionsMixin(ConsoleAdmin):
                 if first:
                     self.log_change(request, account, f"Had a password reset mailed to {form.user}.")
             if first:
-                told = _("The link is on its way to %(email)s.") % {"email": form.user.email}
+                told = str(_("The link is on its way to %(email)s.") % {"email": form.user.email})
             else:
-                told = _("This form was acted on before; nothing more was done.")
+                told = str(_("This form was acted on before; nothing more was done."))
             self.message_user(request, told, messages.SUCCESS if first else messages.WARNING)
             return None
 
