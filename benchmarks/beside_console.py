@@ -44,7 +44,7 @@ def measure_beside_console(run: Run, product: Product) -> str:
         with _console_busy(product.second_url, session, read):
             busy.append(beside.measure(beside.ours, SCENE, WINDOW_SECONDS).load.p99)
     run.readings["console_p99"] = median_ratio(busy, alone)
-    run.facts["console"] = {"p99_alone": median(alone), "p99_beside": median(busy), **read}
+    run.facts["console"] = {"p99_alone_ms": median(alone), "p99_beside_ms": median(busy), **read}
     return billed.check(product, beside.answered)
 
 

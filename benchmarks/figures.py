@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 
-from benchmarks.contenders import Contender, another_web, peer
+from benchmarks.contenders import Contender, ContenderFailed, another_web, peer
 from benchmarks.measures import median, median_difference, median_ratio
 from benchmarks.peers import LITELLM, PEERS
 from benchmarks.windows import Scene, Window, generator_result, generator_start, simulator_behave, window
@@ -33,6 +33,7 @@ PEERS_SECONDS = 6.0
 CALLS_REMEMBERED = 100_000
 OPEN_STREAMS = Scene("streams-open", 2_000, streamed=True, chunk_interval_ms=500, chunks=50)
 OPENING_SECONDS = 10.0
+OPEN_SHARE = 0.95
 
 # Scene, contender, and its windows in the order of the rounds.
 Windows = dict[str, dict[str, list[Window]]]
@@ -67,6 +68,11 @@ class Run:
         self.count(contender, found.load.answered, sum(found.load.failures.values()))
         return found
 
+    def left_out(self, name: str, why: Exception) -> None:
+        """Another gateway that fails is left out, and said so: its trouble is no result of ours."""
+        self.tell(f"{name} is LEFT OUT: {why}")
+        self.facts.setdefault("left_out", {})[name] = str(why)
+
     def count(self, contender: Contender, answered: int, failed: int = 0) -> None:
         if contender.name == OURS:
             self.answered += answered
@@ -76,18 +82,36 @@ class Run:
 def measure_rounds(run: Run, scenes: Sequence[Scene]) -> None:
     """Every scene by every contender, in each round: what slows the machine for a while slows all of them."""
     with contextlib.ExitStack() as running:
-        peers: list[Contender] = []
-        if PEERS_SCENE in scenes:
-            peers = [running.enter_context(peer(which, run.product)) for which in PEERS if which.installed]
+        peers = _peers_start(run, running) if PEERS_SCENE in scenes else []
         for number in range(run.rounds):
             for scene in scenes:
                 compared = [*peers, run.ours] if scene is PEERS_SCENE else run.contenders
                 seconds = max(run.seconds, PEERS_SECONDS) if scene is PEERS_SCENE else run.seconds
                 first = number % len(compared)
                 for contender in [*compared[first:], *compared[:first]]:
-                    found = run.measure(contender, scene, seconds)
+                    try:
+                        found = run.measure(contender, scene, seconds)
+                    except ContenderFailed as error:
+                        if contender not in peers:
+                            raise
+                        peers.remove(contender)
+                        run.windows.get(scene.name, {}).pop(contender.name, None)
+                        run.left_out(contender.name, error)
+                        continue
                     run.windows.setdefault(scene.name, {}).setdefault(contender.name, []).append(found)
     run.readings |= rounds_readings(run.windows)
+
+
+def _peers_start(run: Run, running: contextlib.ExitStack) -> list[Contender]:
+    """Those installed that answer."""
+    started = []
+    for which in PEERS:
+        if which.installed:
+            try:
+                started.append(running.enter_context(peer(which, run.product)))
+            except ContenderFailed as error:
+                run.left_out(which.name, error)
+    return started
 
 
 def rounds_readings(windows: Mapping[str, Mapping[str, Sequence[Window]]]) -> dict[str, float]:
@@ -140,16 +164,22 @@ def measure_start(run: Run) -> None:
         if LITELLM.installed:
             run.tell("start: LiteLLM")
             began = time.monotonic()
-            with peer(LITELLM, run.product):
-                theirs.append(time.monotonic() - began)
+            try:
+                with peer(LITELLM, run.product):
+                    theirs.append(time.monotonic() - began)
+            except ContenderFailed as error:
+                run.left_out(LITELLM.name, error)
     run.facts["start_seconds"] = {OURS: round(median(ours), 2)}
-    if theirs:
+    if len(theirs) == len(ours):
         run.facts["start_seconds"][LITELLM.name] = round(median(theirs), 2)
         run.readings["start_against_litellm"] = median_ratio(ours, theirs)
 
 
 def measure_open_streams(run: Run) -> None:
-    """2,000 slow streams at once through a new process: those that fail, and what each that was open added to its memory."""
+    """2,000 slow streams at once through a new process: those that fail, and what each adds to its memory.
+
+    Where they were not open at once, memory says nothing about open streams: it is not measured then.
+    """
     with another_web(run.product, run.keys) as web:
         run.count(web, 1)
         # What the first calls load is no stream's memory.
@@ -166,13 +196,11 @@ def measure_open_streams(run: Run) -> None:
         load = generator_result(generator)
     failed = sum(load.failures.values())
     run.count(web, load.answered, failed)
-    run.facts["open_streams"] = {
-        "most_at_the_provider": under_way,
-        "failures": dict(load.failures),
-        "first_p99": load.first_p99,
-    }
+    refused = {f"answered_{status}": count for status, count in load.failures.items()}
+    run.facts["open_streams"] = {"most_at_the_provider": under_way, "first_byte_p99_ms": load.first_p99, **refused}
     run.readings["open_stream_failures"] = failed
-    run.readings["open_stream_memory"] = (most - before) * 1024 / max(under_way, 1)
+    if under_way >= OPEN_SHARE * OPEN_STREAMS.clients:
+        run.readings["open_stream_memory"] = (most - before) * 1024 / OPEN_STREAMS.clients
 
 
 def _under_way(product: Product) -> int:

@@ -31,7 +31,7 @@ from benchmarks.figures import (
 )
 from benchmarks.peers import PEERS
 from benchmarks.running import CommandFailed, machine, module, raise_file_limit
-from benchmarks.table import as_text, machine_line, medians, scene_rows, verdict_rows
+from benchmarks.table import as_text, fact_lines, machine_line, medians, scene_rows, verdict_rows
 from benchmarks.targets import Verdict, judge, missed
 from chaos.product import Product, ProductFailed
 
@@ -139,10 +139,7 @@ def _print(run: Run, figures: Any, verdicts: list[Verdict], books: list[str]) ->
     if figures:
         print("\n" + as_text(scene_rows(medians(figures))))
     print("\n" + as_text(verdict_rows(verdicts)) + "\n")
-    for name, fact in run.facts.items():
-        print(f"{name.replace('_', ' ')}: {fact}")
-    for text in books:
-        print(text)
+    print("\n".join([*fact_lines(run.facts), *books]))
     if lost := missed(verdicts):
         print(f"MISSED: {'; '.join(verdict.target.text for verdict in lost)}")
 

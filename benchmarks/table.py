@@ -92,17 +92,31 @@ def machine_line(machine: Mapping[str, Any]) -> str:
     return f"{shape}; load before {machine['load_before'][0]}; {versions}; commit {machine['commit']}"
 
 
+def fact_lines(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What is worth knowing beside the targets, a line each."""
+    return [
+        f"{name.replace('_', ' ')}: {', '.join(f'{key} {value}'.replace('_', ' ') for key, value in fact.items())}"
+        for name, fact in facts.items()
+    ]
+
+
 def document(run: Mapping[str, Any]) -> str:
     """What docs/performance.md shows of a run's JSON."""
     targets = [["target", "measured", "must", "aim", "verdict"]]
     targets += [[row[name] for name in targets[0]] for row in run["targets"]]
     targets = [[_emphasised(cell) for cell in row] for row in targets]
+    taken = f"Taken {run['taken_at']}, {run['rounds']} rounds of {run['seconds']:g} s; {machine_line(run['machine'])}."
+    if run["machine"]["load_before"][0] > run["machine"]["cores"] / 2:
+        taken += (
+            " **The machine was busy with other work**: memory can be compared with other runs, CPU roughly, the rest hardly."
+        )
     return "\n\n".join(
         [
-            f"Taken {run['taken_at']}, {run['rounds']} rounds of {run['seconds']:g} s; {machine_line(run['machine'])}.",
+            taken,
             as_markdown(targets),
             as_markdown(scene_rows(medians(run["windows"]))),
-            *[f"{text[0].upper()}{text[1:]}." for text in run["books"]],
+            "\n".join(f"- {line}" for line in fact_lines(run["facts"])),
+            *[f"{text}." for text in run["books"]],
         ]
     )
 
