@@ -90,7 +90,7 @@ translations-update: $(DEV_READY)
 	@$(BIN)/python -m iafactory.local.translations update
 
 types: $(DEV_READY)
-	@$(WITH_SERVERS) $(BIN)/python -m mypy manage.py iafactory ratelimit billing routing dashboard
+	@$(WITH_SERVERS) $(BIN)/python -m mypy manage.py iafactory ratelimit billing routing dashboard benchmarks chaos
 
 migrations: $(DEV_READY)
 	@$(WITH_SERVERS) $(MANAGE) makemigrations --check --dry-run

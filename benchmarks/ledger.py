@@ -159,7 +159,7 @@ def _round(which: str, processes: int, options: argparse.Namespace, postgres: ps
             worker.wait(20)
     calls = sum(len(result["settle"]) for result in results)
     seconds = max(result["seconds"] for result in results)
-    rate = calls / seconds
+    rate = float(calls / seconds)
     python = sum(result["cpu"] for result in results)
     hold, settle = (_percentiles([value for result in results for value in result[name]]) for name in ("hold", "settle"))
     name = f"{processes} process{'es' if processes > 1 else ''}, {'one hot wallet' if which == 'hot' else 'many wallets'}"
@@ -210,7 +210,7 @@ async def _worker(options: argparse.Namespace) -> None:
     from billing.ledger.writer import LedgerWriter
 
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    accounts = await sync_to_async(list)(Account.objects.order_by("pk").values_list("pk", flat=True))
+    accounts = await sync_to_async(lambda: list(Account.objects.order_by("pk").values_list("pk", flat=True)))()
     if options.worker == "hot":
         accounts = accounts[:1]
     writer = LedgerWriter(queue_limit=10_000)

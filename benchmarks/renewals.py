@@ -40,8 +40,8 @@ def main() -> int:
         return 0
     url = os.environ["DATABASE_URL"]
     with psycopg.connect(url, autocommit=True) as server:
-        server.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")  # type: ignore[call-overload]
-        server.execute(f"CREATE DATABASE {DATABASE}")  # type: ignore[call-overload]
+        server.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
+        server.execute(f"CREATE DATABASE {DATABASE}")
         try:
             os.environ["DATABASE_URL"] = url.replace("/iafactory?", f"/{DATABASE}?")
             return _measure(options)
@@ -49,7 +49,7 @@ def main() -> int:
             from django.db import connections
 
             connections.close_all()
-            server.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")  # type: ignore[call-overload]
+            server.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
 
 
 def _measure(options: argparse.Namespace) -> int:
@@ -107,7 +107,7 @@ def _work(options: argparse.Namespace) -> None:
     from billing.invoices.models import Invoice
 
     for invoice in Invoice.objects.order_by("sequence").iterator():
-        if invoice.sequence % options.workers == options.number:  # type: ignore[operator]
+        if invoice.sequence % options.workers == options.number:
             invoice_pdf_ensure(invoice=invoice)
 
 
@@ -173,7 +173,7 @@ def _cpu(postgres: psutil.Process) -> float:
         with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
             seconds += times.user + times.system
-    return seconds
+    return float(seconds)
 
 
 def _wait_for(condition: Any) -> None:

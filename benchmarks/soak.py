@@ -8,6 +8,7 @@ their rows, times. Fails when something grows, a call is answered wrongly, or th
 """
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -74,7 +75,6 @@ class Watch:
         """The product now. Raises ContenderFailed when a process is another one than before."""
         if self._product.pid("web") != self._web.pid:
             raise ContenderFailed("the web process died")
-        workers = [self._worker, *self._worker.children(recursive=True)]
         server = self._redis.info()
         return Sample(
             seconds=seconds,
@@ -83,7 +83,7 @@ class Watch:
             p99=report.p99,
             web_memory=self._web.memory_info().rss / 2**20,
             web_files=self._web.num_fds(),
-            worker_memory=sum(worker.memory_info().rss for worker in workers) / 2**20,
+            worker_memory=_tree_memory_mb(self._worker),
             postgres_connections=self._number(CONNECTIONS),
             redis_connections=server["connected_clients"],
             redis_keys=sum(keys["keys"] for name, keys in server.items() if name.startswith("db") and isinstance(keys, dict)),
@@ -99,6 +99,16 @@ class Watch:
         row = self._database.execute(query).fetchone()
         assert row is not None
         return int(row[0])
+
+
+def _tree_memory_mb(root: psutil.Process) -> float:
+    """Resident memory of a process and all below it."""
+    total = 0.0
+    for process in [root, *root.children(recursive=True)]:
+        # A child may end meanwhile.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.memory_info().rss / 2**20
+    return total
 
 
 def main() -> int:
