@@ -16,9 +16,9 @@ from ratelimit.scopes import (
     DAY_MS,
     KEY_PREFIX,
     LARGEST_INTEGER,
-    Concurrency,
     CounterRow,
     Scope,
+    ScopeSet,
     SplitPosition,
     counter_storage_key,
 )
@@ -106,15 +106,16 @@ def _record_key(reservation_id: str) -> str:
 def _reserve_arguments(
     verb: int,
     reservation_id: str,
-    scopes: Sequence[Scope],
+    scopes: ScopeSet,
     now_ms: int,
     epoch: str,
     record_ttl_ms: int,
     renew_lease_ms: int,
     split: SplitPosition | None,
+    amounts: Sequence[int] | None = None,
 ) -> list[str | bytes]:
     """Return keys, then the packed request. MessagePack costs Redis half of what one argument per number does."""
-    keys: list[Any] = [_record_key(reservation_id), _EPOCH_KEY]
+    keys: list[Any] = [_record_key(reservation_id), _EPOCH_KEY, *scopes.storage_keys]
     request: list[Any] = [
         verb,
         now_ms,
@@ -123,10 +124,8 @@ def _reserve_arguments(
         record_ttl_ms,
         renew_lease_ms,
         -1 if split is None else split.start,
+        *(scopes.packed if amounts is None else scopes.packed_with(amounts)),
     ]
-    for scope in scopes:
-        keys.append(scope.storage_key)
-        request += scope.packed()
     if split is not None:
         keys.append(split.storage_key)
     keys.append(_encode(request))
@@ -167,10 +166,8 @@ def _decision(scopes: Sequence[Scope], reply: Sequence[int]) -> Decision:
     return Decision(False, refused, states, soft_exhausted)
 
 
-def _require_distinct(scopes: Sequence[Scope]) -> None:
-    """Two scopes on one key would be checked apart and taken together."""
-    if len({scope.storage_key for scope in scopes}) != len(scopes) or len({s.name for s in scopes}) != len(scopes):
-        raise ValueError("scopes of one reservation need distinct keys and distinct names")
+def _scope_set(scopes: Sequence[Scope] | ScopeSet) -> ScopeSet:
+    return scopes if isinstance(scopes, ScopeSet) else ScopeSet(scopes)
 
 
 class Limiter:
@@ -189,29 +186,29 @@ class Limiter:
     async def reserve(
         self,
         reservation_id: str,
-        scopes: Sequence[Scope],
+        scopes: Sequence[Scope] | ScopeSet,
         *,
         now_ms: int,
+        amounts: Sequence[int] | None = None,
         split: SplitPosition | None = None,
         lease_ms: int | None = None,
     ) -> Decision:
         """Take every hard scope or none, and those soft scopes that are not exhausted; draw the split position.
 
-        The reservation can be settled until an hour after `lease_ms` (default: the longest concurrency lease, or 15
-        minutes). Asking again with the same id takes nothing more and answers as before.
+        `amounts`, one for each scope, take the place of the scopes' own. The reservation can be settled until an hour after
+        `lease_ms` (default: the longest concurrency lease, or 15 minutes). Asking again with the same id takes nothing more and
+        answers as before.
         Raises ValueError for scopes that share a key or a name, and for a window that has ended.
         """
-        _require_distinct(scopes)
+        together = _scope_set(scopes)
         if lease_ms is None:
-            lease_ms = max((s.lease_ms for s in scopes if type(s) is Concurrency), default=DEFAULT_LEASE_MS)
-        for scope in scopes:
-            window_end_ms = getattr(scope, "window_end_ms", None)
-            if window_end_ms is not None and window_end_ms <= now_ms:
-                raise ValueError(f"{scope!r}: the window has ended")
+            lease_ms = together.lease_ms or DEFAULT_LEASE_MS
+        if together.ends_at_ms is not None and together.ends_at_ms <= now_ms:
+            raise ValueError(f"{together.scopes!r}: a window has ended")
         arguments = _reserve_arguments(
-            _RESERVE, reservation_id, scopes, now_ms, self._epoch, lease_ms + RECORD_GRACE_MS, 0, split
+            _RESERVE, reservation_id, together, now_ms, self._epoch, lease_ms + RECORD_GRACE_MS, 0, split, amounts
         )
-        return _decision(scopes, await self._run(_RESERVE_SCRIPT, len(arguments) - 1, arguments))
+        return _decision(together.scopes, await self._run(_RESERVE_SCRIPT, len(arguments) - 1, arguments))
 
     async def extend(
         self, reservation_id: str, scopes: Sequence[Scope] = (), *, now_ms: int, lease_ms: int | None = None
@@ -220,13 +217,13 @@ class Limiter:
 
         A scope's amount is what comes on top. The window may have ended meanwhile: the call belongs to it.
         """
-        _require_distinct(scopes)
+        together = _scope_set(scopes)
         if lease_ms is not None and not 1 <= lease_ms <= DAY_MS:
             raise ValueError("a lease is 1 ms to one day")
         arguments = _reserve_arguments(
-            _EXTEND, reservation_id, scopes, now_ms, self._epoch, (lease_ms or 0) + RECORD_GRACE_MS, lease_ms or 0, None
+            _EXTEND, reservation_id, together, now_ms, self._epoch, (lease_ms or 0) + RECORD_GRACE_MS, lease_ms or 0, None
         )
-        return _decision(scopes, await self._run(_RESERVE_SCRIPT, len(arguments) - 1, arguments))
+        return _decision(together.scopes, await self._run(_RESERVE_SCRIPT, len(arguments) - 1, arguments))
 
     async def settle(self, reservation_id: str, actuals: Mapping[str, int], *, now_ms: int) -> bool:
         """Replace reserved amounts by actual ones (scope name -> amount) and free the concurrency slots.
@@ -250,7 +247,7 @@ class Limiter:
 
     async def peek(self, scopes: Sequence[Scope], *, now_ms: int) -> list[ScopeState]:
         """Read used, remaining and reset of scopes without changing anything. Amounts are not looked at."""
-        arguments = _reserve_arguments(_PEEK, "", scopes, now_ms, "", 0, 0, None)
+        arguments = _reserve_arguments(_PEEK, "", ScopeSet(scopes, to_read=True), now_ms, "", 0, 0, None)
         return list(_scope_states(scopes, await self._run(_RESERVE_SCRIPT, len(arguments) - 1, arguments)))
 
     async def epoch_ensure(self) -> bool:
@@ -353,7 +350,7 @@ class SyncLimiter:
 
     def peek(self, scopes: Sequence[Scope], *, now_ms: int) -> list[ScopeState]:
         """Read used, remaining and reset of scopes without changing anything. Raises LimiterUnavailable."""
-        arguments = _reserve_arguments(_PEEK, "", scopes, now_ms, "", 0, 0, None)
+        arguments = _reserve_arguments(_PEEK, "", ScopeSet(scopes, to_read=True), now_ms, "", 0, 0, None)
         try:
             try:
                 reply = self._client.execute_command("EVALSHA", _RESERVE_SCRIPT.sha, len(arguments) - 1, *arguments)

@@ -1,9 +1,10 @@
 """The limits one reservation may touch. All numbers are integers: tokens, requests, nano-USD, milliseconds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from math import gcd
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
@@ -18,6 +19,8 @@ LARGEST_SPLIT_CYCLE = 10_000
 BUCKET, COUNTER, GAUGE = 1, 2, 3
 
 PackedScope = tuple[int, bool, int, int, int, int, str]
+PACKED_FIELDS = ("kind", "soft", "amount", "limit", "period, lease or end", "refill", "name")
+_AMOUNT_AT = PACKED_FIELDS.index("amount")
 
 
 def _require_integers(scope: object, *values: int) -> None:
@@ -158,6 +161,35 @@ class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Scope = TokenBucket | WindowCounter | Budget | Concurrency
+
+
+class ScopeSet:
+    """Scopes that are reserved together again and again: what stays the same from call to call is worked out once.
+
+    `packed` are all their fields in a row, `ends_at_ms` the end of the window that ends first, `lease_ms` the longest lease.
+    Raises ValueError for scopes that share a key or a name, except `to_read`: two on one key would be checked apart and taken
+    together.
+    """
+
+    __slots__ = ("ends_at_ms", "lease_ms", "packed", "scopes", "storage_keys")
+
+    def __init__(self, scopes: Iterable[Scope], *, to_read: bool = False) -> None:
+        self.scopes = tuple(scopes)
+        self.storage_keys = tuple(scope.storage_key for scope in self.scopes)
+        distinct = len(set(self.storage_keys)) == len({scope.name for scope in self.scopes}) == len(self.scopes)
+        if not distinct and not to_read:
+            raise ValueError("scopes of one reservation need distinct keys and distinct names")
+        self.packed: tuple[Any, ...] = tuple(chain.from_iterable(scope.packed() for scope in self.scopes))
+        ends = [scope.window_end_ms for scope in self.scopes if isinstance(scope, WindowCounter | Budget)]
+        self.ends_at_ms = min(ends, default=None)
+        self.lease_ms = max((scope.lease_ms for scope in self.scopes if isinstance(scope, Concurrency)), default=None)
+
+    def packed_with(self, amounts: Sequence[int]) -> list[Any]:
+        """`packed` with other amounts, one for each scope. Raises ValueError for what is no amount."""
+        _require_integers(self.scopes, *amounts)
+        packed = list(self.packed)
+        packed[_AMOUNT_AT :: len(PACKED_FIELDS)] = amounts
+        return packed
 
 
 class CounterRow(NamedTuple):

@@ -29,6 +29,7 @@ from .health.board import HealthBoard
 from .health.capacity import Capacity
 from .health.reports import breaker_moved, credential_refused
 from .health.retries import RetryBudget
+from .limits import LimitsMemory
 from .metrics import tally
 from .providers.session import open_session
 from .snapshot import Snapshot, snapshot_load
@@ -72,6 +73,7 @@ class Gateway:
         self.health = HealthBoard(self.redis, on_moved=breaker_moved, on_bad_credential=credential_refused)
         self.capacity = Capacity(self.redis, on_share=self.health.note_free_share)
         self.retries = RetryBudget()
+        self.limits = LimitsMemory()
         self._listener = ChangeListener(on_change=self._changed, on_gap=self._missed_changes)
         self.uses = UseRecorder(self.pool, self.redis)
         # Calls under way, to stop those whose credential is taken away.

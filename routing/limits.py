@@ -13,7 +13,7 @@ from billing.accounts.windows import daily_credits_key, day_end, milliseconds, m
 from billing.subscriptions.callers import Caller, PlanTerms
 from iafactory.common.money import credits_to_micro, usd_to_nano
 from ratelimit.engine import ScopeState
-from ratelimit.scopes import Budget, Concurrency, Scope, TokenBucket, WindowCounter
+from ratelimit.scopes import Budget, Concurrency, Scope, ScopeSet, TokenBucket, WindowCounter
 
 from .choice import Candidate
 from .snapshot import BudgetLimits, PlanOffer, Policy, Snapshot
@@ -54,6 +54,8 @@ REQUEST_SCOPES = frozenset(
         KEY_REQUESTS_PER_MINUTE,
     }
 )
+# Counted by the calls that were delivered.
+COUNTED_QUOTAS = frozenset({DAILY_REQUESTS, REQUESTS_PER_DAY})
 # Waiting a little does not help: the official clients must not retry by themselves.
 QUOTAS = frozenset({DAILY_REQUESTS, REQUESTS_PER_DAY, DAILY_CREDITS, KEY_DAILY_CREDITS, KEY_MONTHLY_CREDITS})
 # Of the installation, not of the customer: told without figures, lifted by no plan.
@@ -71,6 +73,7 @@ _WINDOW_SECONDS = {
     KEY_DAILY_CREDITS: 86400,
 }
 _UTC = ZoneInfo("UTC")
+_MOST_REMEMBERED = 10_000
 
 
 def is_budget(scope_name: str) -> bool:
@@ -81,13 +84,6 @@ def is_budget(scope_name: str) -> bool:
 def is_provider_budget(scope_name: str) -> bool:
     """Whether a scope is one provider's own budget; its slug stands behind the colon."""
     return scope_name.startswith((PROVIDER_DAILY_BUDGET, PROVIDER_MONTHLY_BUDGET))
-
-
-def must_be_counted(scope: Scope) -> bool:
-    """Whether a call may not pass while the scope cannot be asked: quotas and budgets; speeds are another matter."""
-    if isinstance(scope, TokenBucket | Concurrency):
-        return False
-    return scope.limit is not None and scope.amount > 0
 
 
 def budget_day_end_ms(at: datetime) -> int:
@@ -230,14 +226,13 @@ def gateway_scopes(snapshot: Snapshot, *, lease_seconds: int) -> list[Scope]:
     )
 
 
-def run_scope(caller: Caller, run: Run, *, at: datetime, credits: Decimal) -> WindowCounter:
+def run_scope(caller: Caller, run: Run, *, at: datetime) -> WindowCounter:
     """The ceiling a caller gave to a run."""
     return WindowCounter(
         key=f"u:{caller.account_id}:{run.name}",
         name=RUN_CREDITS,
         limit=credits_to_micro(run.limit),
         window_end_ms=milliseconds(month_end(at, _UTC)),
-        amount=credits_to_micro(credits),
     )
 
 
@@ -305,42 +300,113 @@ def budget_actuals(cost_by_provider: Mapping[str, int]) -> dict[str, int]:
     return actuals
 
 
-class CallLimits(msgspec.Struct, frozen=True):
-    """The scopes of one call, and the name of its quota when the plan's quota may be passed with bought credits."""
+def _measure(name: str) -> str:
+    """What of a call counts against the scope of that name."""
+    if name in TOKEN_SCOPES:
+        return "tokens"
+    if name in CREDIT_SCOPES:
+        return "credits"
+    return "cost" if is_budget(name) else "calls"
 
-    scopes: tuple[Scope, ...]
-    overflow: str | None
+
+class CallLimits:
+    """The limits of a caller's calls on one provider: `scopes`, and what a call counts against each of them.
+
+    `overflow` names the quota when the plan's quota may be passed with bought credits.
+    """
+
+    __slots__ = ("_measures", "_settled", "overflow", "scopes")
+
+    def __init__(self, scopes: Sequence[Scope], *, overflow: str | None) -> None:
+        self.scopes = ScopeSet(scopes)
+        self.overflow = overflow
+        self._measures = tuple((scope.name, _measure(scope.name)) for scope in scopes)
+        # A rate keeps what was taken for a call that was made: what counts is that it was asked.
+        self._settled = tuple(
+            (name, measure) for name, measure in self._measures if measure in ("tokens", "credits") or name in COUNTED_QUOTAS
+        )
+
+    def amounts(self, first: Candidate) -> list[int]:
+        """The most that a call on `first` may take of each scope."""
+        most = {
+            "calls": 1,
+            "tokens": first.input_tokens + first.output_tokens,
+            "credits": credits_to_micro(first.worst_credits),
+            "cost": usd_to_nano(first.worst_cost_usd),
+        }
+        return [most[measure] for _, measure in self._measures]
+
+    def must_be_counted(self, amounts: Sequence[int]) -> bool:
+        """Whether a call may not pass while the scopes cannot be asked: quotas and budgets; speeds are another matter."""
+        return any(
+            isinstance(scope, WindowCounter | Budget) and scope.limit is not None and amount > 0
+            for scope, amount in zip(self.scopes.scopes, amounts, strict=True)
+        )
+
+    def actuals(
+        self, *, calls: int, tokens: int, credits: Decimal, cost_usd_by_provider: Mapping[str, Decimal]
+    ) -> dict[str, int]:
+        """What a call took in the end, by scope; `cost_usd_by_provider` names every provider asked."""
+        took = {"calls": calls, "tokens": tokens, "credits": credits_to_micro(credits)}
+        actuals = {name: took[measure] for name, measure in self._settled}
+        return actuals | budget_actuals({slug: usd_to_nano(cost) for slug, cost in cost_usd_by_provider.items()})
+
+    def with_run(self, scope: WindowCounter) -> "CallLimits":
+        """The same with the ceiling of a caller's own run."""
+        return CallLimits((*self.scopes.scopes, scope), overflow=self.overflow)
 
 
-def call_limits(
-    caller: Caller,
-    plan: PlanTerms,
-    policy: Policy,
-    snapshot: Snapshot,
-    first: Candidate,
-    *,
-    at: datetime,
-    lease_seconds: int,
-    run: Run | None,
-) -> CallLimits:
-    """Every limit that a call of `caller` on `first` touches."""
-    size = CallSize(first.input_tokens + first.output_tokens, first.worst_credits)
-    on_quota = plan.billing_mode == "quota"
-    may_overflow = on_quota and caller.overflow_allowed and snapshot.overflow is not None
+def call_limits(caller: Caller, snapshot: Snapshot, provider: str, *, at: datetime, lease_seconds: int) -> CallLimits:
+    """Every limit that a call of `caller` on `provider` touches, without a run's."""
+    plan = caller.plan
+    assert plan is not None
+    policy = snapshot.policies[plan.id]
+    size, cost_nano = CallSize(0, Decimal(0)), 0
+    may_overflow = plan.billing_mode == "quota" and caller.overflow_allowed and snapshot.overflow is not None
     quota = daily_quota(caller, plan, at=at, credits=size.credits, soft=may_overflow)
     may_overflow = may_overflow and quota is not None and quota.limit is not None
-    cost_nano = usd_to_nano(first.worst_cost_usd)
-    scopes: list[Scope | None] = [
-        *account_scopes(caller, at=at, size=size, lease_seconds=lease_seconds),
-        quota,
-        *key_scopes(caller, at=at, size=size, lease_seconds=lease_seconds),
-        *gateway_scopes(snapshot, lease_seconds=lease_seconds),
-        None if run is None else run_scope(caller, run, at=at, credits=size.credits),
-        *shared_budget_scopes(caller, policy, snapshot, at=at, amount_nano=cost_nano),
-        *provider_budget_scopes(snapshot, first.route.provider, at=at, amount_nano=cost_nano),
-    ]
-    present = tuple(scope for scope in scopes if scope is not None)
-    return CallLimits(present, DAILY_REQUESTS if may_overflow else None)
+    return CallLimits(
+        [
+            *account_scopes(caller, at=at, size=size, lease_seconds=lease_seconds),
+            *([] if quota is None else [quota]),
+            *key_scopes(caller, at=at, size=size, lease_seconds=lease_seconds),
+            *gateway_scopes(snapshot, lease_seconds=lease_seconds),
+            *shared_budget_scopes(caller, policy, snapshot, at=at, amount_nano=cost_nano),
+            *provider_budget_scopes(snapshot, provider, at=at, amount_nano=cost_nano),
+        ],
+        overflow=DAILY_REQUESTS if may_overflow else None,
+    )
+
+
+class LimitsMemory:
+    """`call_limits` of those who call again, remembered until what they follow from has changed or a window ends."""
+
+    def __init__(self) -> None:
+        self._snapshot: Snapshot | None = None
+        self._lease_seconds = 0
+        # By the caller's identity, which the entry keeps alive: looking all of a caller up costs more than making it anew.
+        self._kept: dict[tuple[int, str], tuple[Caller, datetime, CallLimits]] = {}
+
+    def of(self, caller: Caller, snapshot: Snapshot, provider: str, *, at: datetime, lease_seconds: int) -> CallLimits:
+        """As `call_limits`."""
+        if snapshot is not self._snapshot or lease_seconds != self._lease_seconds or len(self._kept) >= _MOST_REMEMBERED:
+            self._kept.clear()
+            self._snapshot, self._lease_seconds = snapshot, lease_seconds
+        kept = self._kept.get((id(caller), provider))
+        if kept is not None and kept[0] is caller and kept[1] > at:
+            return kept[2]
+        made = call_limits(caller, snapshot, provider, at=at, lease_seconds=lease_seconds)
+        self._kept[id(caller), provider] = (caller, self._good_until(caller, made, at), made)
+        return made
+
+    @staticmethod
+    def _good_until(caller: Caller, made: CallLimits, at: datetime) -> datetime:
+        ends = [day_end(at, _UTC)]
+        if made.scopes.ends_at_ms is not None:
+            ends.append(datetime.fromtimestamp(made.scopes.ends_at_ms / 1000, UTC))
+        # Until then another limit, or another period, is in force.
+        ends += [moment for moment in (caller.override_until, caller.period_end) if moment is not None and moment > at]
+        return min(ends)
 
 
 def shown_scopes(caller: Caller, *, at: datetime) -> list[Scope]:

@@ -20,13 +20,13 @@ from django.conf import settings
 from msgspec import structs
 
 from billing.ledger.idempotency import LARGEST_KEPT_BYTES, REPLAYED_HEADER, IdempotencyKey, answer_find, answer_item, in_flight
-from billing.ledger.items import AnswerItem, CallItem, CallVerdict, HoldItem, HoldVerdict, UsageItem
+from billing.ledger.items import AnswerItem, CallItem, HoldItem, HoldVerdict, UsageItem
 from billing.ledger.writer import LedgerRejected, LedgerUnavailable
 from billing.subscriptions.callers import Caller, PlanTerms
 from iafactory.common import clock, tracing
 from iafactory.common.errors import ApiError
 from iafactory.common.hot import Answer, Exchange
-from iafactory.common.money import MICRO_PER_CREDIT, ZERO, credits_to_micro, plain, usd_to_nano
+from iafactory.common.money import MICRO_PER_CREDIT, ZERO, plain, usd_to_nano
 from ratelimit.engine import Decision, LimiterUnavailable, ScopeState
 from ratelimit.scopes import Scope, SplitPosition, split_pick
 
@@ -135,6 +135,7 @@ class ModelCall(ABC):
         self.sent = bytearray()
         self.sent_is_whole = idempotency is not None
         self.body = b""
+        self.call_limits: limits.CallLimits | None = None
         self.limit_states: tuple[ScopeState, ...] = ()
         # Why the call was stopped from outside, and how to stop what is under way.
         self.cut_error: ApiError | None = None
@@ -221,10 +222,8 @@ class ModelCall(ABC):
             self.gateway.running.discard(self)
         await self.attempts.end()
         with tracing.span("settle"):
-            verdict = await self._settle()
+            await self._settle()
         metrics.call_ended(self)
-        with tracing.span("release"):
-            await self._settle_reservation(verdict)
         return await self._finish()
 
     @property
@@ -269,16 +268,16 @@ class ModelCall(ABC):
     async def _reserve(self, choice: Choice) -> None:
         """Take the account's limits, the budgets of the first candidate and the split position in one round trip."""
         first = choice.candidates[0]
-        call_limits = limits.call_limits(
+        call_limits = self.gateway.limits.of(
             self.caller,
-            self.plan,
-            self.policy,
             self.gateway.snapshot,
-            first,
+            first.route.provider,
             at=self.started_at,
             lease_seconds=settings.CALL_TIMEOUT_SECONDS + settings.HOLD_GRACE_SECONDS,
-            run=self.run_budget,
         )
+        if self.run_budget is not None:
+            call_limits = call_limits.with_run(limits.run_scope(self.caller, self.run_budget, at=self.started_at))
+        self.call_limits = call_limits
         split = None
         if choice.split:
             split = SplitPosition(
@@ -286,7 +285,7 @@ class ModelCall(ABC):
                 weights=choice.split,
                 start=random.getrandbits(31),
             )
-        decision = await self._ask_limiter(call_limits.scopes, split)
+        decision = await self._ask_limiter(call_limits, call_limits.amounts(first), split)
         self.limit_states = decision.states
         if not decision.allowed:
             raise self._refusal(decision)
@@ -308,16 +307,18 @@ class ModelCall(ABC):
             await self._release_reservation()
             raise
 
-    async def _ask_limiter(self, scopes: Sequence[Scope], split: SplitPosition | None) -> Decision:
-        limiter = self.gateway.limiter
+    async def _ask_limiter(
+        self, call_limits: limits.CallLimits, amounts: Sequence[int], split: SplitPosition | None
+    ) -> Decision:
+        limiter, scopes, call_id = self.gateway.limiter, call_limits.scopes, self.exchange.id_text
         now_ms = clock.now_ms()
         try:
-            decision = await limiter.reserve(self.exchange.id_text, scopes, now_ms=now_ms, split=split)
+            decision = await limiter.reserve(call_id, scopes, now_ms=now_ms, amounts=amounts, split=split)
             if decision.stale_epoch:
                 await limiter.recover(now_ms=now_ms)
-                decision = await limiter.reserve(self.exchange.id_text, scopes, now_ms=now_ms, split=split)
+                decision = await limiter.reserve(call_id, scopes, now_ms=now_ms, amounts=amounts, split=split)
         except LimiterUnavailable:
-            if settings.SPEED_LIMITS_WITHOUT_REDIS == "allow" and not any(limits.must_be_counted(scope) for scope in scopes):
+            if settings.SPEED_LIMITS_WITHOUT_REDIS == "allow" and not call_limits.must_be_counted(amounts):
                 return Decision(True)
             decision = Decision(False, stale_epoch=True)
         if decision.stale_epoch:
@@ -696,8 +697,8 @@ class ModelCall(ABC):
             now=now,
         )
 
-    async def _settle(self) -> CallVerdict | None:
-        """Book the call; the client has not seen the end of its answer yet. None: not known in time, it will be booked."""
+    async def _settle(self) -> None:
+        """Book the call, in the ledger and in the limits; the client has not seen the end of its answer yet."""
         outcome = self.outcome
         self._price()
         try:
@@ -711,14 +712,20 @@ class ModelCall(ABC):
             if not self.exchange.started:
                 outcome.delivered_bytes, outcome.charged = 0, ZERO
             self.body = self._last_bytes()
+        ledger = self.gateway.ledger
+        booking = ledger.call_submit(self._call_item())
+        # Redis answers while PostgreSQL commits.
+        with tracing.span("release"):
+            await self._settle_reservation()
         try:
-            verdict = await self.gateway.ledger.call_settle(self._call_item(), timeout_seconds=settings.SETTLE_TIMEOUT_SECONDS)
+            verdict = await ledger.call_verdict(booking, timeout_seconds=settings.SETTLE_TIMEOUT_SECONDS)
         except (TimeoutError, LedgerUnavailable, LedgerRejected) as error:
+            # Not known in time: it will be booked.
             logger.error("call %s: the settle is not committed: %r", self.id, error)
             outcome.error = ApiError(
                 503, "settlement_pending", "The call was served but could not be booked in time.", final=True
             )
-            return None
+            return
         if verdict.charged is not None and verdict.charged != outcome.charged:
             outcome.charged = verdict.charged
             self.body = self._last_bytes()
@@ -727,7 +734,6 @@ class ModelCall(ABC):
             logger.error("call %s: settled as %s", self.id, verdict.verdict)
         if verdict.lost:
             logger.error("call %s: %s credits beyond the hold were lost", self.id, verdict.lost)
-        return verdict
 
     # -- finish ------------------------------------------------------------------------------------------------------
 
@@ -745,23 +751,24 @@ class ModelCall(ABC):
 
     # -- release -----------------------------------------------------------------------------------------------------
 
-    async def _settle_reservation(self, verdict: CallVerdict | None) -> None:
-        """Tell the limiter the actual figures; what does not get there in time ends with its window."""
+    async def _settle_reservation(self) -> None:
+        """Tell the limiter the actual figures; what does not get there in time ends with its window.
+
+        A charge that the ledger then lowers, because the hold had been reaped, counts against limits in full.
+        """
         outcome, usage = self.outcome, self.outcome.usage
         costs = dict.fromkeys(self.reserved_usd_by_provider, ZERO) | outcome.lost_usd_by_provider
         if outcome.served is not None:
             provider = outcome.served.route.provider
             costs[provider] = costs.get(provider, ZERO) + outcome.cost_usd
-        delivered = 1 if self._delivered else 0
-        tokens = usage.input_total + usage.output_total if usage and delivered else 0
-        charged = credits_to_micro(outcome.charged)
-        actuals = {
-            limits.DAILY_REQUESTS: delivered,
-            limits.REQUESTS_PER_DAY: delivered,
-            **dict.fromkeys(limits.CREDIT_SCOPES, charged),
-            **dict.fromkeys(limits.TOKEN_SCOPES, tokens),
-            **limits.budget_actuals({slug: usd_to_nano(cost) for slug, cost in costs.items()}),
-        }
+        delivered = self._delivered
+        assert self.call_limits is not None
+        actuals = self.call_limits.actuals(
+            calls=1 if delivered else 0,
+            tokens=usage.input_total + usage.output_total if usage and delivered else 0,
+            credits=outcome.charged,
+            cost_usd_by_provider=costs,
+        )
         try:
             await self.gateway.limiter.settle(self.exchange.id_text, actuals, now_ms=clock.now_ms())
         except LimiterUnavailable:

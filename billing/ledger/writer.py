@@ -37,11 +37,6 @@ from .items import (
 logger = logging.getLogger(__name__)
 
 BATCH_LIMIT = 256
-# A commit costs PostgreSQL much the same for few items as for many: after one this large the next waits a moment for company.
-# An idle ledger never waits.
-LINGER_FROM = 6
-HOLD_LINGER_SECONDS = 0.002
-SETTLE_LINGER_SECONDS = 0.004
 RETRY_PAUSE_SECONDS = 0.005
 LOCK_TIMEOUT_MS = 5000
 # How long the patient connection waits for one locked wallet before it turns to the next.
@@ -97,6 +92,9 @@ class _Lane:
                 self._connection = await database.connect(application_name=f"iafactory-{self._name}")
                 await self._connection.execute(f"SET lock_timeout = {self._lock_timeout_ms}")
                 await self._connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
+                # Left to itself the planner, seeing how little small batches cost, plans every one of them anew: that takes
+                # longer than running it. The functions are written for one plan that serves all sizes.
+                await self._connection.execute("SET plan_cache_mode = force_generic_plan")
             cursor = await self._connection.execute(sql, parameters)
             return await cursor.fetchall()
 
@@ -123,14 +121,12 @@ class GroupCommit(Generic[Item, Verdict]):
         sql: str,
         verdict: Callable[..., Verdict],
         queue_limit: int,
-        linger_seconds: float,
         on_unclaimed: Callable[[Item, Verdict], None] | None = None,
     ) -> None:
         self.name = name
         self._sql = sql
         self._verdict: Callable[..., Verdict] = verdict
         self._queue_limit = queue_limit
-        self._linger_seconds = linger_seconds
         self._on_unclaimed: Callable[[Item, Verdict], None] | None = on_unclaimed
         self._queue: deque[_Waiting[Item, Verdict]] = deque()
         self._wake = asyncio.Event()
@@ -197,7 +193,6 @@ class GroupCommit(Generic[Item, Verdict]):
         return future
 
     async def _run(self) -> None:
-        busy = False
         while True:
             if not self._queue:
                 if self._stopping:
@@ -205,10 +200,10 @@ class GroupCommit(Generic[Item, Verdict]):
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            if busy:
-                await asyncio.sleep(self._linger_seconds)
+            # A commit costs much the same for few items as for many. Who is ready at this instant comes along: one turn of the
+            # event loop is nothing to an idle process and gathers many calls in a busy one; a fixed pause would delay both.
+            await asyncio.sleep(0)
             batch = self._take(self._queue)
-            busy = len(batch) >= LINGER_FROM
             if batch:
                 await self._commit(batch, self._quick)
 
@@ -343,7 +338,6 @@ class LedgerWriter:
             sql=OPEN_SQL,
             verdict=HoldVerdict,
             queue_limit=queue_limit,
-            linger_seconds=HOLD_LINGER_SECONDS,
             on_unclaimed=self._give_back,
         )
         self._calls: GroupCommit[CallItem, CallVerdict] = GroupCommit(
@@ -351,7 +345,6 @@ class LedgerWriter:
             sql=SETTLE_SQL,
             verdict=CallVerdict,
             queue_limit=queue_limit,
-            linger_seconds=SETTLE_LINGER_SECONDS,
         )
 
     def start(self) -> None:
@@ -397,8 +390,24 @@ class LedgerWriter:
         return verdict
 
     async def call_settle(self, item: CallItem, *, timeout_seconds: float) -> CallVerdict:
-        """End a call. `TimeoutError` means not known yet: the item stays queued and will be booked."""
-        return await self._deadlines.wait(self._calls.submit(item, force=True), timeout_seconds)
+        """End a call: `call_submit` and `call_verdict` in one."""
+        return await self.call_verdict(self.call_submit(item), timeout_seconds=timeout_seconds)
+
+    def call_submit(self, item: CallItem) -> asyncio.Future[CallVerdict]:
+        """Queue the end of a call, which is booked from then on whatever becomes of its waiter."""
+        try:
+            return self._calls.submit(item, force=True)
+        except LedgerUnavailable as error:
+            refused: asyncio.Future[CallVerdict] = asyncio.get_running_loop().create_future()
+            refused.set_exception(error)
+            return refused
+
+    async def call_verdict(self, booking: asyncio.Future[CallVerdict], *, timeout_seconds: float) -> CallVerdict:
+        """What became of what was submitted. `TimeoutError` means not known yet: it stays queued and will be booked.
+
+        Raises `LedgerUnavailable` when the writer was stopped, `LedgerRejected` for what PostgreSQL refuses.
+        """
+        return await self._deadlines.wait(booking, timeout_seconds)
 
     def _give_back(self, item: HoldItem, verdict: HoldVerdict) -> None:
         if verdict.verdict != "held":

@@ -29,9 +29,6 @@ DURATIONS = {
     ("billing/ledger/writer.py", "RETRY_PAUSE_SECONDS"),
     ("billing/ledger/writer.py", "RECONNECT_PAUSES_SECONDS"),
     ("billing/ledger/writer.py", "timeout_seconds"),
-    ("billing/ledger/writer.py", "linger_seconds"),
-    ("billing/ledger/writer.py", "HOLD_LINGER_SECONDS"),
-    ("billing/ledger/writer.py", "SETTLE_LINGER_SECONDS"),
 }
 
 
