@@ -114,9 +114,11 @@ class Hold(models.Model):
     """A call in flight: its worst case, pinned to lots. The row goes when the call ends; the usage row tells how."""
 
     id = models.UUIDField(primary_key=True, help_text=_("The request id."))
-    account = models.ForeignKey(Account, on_delete=models.DO_NOTHING, db_constraint=False, related_name="holds")
+    account = models.ForeignKey(
+        Account, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="holds"
+    )
     api_key = models.ForeignKey(
-        ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, null=True, blank=True, related_name="+"
+        ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, null=True, blank=True, related_name="+"
     )
     subscription_id = models.UUIDField(null=True, blank=True)
     credits = models.DecimalField(**CREDIT_DIGITS, help_text=_("Worst-case price."))
@@ -245,15 +247,23 @@ class LedgerTransaction(models.Model):
 
     id = models.UUIDField(primary_key=True, editable=False)
     kind = models.CharField(max_length=16, choices=Kind)
-    idempotency_key = models.CharField(max_length=200, null=True, unique=True)
+    idempotency_key = models.CharField(max_length=200, null=True)
     at = models.DateTimeField(db_index=True)
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, null=True, related_name="ledger_transactions")
+    account = models.ForeignKey(
+        Account, on_delete=models.PROTECT, null=True, db_index=False, related_name="ledger_transactions"
+    )
     reason = models.CharField(max_length=500, blank=True)
     actor = models.CharField(max_length=254, blank=True, help_text=_("Who caused it; empty: a call."))
 
     class Meta:
         ordering = ["-at"]
+        # Each index is written with every call: none that another one covers, and no entry for the calls without a key.
         indexes = [models.Index(fields=["account", "-at"], name="ledgertx_account_at")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["idempotency_key"], condition=Q(idempotency_key__isnull=False), name="ledgertx_idempotency_key"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.id}"
@@ -264,7 +274,7 @@ class LedgerEntry(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     transaction = models.ForeignKey(LedgerTransaction, on_delete=models.PROTECT, related_name="entries")
-    ledger_account = models.ForeignKey(LedgerAccount, on_delete=models.PROTECT, related_name="entries")
+    ledger_account = models.ForeignKey(LedgerAccount, on_delete=models.PROTECT, db_index=False, related_name="entries")
     unit = models.CharField(max_length=8)
     amount = models.DecimalField(max_digits=24, decimal_places=9, help_text=_("Signed: what the account gains."))
     balance_after = models.DecimalField(
