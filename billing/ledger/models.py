@@ -114,9 +114,7 @@ class Hold(models.Model):
     """A call in flight: its worst case, pinned to lots. The row goes when the call ends; the usage row tells how."""
 
     id = models.UUIDField(primary_key=True, help_text=_("The request id."))
-    account = models.ForeignKey(
-        Account, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="holds"
-    )
+    account = models.ForeignKey(Account, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="holds")
     api_key = models.ForeignKey(
         ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, null=True, blank=True, related_name="+"
     )
