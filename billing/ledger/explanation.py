@@ -5,16 +5,17 @@ from decimal import Decimal
 from typing import Any
 
 from iafactory.common.money import ZERO, credits_for_cost, plain, usd_quantise
+from iafactory.common.texts import Text
 
 from .models import LedgerEntry, LedgerTransaction, Lot, UsageRecord
 
 ENDED = {
-    UsageRecord.End.COMPLETE: "Complete.",
-    UsageRecord.End.CLIENT_GONE: "The client hung up; what was delivered is charged.",
-    UsageRecord.End.UPSTREAM_DROPPED: "The provider broke off; what was delivered is charged.",
-    UsageRecord.End.PROVIDER_ERROR: "The provider failed and nothing was delivered; nothing is charged.",
-    UsageRecord.End.REFUSED: "Refused before anything was delivered; nothing is charged.",
-    UsageRecord.End.PROCESS_DIED: "It was cut off on our side; nothing is charged.",
+    UsageRecord.End.COMPLETE: Text("Complete."),
+    UsageRecord.End.CLIENT_GONE: Text("The client hung up; what was delivered is charged."),
+    UsageRecord.End.UPSTREAM_DROPPED: Text("The provider broke off; what was delivered is charged."),
+    UsageRecord.End.PROVIDER_ERROR: Text("The provider failed and nothing was delivered; nothing is charged."),
+    UsageRecord.End.REFUSED: Text("Refused before anything was delivered; nothing is charged."),
+    UsageRecord.End.PROCESS_DIED: Text("It was cut off on our side; nothing is charged."),
 }
 _PRICE_NAMES = (
     "input_per_mtok",
@@ -26,7 +27,7 @@ _PRICE_NAMES = (
 )
 _MILLION = Decimal(1_000_000)
 # How a price for so many units is said.
-_PER = {1: "", 1000: " a thousand", 3600: " an hour"}
+_PER: dict[int, Text | str] = {1: "", 1000: Text(" a thousand"), 3600: Text(" an hour")}
 # What is billed beside the tokens of the text around it; every other unit covers them.
 _BESIDE_TOKENS = "images"
 
@@ -80,12 +81,12 @@ def balances_of(usage: UsageRecord) -> Balances:
 
 
 def ended(usage: UsageRecord) -> str:
-    """How a call ended, in words."""
+    """How a call ended, in the reader's words."""
     if usage.error_code == "hold_released":
-        return "The service gave its hold back; nothing is charged."
+        return Text("The service gave its hold back; nothing is charged.").translated()
     if usage.price.get("late"):
-        return "Complete; charged after its hold's time was over."
-    return ENDED[UsageRecord.End(usage.end)]
+        return Text("Complete; charged after its hold's time was over.").translated()
+    return ENDED[UsageRecord.End(usage.end)].translated()
 
 
 def markup(usage: UsageRecord) -> tuple[Decimal, Decimal, str] | None:
@@ -120,33 +121,46 @@ def counts_tokens(usage: UsageRecord) -> bool:
 
 
 def arithmetic(usage: UsageRecord) -> list[str]:
-    """The charge, step by step; the last line is what was charged."""
+    """The charge, step by step, in the reader's language; the last line is what was charged."""
     lines = _service_lines(usage) if _by_service(usage) else _token_lines(usage)
     if usage.quota_units:
-        lines.append(f"Counted as {usage.quota_units} of the plan's requests")
-    return [*lines, f"Charged: {plain(usage.credits_charged)} credits"]
+        lines.append(Text("Counted as %(units)s of the plan's requests", units=usage.quota_units))
+    lines.append(Text("Charged: %(credits)s credits", credits=plain(usage.credits_charged)))
+    return [line.translated() for line in lines]
 
 
 def _by_service(usage: UsageRecord) -> bool:
     return "request_id" in usage.price
 
 
-def _service_lines(usage: UsageRecord) -> list[str]:
+def _service_lines(usage: UsageRecord) -> list[Text]:
     facts = usage.price
     lines = []
     if "credits_per_unit" in facts:
         total = plain(Decimal(facts["units"]) * Decimal(facts["credits_per_unit"]))
-        lines.append(f"{facts['units']} × {facts['credits_per_unit']} credits ({facts['service']}) = {total} credits")
+        lines.append(
+            Text(
+                "%(units)s × %(each)s credits (%(service)s) = %(total)s credits",
+                units=_figure(facts["units"]),
+                each=_figure(facts["credits_per_unit"]),
+                service=facts["service"],
+                total=total,
+            )
+        )
     elif "credits" in facts:
-        lines.append(f"{facts['credits']} credits set aside by the service")
+        lines.append(Text("%(credits)s credits set aside by the service", credits=_figure(facts["credits"])))
     if "settled_credits" in facts:
-        lines.append(f"It came to {facts['settled_credits']} credits")
+        lines.append(Text("It came to %(credits)s credits", credits=_figure(facts["settled_credits"])))
         if usage.credits_charged < Decimal(facts["settled_credits"]):
-            lines.append("No more than the balance covered is charged")
+            lines.append(Text("No more than the balance covered is charged"))
     return lines
 
 
-def _token_lines(usage: UsageRecord) -> list[str]:
+def _figure(value: Any) -> Decimal:
+    return Decimal(str(value))
+
+
+def _token_lines(usage: UsageRecord) -> list[Text]:
     lines = _list_cost_lines(usage)
     facts = markup(usage)
     if facts is None or not usage.list_cost_usd:
@@ -156,25 +170,51 @@ def _token_lines(usage: UsageRecord) -> list[str]:
     price = credits_for_cost(
         usage.list_cost_usd, margin_multiplier=margin, usd_per_credit=usd_per_credit, whole=rounding == "whole"
     )
-    how = "whole credits, at least 1" if rounding == "whole" else "6 decimal places, at least 0.000001"
     lines += [
-        f"{plain(usage.list_cost_usd)} USD × {plain(margin)} ÷ {plain(usd_per_credit)} USD a credit = {plain(raw)} credits",
-        f"Rounded half up to {how}: {plain(price)} credits",
+        Text(
+            "%(cost)s USD × %(margin)s ÷ %(usd)s USD a credit = %(credits)s credits",
+            cost=plain(usage.list_cost_usd),
+            margin=plain(margin),
+            usd=plain(usd_per_credit),
+            credits=plain(raw),
+        ),
+        Text("Rounded half up to whole credits, at least 1: %(credits)s credits", credits=plain(price))
+        if rounding == "whole"
+        else Text(
+            "Rounded half up to 6 decimal places, at least %(least)s: %(credits)s credits",
+            least=Decimal("0.000001"),
+            credits=plain(price),
+        ),
     ]
     if usage.credits_charged == 0 and usage.end != UsageRecord.End.COMPLETE:
-        lines.append("Nothing was delivered")
+        lines.append(Text("Nothing was delivered"))
     elif usage.credits_charged < price:
-        lines.append("No more than the balance covered is charged")
+        lines.append(Text("No more than the balance covered is charged"))
     return lines
 
 
-def _unit_line(line: UnitPrice) -> str:
-    unit = line.unit.removesuffix("s") if line.count == 1 else line.unit
-    per = _PER.get(line.per, f" for {line.per}")
-    return f"{plain(line.count)} {unit} × {plain(line.usd)} USD{per} = {plain(usd_quantise(line.cost_usd))} USD"
+def _unit_line(line: UnitPrice) -> Text:
+    return Text(
+        "%(count)s %(unit)s × %(usd)s USD%(per)s = %(cost)s USD",
+        count=plain(line.count),
+        unit=_unit_name(line),
+        usd=plain(line.usd),
+        per=_PER.get(line.per, Text(" for %(per)s", per=line.per)),
+        cost=plain(usd_quantise(line.cost_usd)),
+    )
 
 
-def _list_cost_lines(usage: UsageRecord) -> list[str]:
+def _unit_name(line: UnitPrice) -> Text | str:
+    names = {
+        "images": Text("image", "images", count=line.count),
+        "characters": Text("character", "characters", count=line.count),
+        "seconds": Text("second", "seconds", count=line.count),
+        "clips": Text("clip", "clips", count=line.count),
+    }
+    return names.get(line.unit) or (line.unit.removesuffix("s") if line.count == 1 else line.unit)
+
+
+def _list_cost_lines(usage: UsageRecord) -> list[Text]:
     by_units = unit_prices(usage)
     lines = [_unit_line(line) for line in by_units]
     total = sum((line.cost_usd for line in by_units), ZERO)
@@ -185,31 +225,31 @@ def _list_cost_lines(usage: UsageRecord) -> list[str]:
     if not lines:
         return []
     if usd_quantise(total) != usage.list_cost_usd:
-        lines.append(f"List cost as it was booked: {plain(usage.list_cost_usd)} USD")
+        lines.append(Text("List cost as it was booked: %(cost)s USD", cost=plain(usage.list_cost_usd)))
     elif len(lines) > 1:
-        lines.append(f"List cost: {plain(usage.list_cost_usd)} USD")
+        lines.append(Text("List cost: %(cost)s USD", cost=plain(usage.list_cost_usd)))
     return lines
 
 
-def _token_cost_lines(usage: UsageRecord, units_usd: Decimal) -> tuple[list[str], Decimal]:
+def _token_cost_lines(usage: UsageRecord, units_usd: Decimal) -> tuple[list[Text], Decimal]:
     """A line for each kind of token that has a price, and their sum; `units_usd` is what the rest of the call cost."""
     known = prices(usage)
     p_in, p_out = known.get("input"), known.get("output")
-    parts: list[tuple[str, int, Decimal]] = []
+    parts: list[tuple[Text, int, Decimal]] = []
     write = long = None
     if p_in is not None:
         write = known.get("cache_write", p_in)
         long = known.get("cache_write_1h", write)
         fresh = usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens
         parts += [
-            ("input tokens", fresh, p_in),
-            ("cached input tokens", usage.cache_read_tokens, known.get("cached_input", p_in)),
-            ("tokens written to the cache", usage.cache_write_tokens, write),
+            (Text("input tokens"), fresh, p_in),
+            (Text("cached input tokens"), usage.cache_read_tokens, known.get("cached_input", p_in)),
+            (Text("tokens written to the cache"), usage.cache_write_tokens, write),
         ]
     if p_out is not None:
         parts += [
-            ("output tokens", usage.output_tokens - usage.reasoning_tokens, p_out),
-            ("reasoning tokens", usage.reasoning_tokens, known.get("reasoning_output", p_out)),
+            (Text("output tokens"), usage.output_tokens - usage.reasoning_tokens, p_out),
+            (Text("reasoning tokens"), usage.reasoning_tokens, known.get("reasoning_output", p_out)),
         ]
     total = sum((max(count, 0) * price for _, count, price in parts), ZERO) / _MILLION
     if write is not None and long is not None and long != write and usd_quantise(units_usd + total) != usage.list_cost_usd:
@@ -217,12 +257,18 @@ def _token_cost_lines(usage: UsageRecord, units_usd: Decimal) -> tuple[list[str]
         count = int(((usage.list_cost_usd - units_usd - total) * _MILLION / (long - write)).to_integral_value())
         if 0 < count <= usage.cache_write_tokens:
             parts[2:3] = [
-                ("tokens written to the cache", usage.cache_write_tokens - count, write),
-                ("tokens written to the cache for an hour", count, long),
+                (Text("tokens written to the cache"), usage.cache_write_tokens - count, write),
+                (Text("tokens written to the cache for an hour"), count, long),
             ]
             total += count * (long - write) / _MILLION
     lines = [
-        f"{count} {name} × {plain(price)} USD a million = {plain(count * price / _MILLION)} USD"
+        Text(
+            "%(count)s %(name)s × %(price)s USD a million = %(cost)s USD",
+            count=count,
+            name=name,
+            price=plain(price),
+            cost=plain(count * price / _MILLION),
+        )
         for name, count, price in parts
         if count > 0
     ]

@@ -16,6 +16,7 @@ from django.db import transaction
 from billing.events.services import Actor, event_record
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .models import Plan, PlanPrice
 
@@ -140,7 +141,7 @@ def plan_price_add(
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := sorted(set(values) - set(PLAN_FIELDS)):
-        raise ApiError(400, "invalid_request", f"A plan has no {unknown[0]}.", param=unknown[0])
+        raise ApiError(400, "invalid_request", Text("A plan has no %(field)s.", field=unknown[0]), param=unknown[0])
     return dict(values)
 
 

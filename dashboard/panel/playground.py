@@ -12,6 +12,7 @@ from dashboard.impersonation.permitted import refused_in_their_name
 from iafactory.common.errors import ApiError
 from iafactory.common.formats import credits_text
 
+from .refusals import REFUSALS
 from .session import is_htmx, panel_page
 
 
@@ -21,7 +22,7 @@ def playground(request: Any) -> HttpResponseBase:
     """The page. Models come from the gateway itself, by the script: it alone knows what serves this account now."""
     if request.panel.seen_as is not None:
         raise refused_in_their_name()
-    return render(request, "panel/playground.html", {"account_id": str(request.panel.account.pk)})
+    return render(request, "panel/playground.html", {"account_id": str(request.panel.account.pk), "refusals": REFUSALS})
 
 
 @require_POST

@@ -1,5 +1,6 @@
 """Texts for people that stay English in logs, events and rows, and are translated where somebody reads them."""
 
+import math
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +13,8 @@ class Text:
     """A text with named values: `Text("At most %(limit)s key.", "At most %(limit)s keys.", limit=5)`.
 
     `str()` is English. `translated()` is what the reader of the page or answer understands, numbers written as their language
-    does. With two forms the first value, a whole number, decides between them. `make translations` gathers both.
+    does, texts among the values translated. With two forms the first value decides between them. `make translations` gathers
+    both.
     """
 
     __slots__ = ("_many", "_one", "_values")
@@ -34,9 +36,12 @@ class Text:
         return text % {name: _written(value) for name, value in self._values.items()} if self._values else text
 
     def _count(self) -> int:
-        return int(next(iter(self._values.values())))
+        # Parts of one are more than one.
+        return int(math.ceil(next(iter(self._values.values()))))
 
 
 def _written(value: Any) -> Any:
     is_number = isinstance(value, (int, Decimal)) and not isinstance(value, bool)
+    if isinstance(value, Text):
+        return value.translated()
     return number_text(value, 9) if is_number else value

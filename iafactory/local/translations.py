@@ -86,8 +86,8 @@ CATALOGUES: dict[str, tuple[str, ...]] = {
         "dashboard/templatetags/console.py",
     ),
 }
-# Whose `ApiError`s and `Text`s are gathered, marked or not: into which catalogue, and from where. The gateway's own are not
-# among them, since it answers in English (docs/adr/0015).
+# Whose `ApiError`s and `Text`s (beside refusals what a call's charge is made of) are gathered, marked or not: into which
+# catalogue, and from where. The gateway's own are not among them, since it answers in English (docs/adr/0015).
 ERRORS = "locale/errors"
 REFUSALS = (
     "billing",

@@ -4,6 +4,9 @@ const page = document.getElementById("playground");
 const talk = document.getElementById("talk");
 const form = document.getElementById("ask");
 const say = (name) => page.dataset[`say${name}`];
+// The gateway answers in English: its codes have words of the page's language.
+const refusals = JSON.parse(document.getElementById("refusals").textContent);
+const why = (error) => refusals[error?.code] || error?.message || say("Failed");
 const messages = [];
 let token = null;
 let running = null;
@@ -109,11 +112,11 @@ async function ask(prompt) {
     requestId = response.headers.get("x-request-id");
     if (!response.ok) {
       const refused = await response.json().catch(() => ({}));
-      throw new Error(refused.error?.message || say("Failed"));
+      throw new Error(why(refused.error));
     }
     answer.textContent = "";
     for await (const event of events(response)) {
-      if (event.error) throw new Error(event.error.message);
+      if (event.error) throw new Error(why(event.error));
       text += event.choices?.[0]?.delta?.content || "";
       answer.textContent = text;
       answer.scrollIntoView({ block: "nearest" });

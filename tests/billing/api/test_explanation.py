@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("books")]
 D = Decimal
 
 
-def explain(account: Account, call_id: object) -> Any:
-    response = key_client(account).get(f"/api/billing/usage/{call_id}")
+def explain(account: Account, call_id: object, language: str = "en") -> Any:
+    response = key_client(account).get(f"/api/billing/usage/{call_id}", headers={"accept-language": language})
     assert response.status_code == 200
     return response.json()
 
@@ -71,6 +71,22 @@ def test_from_tokens_to_credits(amina: Account) -> None:
         "Rounded half up to 6 decimal places, at least 0.000001: 1.305 credits",
         "Charged: 1.305 credits",
     ]
+    french = explain(amina, call_id, "fr")
+    assert french["ended"] == "Terminé."
+    assert french["arithmetic"] == [
+        "800 jetons d’entrée × 2,5 USD le million = 0,002 USD",
+        "200 jetons d’entrée en cache × 1,25 USD le million = 0,00025 USD",
+        "400 jetons de sortie × 10 USD le million = 0,004 USD",
+        "100 jetons de raisonnement × 10 USD le million = 0,001 USD",
+        "Coût catalogue : 0,00725 USD",
+        "0,00725 USD × 1,8 ÷ 0,01 USD le crédit = 1,305 crédits",
+        "Arrondi à 6 décimales, au moins 0,000001 : 1,305 crédits",
+        "Facturé : 1,305 crédits",
+    ]
+    arabic = explain(amina, call_id, "ar")
+    assert arabic["ended"] == "اكتمل."
+    assert arabic["arithmetic"][0] == "800 من رموز الإدخال × 2,5 دولار للمليون = 0,002 دولار"
+    assert arabic["arithmetic"][-1] == "المحتسب: 1,305 رصيد"
 
 
 NO_TOKENS: dict[str, Any] = dict.fromkeys(

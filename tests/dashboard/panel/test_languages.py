@@ -1,5 +1,6 @@
 """Refusals in the reader's language: by `Accept-Language` of the API, by the user's setting in the panel; the same codes."""
 
+import json
 from typing import Any
 
 import pytest
@@ -180,3 +181,19 @@ def test_the_panel_speaks_its_users_language_whatever_the_browser_asks(panel: Cl
 
     assert response.status_code == 400
     assert response["Content-Language"] == "fr"
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("en", "There are not enough credits."),
+        ("fr", "Il n’y a pas assez de crédits."),
+        ("ar", "لا توجد أرصدة كافية."),
+    ],
+)
+def test_the_playground_has_words_for_the_gateways_codes(panel: Client, user: User, language: str, words: str) -> None:
+    User.objects.filter(pk=user.pk).update(language=language)
+
+    page = panel.get("/billing/playground").content.decode()
+
+    assert f'"insufficient_credits": {json.dumps(words)}' in page
