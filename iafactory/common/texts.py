@@ -37,7 +37,8 @@ class Text:
 
     def _count(self) -> int:
         # Parts of one are more than one.
-        return int(math.ceil(next(iter(self._values.values()))))
+        first: int | Decimal = next(iter(self._values.values()))
+        return math.ceil(first)
 
 
 def _written(value: Any) -> Any:

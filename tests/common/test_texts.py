@@ -11,7 +11,9 @@ from iafactory.common.texts import Text
 from iafactory.local.translations import refusals
 
 LANGUAGES = ("en", "fr", "ar")
-MESSAGES = [(one.text, one.plural) for one in {one.key: one for one in refusals()[0]}.values()]
+# Words that French has too, and figures without words.
+SAME = ("image", "%(count)s %(unit)s × %(usd)s USD%(per)s = %(cost)s USD")
+MESSAGES = [(one.text, one.plural) for one in {one.key: one for one in refusals()[0]}.values() if one.text not in SAME]
 
 
 def keys(limit: int) -> Text:
