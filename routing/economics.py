@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import Q
+from django.utils.translation import gettext as _
 
 from billing.events.services import Actor, event_record
 from billing.plans.models import CreditPack, FxRate, Plan, PlanPrice
@@ -118,22 +119,20 @@ class PlanEconomics:
         """How the plan can lose money, one sentence each; empty when it cannot."""
         found = []
         if self.revenue_usd is None:
-            found.append("What it earns in USD is not known: a price or an exchange rate is missing.")
+            found.append(_("What it earns in USD is not known: a price or an exchange rate is missing."))
         if self.worst_cost_usd is None:
-            found.append(f"Nothing bounds what a period may cost us: {self.worst_because}.")
+            found.append(_("Nothing bounds what a period may cost us: %(because)s.") % {"because": self.worst_because})
         elif self.revenue_usd is not None and self.worst_cost_usd > self.revenue_usd:
             earned, cost = cents(self.revenue_usd), cents(self.worst_cost_usd)
-            found.append(f"A period earns {earned} USD and may cost {cost} USD: {self.worst_because}.")
+            told = {"earned": earned, "cost": cost, "because": self.worst_because}
+            found.append(_("A period earns %(earned)s USD and may cost %(cost)s USD: %(because)s.") % told)
+        most = f"{self.credit_cost_usd.quantize(Decimal('0.000001')).normalize():f}"
         if self.overage_usd is not None and self.credit_cost_usd > self.overage_usd:
-            found.append(
-                f"A credit beyond those included earns {self.overage_usd.normalize():f} USD and may cost "
-                f"{self.credit_cost_usd.quantize(Decimal('0.000001')).normalize():f} USD."
-            )
+            told = {"earned": f"{self.overage_usd.normalize():f}", "cost": most}
+            found.append(_("A credit beyond those included earns %(earned)s USD and may cost %(cost)s USD.") % told)
         if self.credit_sold_usd is not None and self.credit_cost_usd > self.credit_sold_usd:
-            found.append(
-                f"A bought credit earned {self.credit_sold_usd.normalize():f} USD and may cost "
-                f"{self.credit_cost_usd.quantize(Decimal('0.000001')).normalize():f} USD when it is spent here."
-            )
+            told = {"earned": f"{self.credit_sold_usd.normalize():f}", "cost": most}
+            found.append(_("A bought credit earned %(earned)s USD and may cost %(cost)s USD when it is spent here.") % told)
         return found
 
     @property
@@ -320,15 +319,15 @@ def _worst_cost(plan: Plan, routing: PlanRouting, credit_cost: Decimal) -> tuple
     """The most that a period's included use can cost us, and why; None when nothing bounds it."""
     allowance = routing.cost_allowance_usd
     if routing.free_only:
-        return ZERO, "only models that cost us nothing"
+        return ZERO, _("only models that cost us nothing")
     if plan.billing_mode == Plan.BillingMode.QUOTA:
         if allowance is None:
-            return None, "the plan counts requests and has no cost allowance"
-        return allowance, "its cost allowance"
+            return None, _("the plan counts requests and has no cost allowance")
+        return allowance, _("its cost allowance")
     covered = usd_quantise(plan.period_credits * credit_cost)
     if allowance is None or covered <= allowance:
-        return covered, f"what its {plain(plan.period_credits):,} credits cover"
-    return allowance, "its cost allowance, which ends before its credits do"
+        return covered, _("what its %(credits)s credits cover") % {"credits": f"{plain(plan.period_credits):,}"}
+    return allowance, _("its cost allowance, which ends before its credits do")
 
 
 def _months(plan: Plan) -> Decimal:

@@ -1,5 +1,6 @@
 """The console's site: its name, its home, and the banner that tells when answers come from a simulator."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
@@ -15,6 +16,7 @@ from dashboard.two_factor.pages import proven, two_factor_urls, waiting_for_code
 from iafactory.common import clock
 
 from .home import home_context
+from .language import in_operators_language, language_view
 from .losses import losses_page
 from .search import search_page
 from .tables import table_view
@@ -175,10 +177,15 @@ class IAFactoryAdminSite(admin.AdminSite):
         }
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
+        language = path("language/", language_view, name="language")
         losses = path("losses/", self.admin_view(losses_page), name="losses")
         table = path("tables/<str:app_label>/<str:model_name>.<str:file_format>", self.admin_view(table_view), name="table")
         search = path("search/", self.admin_view(search_page), name="search")
-        return [losses, table, search, *two_factor_urls(self), *super().get_urls()]
+        return [language, losses, table, search, *two_factor_urls(self), *super().get_urls()]
+
+    def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Callable[..., Any]:
+        """As Django's, in the operator's language."""
+        return super().admin_view(in_operators_language(view), cacheable)
 
     def has_permission(self, request: HttpRequest) -> bool:
         """An operator, who has proven themself by all that is asked."""

@@ -71,6 +71,7 @@ CATALOGUES: dict[str, tuple[str, ...]] = {
         "billing/**/tasks.py",
         "billing/**/verification.py",
         "billing/templates/admin",
+        "routing/economics.py",
         "routing/models.py",
         "routing/price_import/models.py",
         "routing/tasks.py",

@@ -6,8 +6,11 @@
   const drawn = [];
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const language = document.documentElement.lang || "en";
+  // Arabic as it is written in Algeria: with western digits.
+  const language = { ar: "ar-DZ" }[document.documentElement.lang] || document.documentElement.lang || "en";
+  const rightToLeft = document.documentElement.dir === "rtl";
   const usd = new Intl.NumberFormat(language, { style: "currency", currency: "USD", maximumFractionDigits: 4 });
+  const number = new Intl.NumberFormat(language);
   const day = new Intl.DateTimeFormat(language, { day: "numeric", month: "short", timeZone: "UTC" });
   const dayName = (iso) => day.format(new Date(`${iso}T00:00:00Z`));
 
@@ -16,11 +19,12 @@
     return {
       responsive: true,
       maintainAspectRatio: false,
+      locale: language,
       animation: false,
       interaction: { mode: "index", intersect: false },
       plugins: {
-        legend: { position: "bottom", labels: { color: quiet, boxWidth: 12, boxHeight: 12 } },
-        tooltip: { padding: 10 },
+        legend: { position: "bottom", rtl: rightToLeft, labels: { color: quiet, boxWidth: 12, boxHeight: 12 } },
+        tooltip: { padding: 10, rtl: rightToLeft },
       },
     };
   }
@@ -48,8 +52,8 @@
     const options = base();
     options.plugins.tooltip.callbacks = { label: (item) => `${item.dataset.label}: ${usd.format(item.parsed.y)}` };
     options.scales = {
-      x: axis({ grid: { display: false } }),
-      y: axis({ beginAtZero: true, ticks: { callback: (value) => usd.format(value) } }),
+      x: axis({ reverse: rightToLeft, grid: { display: false } }),
+      y: axis({ position: rightToLeft ? "right" : "left", beginAtZero: true, ticks: { callback: (value) => usd.format(value) } }),
     };
     return { data: { labels: data.labels.map(dayName), datasets: sets }, options };
   }
@@ -60,8 +64,8 @@
     });
     const options = base();
     options.scales = {
-      x: axis({ grid: { display: false }, stacked: true }),
-      y: axis({ beginAtZero: true, stacked: true, ticks: { precision: 0 } }),
+      x: axis({ reverse: rightToLeft, grid: { display: false }, stacked: true }),
+      y: axis({ position: rightToLeft ? "right" : "left", beginAtZero: true, stacked: true, ticks: { precision: 0 } }),
     };
     const datasets = [bars("served", data.served, "--series-1"), bars("failed", data.failed, "--series-4")];
     return { type: "bar", data: { labels: data.labels.map(dayName), datasets }, options };
@@ -70,9 +74,9 @@
   function providers(data) {
     const options = base();
     options.scales = {
-      x: axis({ grid: { display: false } }),
-      y: axis({ beginAtZero: true, ticks: { precision: 0 } }),
-      latency: axis({ position: "right", beginAtZero: true, grid: { display: false }, ticks: { callback: (value) => `${value} ms` } }),
+      x: axis({ reverse: rightToLeft, grid: { display: false } }),
+      y: axis({ position: rightToLeft ? "right" : "left", beginAtZero: true, ticks: { precision: 0 } }),
+      latency: axis({ position: rightToLeft ? "left" : "right", beginAtZero: true, grid: { display: false }, ticks: { callback: (value) => `${number.format(value)} ms` } }),
     };
     const datasets = [
       {
