@@ -91,9 +91,9 @@ class OperatorKeyForm(FutureMixin, forms.Form):
 class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
     """An account's data, its codes checked."""
 
-    country = forms.CharField(max_length=2, help_text=_("ISO 3166 code, two letters."))
-    currency = CurrencyField(max_length=3, help_text=_("ISO 4217 code of invoices."))
-    language = forms.ChoiceField(choices=settings.LANGUAGES)
+    country = forms.CharField(label=_("Country"), max_length=2, help_text=_("ISO 3166 code, two letters."))
+    currency = CurrencyField(label=_("Currency"), max_length=3, help_text=_("ISO 4217 code of invoices."))
+    language = forms.ChoiceField(label=_("Language"), choices=settings.LANGUAGES)
 
     class Meta:
         model = Account
@@ -125,7 +125,7 @@ class EmailMixin:
 class UserAddForm(EmailMixin, BaseUserCreationForm):  # type: ignore[type-arg]
     """A new user with a password."""
 
-    language = forms.ChoiceField(choices=settings.LANGUAGES, help_text=_("Language of e-mails."))
+    language = forms.ChoiceField(label=_("Language"), choices=settings.LANGUAGES, help_text=_("Language of e-mails."))
 
     class Meta:
         model = User
@@ -135,7 +135,7 @@ class UserAddForm(EmailMixin, BaseUserCreationForm):  # type: ignore[type-arg]
 class UserEditForm(EmailMixin, UserChangeForm):  # type: ignore[type-arg]
     """A user's data; the password has a page of its own."""
 
-    language = forms.ChoiceField(choices=settings.LANGUAGES, help_text=_("Language of e-mails."))
+    language = forms.ChoiceField(label=_("Language"), choices=settings.LANGUAGES, help_text=_("Language of e-mails."))
 
     class Meta:
         model = User

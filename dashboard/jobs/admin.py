@@ -14,6 +14,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 from django_celery_beat.models import (
     ClockedSchedule,
     CrontabSchedule,
@@ -30,6 +31,8 @@ from iafactory.common.admin import EMPTY, ConsoleAdmin, change_url, moment_text
 from .models import JobState
 from .selectors import description_of, task_of
 
+# What the package names without a translation of ours.
+BORROWED = (gettext_noop("Task Name"), gettext_noop("Name"))
 # What the list tells of each job's last run.
 LAST = ("state", "started_at", "succeeded_at", "milliseconds", "result", "runs", "failures")
 

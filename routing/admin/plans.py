@@ -42,10 +42,12 @@ class PlanRoutingForm(forms.ModelForm):  # type: ignore[type-arg]
     """A plan's routing, its small tables as lines."""
 
     split = PairsField(
+        label=_("Split"),
         read=whole_number,
         help_text=_("For the split strategy: a provider and its weight a line, such as `groq 85`."),
     )
     score_weights = PairsField(
+        label=_("Score weights"),
         read=weight,
         help_text=_(
             "For the score strategy, a line each: w1 / ms to the first byte, w2 x free capacity (0 to 1), "
@@ -53,7 +55,8 @@ class PlanRoutingForm(forms.ModelForm):  # type: ignore[type-arg]
         ),
     )
     default_models = PairsField(
-        help_text=_("What the model `auto` means: provider (for chat) or mode (image, tts, …) and model a line.")
+        label=_("Default models"),
+        help_text=_("What the model `auto` means: provider (for chat) or mode (image, tts, …) and model a line."),
     )
     expected_cost_usd = PairsField(
         read=decimal_string,
