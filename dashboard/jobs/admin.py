@@ -14,7 +14,6 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import gettext_noop
 from django_celery_beat.models import (
     ClockedSchedule,
     CrontabSchedule,
@@ -31,8 +30,6 @@ from iafactory.common.admin import EMPTY, ConsoleAdmin, change_url, moment_text
 from .models import JobState
 from .selectors import description_of, task_of
 
-# What the package names without a translation of ours.
-BORROWED = (gettext_noop("Task Name"), gettext_noop("Name"))
 # What the list tells of each job's last run.
 LAST = ("state", "started_at", "succeeded_at", "milliseconds", "result", "runs", "failures")
 
@@ -77,7 +74,7 @@ class JobAdmin(ConsoleAdmin):
     actions = ("switch_on", "switch_off", "run_selected")
     fields = (
         "name",
-        "task",
+        "task_name",
         "what",
         "rhythm",
         "expires_after",
@@ -104,6 +101,10 @@ class JobAdmin(ConsoleAdmin):
         last = {f"last_{name}": Subquery(state.values(name)) for name in LAST}
         jobs: QuerySet[PeriodicTask] = super().get_queryset(request).select_related("crontab", "interval").annotate(**last)
         return jobs
+
+    @admin.display(description=_("task"))
+    def task_name(self, job: PeriodicTask) -> str:
+        return str(job.task)
 
     @admin.display(description=_("what it does"))
     def what(self, job: PeriodicTask) -> str:

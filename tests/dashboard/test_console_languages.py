@@ -1,0 +1,195 @@
+"""The console in the language its operator chose: words, direction, numbers, and nothing more asked of the database."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import translation
+
+from billing.accounts.models import Account, User
+from billing.events.models import Event
+from billing.ledger.models import UsageRecord
+from dashboard.jobs.selectors import description_of
+
+from .conftest import PASSWORD, call, grant, hold
+
+
+@pytest.fixture(autouse=True)
+def english_afterwards() -> Iterator[None]:
+    """The language of a request stays with the thread that served it."""
+    with translation.override("en"):
+        yield
+
+
+def speak(operator: User, language: str) -> None:
+    User.objects.filter(pk=operator.pk).update(language=language)
+
+
+def shown(console: Client, address: str) -> str:
+    return console.get(address).content.decode()
+
+
+def test_english_stays_when_nothing_was_chosen(console: Client) -> None:
+    page = shown(console, "/admin/")
+
+    assert '<html lang="en" dir="ltr"' in page
+    assert "Provider cost" in page
+
+
+def test_home_speaks_french(console: Client, operator: User) -> None:
+    speak(operator, "fr")
+
+    page = shown(console, "/admin/")
+
+    assert '<html lang="fr" dir="ltr"' in page
+    assert "Coût des fournisseurs" in page
+    assert "Utilisation et argent" in page
+    assert "Journal d’utilisation" in page
+    assert "Provider cost" not in page
+
+
+def test_home_speaks_arabic_from_right_to_left(console: Client, operator: User) -> None:
+    speak(operator, "ar")
+
+    page = shown(console, "/admin/")
+
+    assert '<html lang="ar" dir="rtl"' in page
+    assert "admin/css/rtl.css" in page
+    assert "تكلفة المزوّدين" in page
+    assert "الاستخدام والمال" in page
+
+
+@pytest.mark.parametrize(
+    ("language", "heading", "figure"),
+    [("en", "Credits held", "1,234.5"), ("fr", "Crédits réservés", "1\u202f234,5"), ("ar", "الأرصدة المحجوزة", "1.234,5")],
+)
+def test_list_has_its_columns_and_numbers_in_the_language(
+    console: Client, operator: User, account: Account, language: str, heading: str, figure: str
+) -> None:
+    speak(operator, language)
+    grant(account, Decimal(2000))
+    hold(account, credits=Decimal("1234.5"))
+
+    page = shown(console, reverse("admin:billing_hold_changelist"))
+
+    assert heading in page
+    assert f'<span class="figure">{figure}</span>' in page
+
+
+def test_names_of_models_and_fields_that_nobody_wrote_down_are_translated(
+    console: Client, operator: User, account: Account
+) -> None:
+    speak(operator, "fr")
+
+    page = shown(console, reverse("admin:billing_account_change", args=[account.pk]))
+
+    assert "Motif du statut" in page
+    assert "Dépassement permis" in page
+
+
+def test_confirmation_asks_in_the_language(console: Client, operator: User, account: Account) -> None:
+    speak(operator, "ar")
+
+    page = shown(console, reverse("admin:billing_account_block", args=[account.pk]))
+
+    assert "حظر هذا الحساب؟" in page
+    assert "يتوقف كل مفتاح للحساب خلال ثانية. وتبقى الأرصدة والاشتراك." in page
+
+
+def test_message_after_a_deed_is_in_the_language(console: Client, operator: User, account: Account) -> None:
+    speak(operator, "fr")
+
+    page = console.post(reverse("admin:billing_account_block", args=[account.pk]), {"reason": "abuse"}, follow=True)
+
+    assert [str(message) for message in page.context["messages"]] == ["Le compte est bloqué."]
+
+
+def test_jobs_say_what_they_do_in_the_language() -> None:
+    with translation.override("fr"):
+        said = description_of("billing.ledger.reap_holds")
+
+    assert said == "Clore les réservations qui ont survécu à leur processus."
+
+
+def test_language_asks_nothing_more_of_the_database(console: Client, operator: User, account: Account) -> None:
+    call(account)
+    address = reverse("admin:billing_usagerecord_changelist")
+    shown(console, address)
+    with CaptureQueriesContext(connection) as english:
+        shown(console, address)
+
+    speak(operator, "ar")
+    with CaptureQueriesContext(connection) as arabic:
+        shown(console, address)
+
+    assert len(arabic) == len(english)
+
+
+def test_choosing_keeps_it_with_the_operator_and_goes_back(console: Client, operator: User) -> None:
+    answer = console.post(reverse("admin:language"), {"language": "fr", "next": "/admin/billing/account/?q=x"})
+
+    assert answer["Location"] == "/admin/billing/account/?q=x"
+    assert answer.cookies["django_language"].value == "fr"
+    assert User.objects.get(pk=operator.pk).language == "fr"
+    assert Event.objects.filter(kind="user.changed", actor_id=operator.pk).count() == 1
+
+
+@pytest.mark.parametrize(
+    "wanted", ["https://evil.example/admin/", "//evil.example/admin/", "/billing/", "/admin/../billing/", ""]
+)
+def test_choosing_leads_nowhere_but_the_console(console: Client, wanted: str) -> None:
+    answer = console.post(reverse("admin:language"), {"language": "ar", "next": wanted})
+
+    assert answer["Location"] == "/admin/"
+
+
+def test_an_unknown_language_changes_nothing(console: Client, operator: User) -> None:
+    answer = console.post(reverse("admin:language"), {"language": "xx", "next": "/admin/"})
+
+    assert "django_language" not in answer.cookies
+    assert User.objects.get(pk=operator.pk).language == "en"
+
+
+def test_choosing_needs_the_forms_own_token(operator: User) -> None:
+    browser = Client(enforce_csrf_checks=True)
+    browser.force_login(operator)
+
+    answer = browser.post(reverse("admin:language"), {"language": "fr", "next": "/admin/"})
+
+    assert answer.status_code == 403
+    assert User.objects.get(pk=operator.pk).language == "en"
+
+
+def test_login_page_speaks_what_was_chosen_in_this_browser(db: None) -> None:
+    browser = Client()
+    browser.post(reverse("admin:language"), {"language": "ar", "next": "/admin/"})
+
+    page = browser.get(reverse("admin:login")).content.decode()
+
+    assert 'dir="rtl"' in page
+    assert 'class="console-language"' in page
+
+
+def test_who_has_given_only_a_password_changes_nothing_of_the_user(operator: User, settings: object) -> None:
+    settings.OPERATOR_TWO_FACTOR = True  # type: ignore[attr-defined]
+    browser = Client()
+    browser.post(reverse("admin:login"), {"username": operator.email, "password": PASSWORD})
+
+    browser.post(reverse("admin:language"), {"language": "fr", "next": "/admin/"})
+
+    assert User.objects.get(pk=operator.pk).language == "en"
+
+
+def test_numbers_of_programs_stay_as_they_are(console: Client, operator: User, account: Account) -> None:
+    speak(operator, "fr")
+    call(account)
+
+    file = console.get(reverse("admin:table", args=["billing", "usagerecord", "csv"]))
+
+    head, row = b"".join(file).decode("utf-8-sig").splitlines()[:2]  # type: ignore[arg-type]
+    assert head.startswith("id,")
+    assert row.split(",")[head.split(",").index("credits_charged")] == f"{UsageRecord.objects.get().credits_charged:f}"
