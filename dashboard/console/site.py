@@ -183,7 +183,7 @@ class IAFactoryAdminSite(admin.AdminSite):
         search = path("search/", self.admin_view(search_page), name="search")
         return [language, losses, table, search, *two_factor_urls(self), *super().get_urls()]
 
-    def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Callable[..., Any]:
+    def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Any:
         """As Django's, in the operator's language."""
         return super().admin_view(in_operators_language(view), cacheable)
 

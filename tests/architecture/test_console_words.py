@@ -8,10 +8,8 @@ from typing import Any
 
 from babel.messages.pofile import read_po
 from django.contrib import admin
-from django.contrib.admin.options import BaseModelAdmin
 from django.contrib.admin.utils import flatten_fieldsets, label_for_field
 from django.db.models import Field
-from django.forms import BaseForm
 from django.forms.utils import pretty_name
 from django.utils import translation
 
@@ -98,8 +96,8 @@ def labels() -> Iterator[tuple[str, Any]]:
             yield place, model._meta.verbose_name_plural
         for name in model_admin.list_display:
             yield place, label_of(name, model_admin)
-        for name in model_admin.actions or ():
-            yield place, getattr(getattr(model_admin, name), "short_description", name)
+        for action in model_admin.actions or ():
+            yield place, getattr(getattr(model_admin, str(action)), "short_description", action)
         for wanted in model_admin.list_filter:
             if isinstance(wanted, type):
                 yield place, wanted.title
@@ -107,27 +105,27 @@ def labels() -> Iterator[tuple[str, Any]]:
             yield from ((place, value) for value in labels_of_form(one))
 
 
-def labels_of_form(model_admin: BaseModelAdmin) -> Iterator[Any]:
+def labels_of_form(model_admin: Any) -> Iterator[Any]:
     """Of headings, fields and their choices, as the form has them and as the model has them."""
     for heading, _options in model_admin.fieldsets or ():
         yield heading or ""
     named = {*flatten_fieldsets(model_admin.fieldsets or ()), *(model_admin.fields or ()), *model_admin.readonly_fields}
-    form: type[BaseForm] = model_admin.form
+    fields = model_admin.form.base_fields
     for name in sorted(name for name in named if isinstance(name, str)):
-        if name not in form.base_fields:
+        if name not in fields:
             yield label_of(name, model_admin)
-    for field_name, field in form.base_fields.items():
+    for field_name, field in fields.items():
         yield pretty_name(field_name) if field.label is None else field.label
         yield field.help_text
     for field in model_admin.model._meta.fields:
-        if isinstance(field, Field) and field.name in named and type(field).__module__.startswith(OURS):
+        if isinstance(field, Field) and field.name in named and model_admin.model._meta.app_label in OURS:
             yield field.help_text
         for value, label in field.flatchoices if model_admin.model._meta.app_label in OURS else ():
             if str(value) != str(label):
                 yield label
 
 
-def label_of(name: Any, model_admin: BaseModelAdmin) -> Any:
+def label_of(name: Any, model_admin: Any) -> Any:
     return label_for_field(name, model_admin.model, model_admin)
 
 
