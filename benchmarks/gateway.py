@@ -74,6 +74,9 @@ def main() -> int:
     except (ProductFailed, ContenderFailed, CommandFailed, ConsoleFailed, BooksWrong) as error:
         print(f"bench: FAILED: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return 130
 
 
 def _bench(options: argparse.Namespace) -> int:

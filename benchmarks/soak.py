@@ -126,6 +126,9 @@ def main() -> int:
     except (ProductFailed, ContenderFailed, CommandFailed, BooksWrong, TooShort) as error:
         print(f"soak: FAILED: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("soak: interrupted", file=sys.stderr)
+        return 130
     finally:
         for process in product.stop():
             print(f"left running: {process}", file=sys.stderr)
