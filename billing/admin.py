@@ -13,7 +13,7 @@ from .payments.inbox import admin as inbox_admin
 from .payments.reconciliation import admin as reconciliation_admin
 from .plans import admin as plans_admin
 from .subscriptions import admin as subscriptions_admin
-from .subscriptions import lifecycle_admin
+from .subscriptions import lifecycle_admin, price_move_admin
 from .webhooks import admin as webhooks_admin
 
 __all__ = (
@@ -29,6 +29,7 @@ __all__ = (
     "notices_admin",
     "payments_admin",
     "plans_admin",
+    "price_move_admin",
     "reconciliation_admin",
     "subscriptions_admin",
     "webhooks_admin",

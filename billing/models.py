@@ -45,7 +45,7 @@ from .payments.models import (
 )
 from .payments.reconciliation.models import Reconciliation, ReconciliationRow
 from .plans.models import CatalogRecord, Coupon, CreditPack, FxRate, Plan, PlanPrice, ServicePrice
-from .subscriptions.models import CouponRedemption, DunningNotice, DunningStep, JobRun, Subscription
+from .subscriptions.models import CouponRedemption, DunningNotice, DunningStep, JobRun, PriceMove, Subscription
 from .webhooks.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookQueueItem
 
 __all__ = (
@@ -94,6 +94,7 @@ __all__ = (
     "PaymentProof",
     "Plan",
     "PlanPrice",
+    "PriceMove",
     "Reconciliation",
     "ReconciliationRow",
     "Refund",

@@ -430,6 +430,8 @@ CELERY_BEAT_SCHEDULE = {
     "mail-notices": {"task": "billing.notices.mails", "schedule": 300.0, "options": {"expire_seconds": 300}},
     # Next periods are invoiced, periods begin, what nobody paid ends; each subscription by itself.
     "renew-subscriptions": {"task": "billing.subscriptions.renew_due", "schedule": 300.0, "options": {"expire_seconds": 300}},
+    # Before the next period is invoiced, which is a fifth of a period ahead at most.
+    "move-prices": {"task": "billing.subscriptions.move_prices", "schedule": 900.0, "options": {"expire_seconds": 900}},
     "bill-overage": {"task": "billing.subscriptions.bill_overage", "schedule": 3600.0},
     "remind-of-unpaid-invoices": {
         "task": "billing.subscriptions.remind",

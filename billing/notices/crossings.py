@@ -153,5 +153,41 @@ def expiries_notice(*, now: datetime) -> int:
     return told
 
 
+# Whose plan stays and whose price changes with the next period, by an operator's move.
+_PRICES = """
+    SELECT s.id, s.account_id, p.name, s.current_period_end AS changes_at, n.id AS price_id,
+           o.amount AS before, n.amount AS after, n.currency
+    FROM billing_subscription s JOIN billing_plan p ON p.id = s.plan_id
+    JOIN billing_planprice o ON o.id = s.price_id JOIN billing_planprice n ON n.id = s.next_price_id
+    WHERE s.state IN ('trialing', 'active', 'past_due', 'paused') AND s.next_plan_id IS NULL AND NOT s.cancel_at_period_end
+      AND n.amount <> o.amount AND s.current_period_end > %(now)s
+      AND NOT EXISTS (SELECT 1 FROM billing_customernotice c WHERE c.account_id = s.account_id AND c.kind = 'price_change'
+                        AND c.key = s.id || ':' || n.id)
+    ORDER BY s.account_id
+"""
+
+
+def prices_notice(*, now: datetime) -> int:
+    """Tell of plans that renew at another price; how many. Each price is told a subscription once."""
+    told = 0
+    for row in rows(_PRICES, {"now": now}):
+        facts = {
+            "plan": row["name"],
+            "before": f"{plain(row['before'])} {row['currency']}",
+            "after": f"{plain(row['after'])} {row['currency']}",
+            "changes_at": row["changes_at"].isoformat(),
+        }
+        with transaction.atomic():
+            told += notice_write(
+                account_id=row["account_id"],
+                kind=NoticeKind.PRICE_CHANGE,
+                level="planned",
+                key=f"{row['id']}:{row['price_id']}",
+                facts=facts,
+                now=now,
+            )
+    return told
+
+
 def _event(kind: str, object_type: str, object_id: Any, account_id: Any, after: dict[str, Any]) -> None:
     event_record(kind=kind, object_type=object_type, object_id=object_id, account_id=account_id, actor=SYSTEM, after=after)

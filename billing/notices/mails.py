@@ -48,6 +48,7 @@ TERMS: Mapping[str, Terms] = {
     NoticeKind.QUOTA: Terms("percent", 80, 1, 99),
     NoticeKind.PLAN_ENDING: Terms("days", 3, 1, 30),
     NoticeKind.CREDITS_EXPIRING: Terms("days", 7, 1, 60),
+    NoticeKind.PRICE_CHANGE: Terms(),
 }
 
 

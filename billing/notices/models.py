@@ -87,6 +87,7 @@ class NoticeKind(models.TextChoices):
     QUOTA = "quota", _("The plan's day is nearly, or wholly, used")
     PLAN_ENDING = "plan_ending", _("A trial or a plan ends soon")
     CREDITS_EXPIRING = "credits_expiring", _("Bought or given credits expire soon")
+    PRICE_CHANGE = "price_change", _("The plan renews at another price")
 
 
 class NoticePreference(models.Model):
@@ -113,7 +114,7 @@ class CustomerNotice(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="notices")
     kind = models.CharField(max_length=32, choices=NoticeKind)
-    level = models.CharField(max_length=16, help_text=_("How far it has come: low, exhausted, ending, expiring."))
+    level = models.CharField(max_length=16, help_text=_("How far it has come: low, exhausted, ending, expiring, planned."))
     key = models.CharField(max_length=200, help_text=_("Which crossing: each is told once."))
     facts = models.JSONField(default=dict, help_text=_("What the mail says."))
     is_mailed = models.BooleanField(default=True, help_text=_("Off: the account does not want mails of this kind."))

@@ -30,9 +30,9 @@ def quotas() -> int:
 
 @shared_task(name="billing.notices.endings", time_limit=240)
 def endings() -> int:
-    """Tell of trials and plans that end, and of credits that expire, soon; looking twice tells once."""
+    """Tell of trials and plans that end, credits that expire and prices that change; looking twice tells once."""
     now = clock.now()
-    return crossings.endings_notice(now=now) + crossings.expiries_notice(now=now)
+    return crossings.endings_notice(now=now) + crossings.expiries_notice(now=now) + crossings.prices_notice(now=now)
 
 
 @shared_task(name="billing.notices.mails", time_limit=120)

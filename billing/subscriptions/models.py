@@ -126,6 +126,28 @@ class Subscription(models.Model):
         return f"{self.plan} ({self.state})"
 
 
+class PriceMove(models.Model):
+    """That running subscriptions renew at a price: each from its first period that begins when the price is in force.
+
+    Open until everybody is moved; whoever renews before the price is in force follows afterwards.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    price = models.OneToOneField(PlanPrice, on_delete=models.PROTECT, related_name="move")
+    reason = models.CharField(max_length=200)
+    requested_by = models.CharField(max_length=200, blank=True, help_text=_("The operator."))
+    moved = models.PositiveIntegerField(default=0, help_text=_("Subscriptions that renew at the price because of this."))
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+    finished_at = models.DateTimeField(null=True, blank=True, help_text=_("When nobody was left, or it was stopped."))
+    is_stopped = models.BooleanField(default=False, help_text=_("Ended by an operator: who is moved stays so."))
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.price.plan}: {self.price}"
+
+
 class CouponRedemption(models.Model):
     """One use of a coupon. It is taken when a checkout begins and given back when that checkout comes to nothing."""
 

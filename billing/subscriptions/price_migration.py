@@ -1,19 +1,23 @@
 """Moving running subscriptions to another price: shown before it is done, in force from each one's next period."""
 
+import logging
 from dataclasses import dataclass
 from decimal import Decimal
 
 from django.db import transaction
 from django.db.models import QuerySet
 
-from billing.events.services import Actor
-from billing.plans.models import PlanPrice
+from billing.events.services import SYSTEM, Actor, event_record
+from billing.plans.models import Plan, PlanPrice
+from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO
 
-from .models import Subscription
+from .models import PriceMove, Subscription
 from .moves import subscription_event, subscription_lock
 from .settlement import next_invoice_withdraw
+
+logger = logging.getLogger(__name__)
 
 SHOWN = 50
 
@@ -30,7 +34,10 @@ class MigrationPreview:
 
 
 def price_migration_candidates(price: PlanPrice) -> QuerySet[Subscription]:
-    """Running subscriptions of the price's plan in its currency that renew at another price."""
+    """Running subscriptions of the price's plan in its currency that renew at another price.
+
+    A price to come concerns those whose next period begins when it is in force.
+    """
     running = Subscription.objects.filter(
         plan=price.plan,
         state__in=Subscription.LIVE,
@@ -38,6 +45,8 @@ def price_migration_candidates(price: PlanPrice) -> QuerySet[Subscription]:
         next_plan__isnull=True,
         cancel_at_period_end=False,
     )
+    if price.effective_from > clock.now():
+        running = running.filter(current_period_end__gte=price.effective_from)
     others = running.exclude(price=price, next_price__isnull=True).exclude(next_price=price)
     return others.select_related("account", "price", "next_price").order_by("created_at", "id")
 
@@ -70,6 +79,85 @@ def price_migrate(*, price: PlanPrice, actor: Actor, reason: str) -> int:
             subscription_event("price_migrated", subscription, actor, before=before, after={"price": str(price)}, reason=reason)
             moved += 1
     return moved
+
+
+def price_move_begin(*, price: PlanPrice, actor: Actor, reason: str) -> PriceMove:
+    """Have running subscriptions renew at a price from their first period in which it is in force; `price_moves_run` does it.
+
+    One price of a plan and currency at a time. Raises ApiError 409 `price_move_open`, 400 `invalid_request` without a reason.
+    """
+    if not reason.strip():
+        raise ApiError(400, "invalid_request", "Say why.", param="reason")
+    with transaction.atomic():
+        # Two at once go one after the other.
+        Plan.objects.select_for_update(no_key=True).get(pk=price.plan_id)
+        open_ones = PriceMove.objects.filter(
+            price__plan_id=price.plan_id, price__currency=price.currency, finished_at__isnull=True
+        )
+        if open_ones.exclude(price=price).exists():
+            told = "Subscriptions of this plan are being moved to another price: wait for its end, or stop it."
+            raise ApiError(409, "price_move_open", told, param="moving")
+        move, new = PriceMove.objects.get_or_create(
+            price=price, defaults={"reason": reason[:200], "requested_by": actor.label[:200], "created_at": clock.now()}
+        )
+        if new:
+            _event("begun", move, actor, reason)
+    return move
+
+
+def price_moves_run() -> int:
+    """Move whoever is to be moved to the price of an open move, and end moves that have nobody left; how many were moved.
+
+    Safe to repeat and to run twice at once. A next period that is paid already keeps its price; the one after it does not.
+    """
+    moved = 0
+    for move in PriceMove.objects.filter(finished_at__isnull=True).select_related("price__plan").order_by("created_at"):
+        try:
+            moved += _run(move)
+        except Exception:
+            # The others have nothing to do with it; it is tried again.
+            logger.exception("the move to price %s failed", move.price_id)
+    return moved
+
+
+def price_move_stop(*, move: PriceMove, actor: Actor, reason: str) -> PriceMove:
+    """Move nobody else; who renews at the price by now stays so. Again is the same."""
+    with transaction.atomic():
+        move = PriceMove.objects.select_for_update().get(pk=move.pk)
+        if move.finished_at is None:
+            move.finished_at, move.is_stopped = clock.now(), True
+            move.save(update_fields=["finished_at", "is_stopped"])
+            _event("stopped", move, actor, reason)
+    return move
+
+
+def _run(move: PriceMove) -> int:
+    count = price_migrate(price=move.price, actor=SYSTEM, reason=move.reason)
+    with transaction.atomic():
+        locked = PriceMove.objects.select_for_update().get(pk=move.pk)
+        locked.moved += count
+        in_force = move.price.effective_from <= clock.now()
+        ends = locked.finished_at is None and in_force and not price_migration_candidates(move.price).exists()
+        if ends:
+            locked.finished_at = clock.now()
+        if count or ends:
+            locked.save(update_fields=["moved", "finished_at"])
+        if ends:
+            _event("finished", locked, SYSTEM, move.reason)
+    return count
+
+
+def _event(what: str, move: PriceMove, actor: Actor, reason: str) -> None:
+    price = move.price
+    after = {
+        "plan": price.plan.code,
+        "price": str(price),
+        "effective_from": price.effective_from.isoformat(),
+        "moved": move.moved,
+    }
+    event_record(
+        kind=f"price_move.{what}", object_type="price_move", object_id=move.pk, actor=actor, after=after, reason=reason
+    )
 
 
 def _renews_at(subscription: Subscription) -> PlanPrice:

@@ -7,7 +7,7 @@ from celery import shared_task
 from billing.accounts.services import task_enqueue
 from iafactory.common import clock
 
-from . import dunning, jobs, metered
+from . import dunning, jobs, metered, price_migration
 
 
 @shared_task(name="billing.subscriptions.renew_due", time_limit=3600)
@@ -21,6 +21,12 @@ def renew_due() -> int:
 def bill_overage() -> int:
     """Invoice what was used beyond metered plans."""
     return metered.overage_run()
+
+
+@shared_task(name="billing.subscriptions.move_prices", time_limit=1800)
+def move_prices() -> int:
+    """Have running subscriptions renew at prices that operators move them to; how many were moved."""
+    return price_migration.price_moves_run()
 
 
 @shared_task(name="billing.subscriptions.remind", time_limit=1800)

@@ -118,6 +118,7 @@ class IAFactoryAdminSite(admin.AdminSite):
             (
                 "billing.plan",
                 "billing.planprice",
+                "billing.pricemove",
                 "routing.planrouting",
                 "billing.coupon",
                 "billing.couponredemption",

@@ -40,6 +40,7 @@ from billing.models import (
     PaymentProof,
     Plan,
     PlanPrice,
+    PriceMove,
     Reconciliation,
     ReconciliationRow,
     Refund,
@@ -220,7 +221,8 @@ def catalogue_object(number: int) -> None:
     """One more of every catalogue model."""
     now = clock.now()
     plan = Plan.objects.create(code=f"plan-{number}", family="x", name=f"Plan {number}", billing_mode="credits")
-    PlanPrice.objects.create(plan=plan, currency="DZD", amount=1590, effective_from=now)
+    price = PlanPrice.objects.create(plan=plan, currency="DZD", amount=1590, effective_from=now)
+    PriceMove.objects.create(price=price, reason="costs rose")
     CreditPack.objects.create(code=f"pack-{number}", name="Pack", credits=100, amount=1)
     ServicePrice.objects.create(code=f"service-{number}", name="RAG", credits=1)
     FxRate.objects.create(base="USD", quote="DZD", rate=230, effective_from=now - timedelta(days=number))

@@ -65,6 +65,7 @@ billing.numberseries             v        v        -        v
 billing.payment                  v        v        v        v
 billing.plan                     vac      v        v        v
 billing.planprice                va       va       v        v
+billing.pricemove                v        v        v        v
 billing.reconciliation           v        v        -        v
 billing.reconciliationrow        v        v        -        v
 billing.refund                   v        v        v        v
@@ -141,7 +142,11 @@ billing.payment deed refund             x      x       -        -
 billing.payment deed dispute            x      x       -        -
 billing.payment deed ask                x       x       -        -
 billing.plan economics                  x      x       x        x
+billing.plan import                     x      -       -        -
 billing.plan publish                    x      -       -        -
+billing.planprice change_price          x      x       -        -
+billing.planprice import                x      x       -        -
+billing.pricemove deed stop             x      x       x        -
 billing.reconciliation deed again       x      x       -        -
 billing.reconciliationrow deed apply    x      x       -        -
 billing.reconciliationrow deed keep     x      x       -        -
@@ -174,6 +179,7 @@ ratelimit.abusesignal act warn          x      -       x        -
 ratelimit.abusesignal act slow-down     x      -       x        -
 ratelimit.abusesignal act ban           x      -       x        -
 ratelimit.abusesignal act dismiss       x      -       x        -
+routing.modelprice import               x      -       -        -
 routing.priceproposal import            x      -       -        -
 routing.priceproposal unpriced          x      x       x        x
 routing.priceproposal close             x      -       -        -

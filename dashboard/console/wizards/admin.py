@@ -7,13 +7,16 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
-from billing.plans.models import Plan
-from routing.admin.plans import GuardedPlanAdmin
+from billing.plans.models import Plan, PlanPrice
+from dashboard.console.imports.pages import ModelPriceImport, PlanImport, PlanPriceImport
+from routing.admin.models import ModelPriceAdmin
+from routing.admin.plans import GuardedPlanAdmin, GuardedPlanPriceAdmin
 from routing.admin.providers import ProviderAdmin
-from routing.models import Provider
+from routing.models import ModelPrice, Provider
 
 from .base import Wizard, wizard_urls
 from .plans import PlanWizard
+from .prices import PriceWizard
 from .providers import ProviderWizard
 
 
@@ -49,11 +52,26 @@ class ConnectedProviderAdmin(WizardsMixin, ProviderAdmin):
     wizards = ((ProviderWizard, "connect", _("Connect a provider")),)
 
 
-admin.site.unregister(Plan)
+for _model in (Plan, PlanPrice, ModelPrice):
+    admin.site.unregister(_model)
 
 
 @admin.register(Plan)
 class PublishedPlanAdmin(WizardsMixin, GuardedPlanAdmin):
     """Offers, with what they earn and may cost."""
 
-    wizards = ((PlanWizard, "publish", _("Publish a plan")),)
+    wizards = ((PlanWizard, "publish", _("Publish a plan")), (PlanImport, "import", _("Import")))
+
+
+@admin.register(PlanPrice)
+class ChangedPlanPriceAdmin(WizardsMixin, GuardedPlanPriceAdmin):
+    """What plans cost. A new price is a new row; running subscriptions keep the one they were sold at, or are moved."""
+
+    wizards = ((PriceWizard, "change-price", _("Change a price")), (PlanPriceImport, "import", _("Import")))
+
+
+@admin.register(ModelPrice)
+class ImportedModelPriceAdmin(WizardsMixin, ModelPriceAdmin):
+    """List prices. A new price is a new row; an empty field means not offered, and a call that needs it is refused."""
+
+    wizards = ((ModelPriceImport, "import", _("Import")),)

@@ -261,6 +261,7 @@ FACTS: dict[str, dict[str, Any]] = {
     "quota": {"plan": "pro", "unit": "credits", "used": "8", "limit": "10", "resets_at": NOW.isoformat()},
     "plan_ending": {"plan": "Pro", "is_trial": True, "ends_at": NOW.isoformat()},
     "credits_expiring": {"credits": "15", "expires_at": NOW.isoformat()},
+    "price_change": {"plan": "Pro", "before": "3000 DZD", "after": "4000 DZD", "changes_at": NOW.isoformat()},
 }
 
 
@@ -367,6 +368,7 @@ def test_preferences_are_shown_and_changed(account: Account) -> None:
         {"kind": "quota", "mail": True, "threshold": 80, "unit": "percent"},
         {"kind": "plan_ending", "mail": True, "threshold": 3, "unit": "days"},
         {"kind": "credits_expiring", "mail": True, "threshold": 7, "unit": "days"},
+        {"kind": "price_change", "mail": True, "threshold": None, "unit": ""},
     ]
     assert changed.status_code == 200
     assert changed.json()[3] == {"kind": "plan_ending", "mail": False, "threshold": 5, "unit": "days"}

@@ -1,0 +1,1 @@
+"""Lists of plans and prices read from files, shown row by row, and written when an operator confirms what they saw."""
