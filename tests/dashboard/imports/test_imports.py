@@ -221,7 +221,7 @@ def test_what_the_console_exports_changes_nothing_when_it_is_imported(
     Plan.objects.update(description="=HYPERLINK(1)", name="-20 % off", features=["rag", "+legal"])
     app, _, name = model.partition("/")
     exported = console.get(reverse("admin:table", args=[app, name, file_format]))
-    content = b"".join(exported.streaming_content)
+    content = exported.getvalue()
 
     page = preview(console, address, content, f"list.{file_format}")
 
@@ -231,7 +231,7 @@ def test_what_the_console_exports_changes_nothing_when_it_is_imported(
 
 def test_an_exported_spreadsheet_is_changed_and_comes_back(console: Client, basic: Plan) -> None:
     exported = console.get(reverse("admin:table", args=["billing", "plan", "xlsx"]))
-    book = load_workbook(BytesIO(b"".join(exported.streaming_content)))
+    book = load_workbook(BytesIO(exported.getvalue()))
     sheet = book.active
     column = [cell.value for cell in sheet[1]].index("daily_limit") + 1
     sheet.cell(row=2, column=column, value=12.5)

@@ -1,0 +1,166 @@
+"""An operator's wizards in a browser: a provider is connected and answers, a plan is published and a customer sees it."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from billing.accounts.models import User
+from billing.accounts.services import api_key_create
+from billing.events.services import SYSTEM
+from billing.ledger.models import UsageRecord
+from billing.plans.models import Plan
+from billing.subscriptions.changes import plan_change
+from billing.subscriptions.models import Subscription
+from iafactory.common.ids import uuid7
+from routing.models import Provider
+from tests.live.conftest import Live
+
+from .conftest import PASSWORD, Site
+
+Faults = Callable[[Page], list[str]]
+
+
+def console(site: Site, *, phone: bool = False) -> Page:
+    """The console's home, in a browser where an operator logged in."""
+    email = f"operator-{uuid7().hex[-8:]}@example.com"
+    User.objects.create_superuser(email, PASSWORD)
+    page = site.page(phone=phone)
+    page.goto("/admin/")
+    page.fill("[name=username]", email)
+    page.fill("[name=password]", PASSWORD)
+    page.click("[type=submit]")
+    page.wait_for_url("**/admin/")
+    return page
+
+
+def too_wide(page: Page) -> int:
+    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+def looked_at(page: Page, faults: Faults, found: dict[str, list[str]], name: str) -> None:
+    wide = too_wide(page)
+    found[name] = faults(page) + ([f"{wide} px too wide"] if wide > 0 else [])
+
+
+@pytest.mark.parametrize("phone", [False, True], ids=["desk", "phone"])
+def test_a_provider_is_connected_a_plan_published_and_a_call_goes_through_both(
+    site: Site, live: Live, serious_faults: Faults, phone: bool
+) -> None:
+    slug, code = f"acme-{phone}".lower(), f"studio-{phone}".lower()
+    page = console(site, phone=phone)
+    found: dict[str, list[str]] = {}
+
+    page.goto("/admin/routing/provider/")
+    page.click("text=Connect a provider")
+    looked_at(page, serious_faults, found, "connection")
+    page.fill("[name=name]", "Acme")
+    page.fill("[name=slug]", slug)
+    page.fill("[name=base_url]", f"{live.simulator_url}/{slug}/v1")
+    page.fill("[name=secret]", "sk-acme-0123456789-abcd")
+    page.click("[name=_continue]")
+    page.wait_for_url("**page=models")
+    looked_at(page, serious_faults, found, "models")
+    page.check("text=simulated-model")
+    page.click("[name=_continue]")
+    page.wait_for_url("**page=prices")
+    page.fill("[name='name|simulated-model']", f"{slug}-one")
+    page.fill("[name='input_per_mtok|simulated-model']", "1")
+    page.fill("[name='output_per_mtok|simulated-model']", "4")
+    page.click("[name=_look]")
+    expect(page.locator(".wizard-margin")).to_contain_text("margin 44 %")
+    looked_at(page, serious_faults, found, "prices")
+    page.click("[name=_continue]")
+    page.wait_for_url("**page=summary")
+    looked_at(page, serious_faults, found, "summary")
+    page.fill("[name=reason]", "a second supplier")
+    page.click("[name=_continue]")
+    expect(page.locator(".messagelist .success")).to_contain_text("The provider is connected.")
+
+    page.goto("/admin/billing/plan/publish/")
+    looked_at(page, serious_faults, found, "start")
+    page.select_option("[name=based_on]", label="Pay as you go")
+    page.click("[name=_continue]")
+    page.wait_for_url("**page=terms")
+    page.fill("[name=name]", f"Studio {phone}")
+    page.fill("[name=code]", code)
+    looked_at(page, serious_faults, found, "terms")
+    page.click("[name=_continue]")
+    page.wait_for_url("**page=prices")
+    page.fill("[name=prices]", "DZD 0")
+    page.fill("[name=period_credits]", "100")
+    looked_at(page, serious_faults, found, "plan prices")
+    page.click("[name=_continue]")
+    page.wait_for_url("**page=models")
+    looked_at(page, serious_faults, found, "plan models")
+    page.click("[name=_continue]")
+    page.wait_for_url("**page=economics")
+    expect(page.locator(".warnings")).to_contain_text("A period earns 0.00 USD and may cost")
+    looked_at(page, serious_faults, found, "economics")
+    page.check("[name=accept_risk]")
+    page.fill("[name=reason]", "to try things out")
+    page.click("[name=_continue]")
+    expect(page.locator(".messagelist .success")).to_contain_text("The plan is written.")
+
+    customer = site.customer()
+    panel = site.signed_in(customer, phone=phone)
+    panel.goto("/billing/plans")
+    expect(panel.locator("h2", has_text=f"Studio {phone}")).to_have_count(1)
+    plan = Plan.objects.get(code=code)
+    subscription = Subscription.objects.get(account=customer.account, state="active")
+    plan_change(subscription=subscription, plan=plan, when="now", actor=SYSTEM)
+    _key, secret = api_key_create(account=customer.account, created_by=customer.user, name="notebook", actor=SYSTEM)
+    answered = panel.request.post(
+        "/v1/chat/completions",
+        headers={"Authorization": f"Bearer {secret}"},
+        data={"model": f"{slug}-one", "messages": [{"role": "user", "content": "Hello"}]},
+    )
+
+    call = UsageRecord.objects.get(account=customer.account)
+    assert answered.status == 200, answered.text()
+    assert (call.provider, call.model, call.end, call.plan) == (slug, f"{slug}-one", "complete", code)
+    assert Provider.objects.get(slug=slug).credentials.get().secret == "sk-acme-0123456789-abcd"
+    assert found == {name: [] for name in found}
+    assert site.errors == []
+
+
+@pytest.mark.parametrize("phone", [False, True], ids=["desk", "phone"])
+def test_a_price_is_changed_and_a_list_imported(site: Site, serious_faults: Faults, phone: bool) -> None:
+    page = console(site, phone=phone)
+    found: dict[str, list[str]] = {}
+
+    page.goto("/admin/billing/planprice/change-price/")
+    looked_at(page, serious_faults, found, "price")
+    page.select_option("[name=plan]", label="Student")
+    page.fill("[name=currency]", "DZD")
+    page.fill("[name=amount]", "1690" if phone else "1790")
+    page.check("[name=running][value=move]")
+    page.click("[name=_continue]")
+    page.wait_for_url("**page=affected")
+    looked_at(page, serious_faults, found, "affected")
+    page.fill("[name=reason]", "costs rose")
+    page.click("[name=_continue]")
+    expect(page.locator(".messagelist .success")).to_contain_text("The price is written.")
+
+    page.goto("/admin/billing/plan/import/")
+    looked_at(page, serious_faults, found, "file")
+    rows = f"code,description\nstudent,For students ({phone}).\nnobody,x\n".encode()
+    page.set_input_files("[name=file]", {"name": "plans.csv", "mimeType": "text/csv", "buffer": rows})
+    page.click("[name=_continue]")
+    page.wait_for_url("**page=preview")
+    expect(page.locator(".import-counts")).to_contain_text("1 refused")
+    looked_at(page, serious_faults, found, "refused")
+    page.click("[name=_back]")
+    rows = rows.replace(b"nobody,x\n", b"")
+    page.set_input_files("[name=file]", {"name": "plans.csv", "mimeType": "text/csv", "buffer": rows})
+    page.click("[name=_continue]")
+    page.wait_for_url("**page=preview")
+    expect(page.locator(".import-counts")).to_contain_text("1 changed")
+    looked_at(page, serious_faults, found, "preview")
+    page.fill("[name=reason]", "new words")
+    page.click("[name=_continue]")
+    expect(page.locator(".messagelist .success")).to_contain_text("The list is imported.")
+
+    assert Plan.objects.get(code="student").description == f"For students ({phone})."
+    assert found == {name: [] for name in found}
+    assert site.errors == []
