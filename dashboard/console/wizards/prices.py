@@ -34,6 +34,15 @@ from .plans import CURRENCY
 FURTHEST = timedelta(days=730)
 
 
+class NamedSplitDateTime(AdminSplitDateTime):
+    """Django's two inputs, each with a name for who does not see the words beside them."""
+
+    def __init__(self, attrs: Any = None) -> None:
+        super().__init__(attrs)
+        for widget, name in zip(self.widgets, (_("In force from, date"), _("In force from, time")), strict=True):
+            widget.attrs["aria-label"] = name
+
+
 class PriceForm(PageForm):
     """Of which plan, what it becomes, and from when on."""
 
@@ -50,7 +59,7 @@ class PriceForm(PageForm):
         help_text=_("Metered plans only."),
     )
     effective_from = forms.SplitDateTimeField(
-        label=_("In force from"), required=False, widget=AdminSplitDateTime, help_text=_("UTC. Empty: at once.")
+        label=_("In force from"), required=False, widget=NamedSplitDateTime, help_text=_("UTC. Empty: at once.")
     )
     running = forms.TypedChoiceField(
         label=_("Running subscriptions"),
