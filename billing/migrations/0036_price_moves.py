@@ -9,7 +9,7 @@ import iafactory.common.ids
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0033_running_day_sums"),
+        ("billing", "0035_fewer_indexes_per_call"),
     ]
 
     operations = [
