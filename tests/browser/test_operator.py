@@ -1,0 +1,148 @@
+"""What operators do with one customer, walked in a browser, and what the customer sees of it."""
+
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from billing.accounts.models import Account, User
+from billing.events.models import Event
+from billing.events.services import SYSTEM
+from billing.invoices.models import Invoice
+from billing.ledger.models import Wallet
+from billing.payments.manual import manual_confirm, manual_method, manual_payment_begin
+from billing.payments.models import Refund
+from billing.payments.topup import topup_draft
+from billing.plans.models import CreditPack
+from billing.subscriptions.onboarding import Registration
+from dashboard.impersonation.models import Impersonation
+from iafactory.common.ids import uuid7
+from tests.dashboard.conftest import call
+
+from .conftest import PASSWORD, Site
+
+
+def bought(site: Site) -> Registration:
+    """A customer who paid a pack of 1,000 credits by transfer, and called once."""
+    customer = site.customer()
+    account = customer.account
+    method = manual_method(account=account, currency="DZD", code="ccp")
+    draft = topup_draft(account=account, pack=CreditPack.objects.get(code="credits-1000"))
+    payment = manual_payment_begin(invoice=draft, method=method, purpose="topup", actor=SYSTEM)
+    manual_confirm(payment=payment, actor=SYSTEM, reason="seen")
+    call(account)
+    return customer
+
+
+def console(site: Site, *, phone: bool = False) -> Page:
+    """The console's home, in a browser where an operator signed in."""
+    email = f"{uuid7().hex[-12:]}@operators.example"
+    User.objects.create_superuser(email, PASSWORD)
+    page = site.page(phone=phone)
+    page.goto("/admin/login/")
+    page.fill("[name=username]", email)
+    page.fill("[name=password]", PASSWORD)
+    page.click("input[type=submit]")
+    page.wait_for_url("**/admin/")
+    return page
+
+
+def account_url(account: Account) -> str:
+    return f"/admin/billing/account/{account.pk}/change/"
+
+
+def confirm(page: Page, reason: str) -> None:
+    """Say why, look at what will happen, and do it."""
+    page.fill("[name=reason]", reason)
+    page.click("[name=_continue]")
+    page.click("[name=_confirm]")
+
+
+def test_refund_grant_ban_unban_and_looking_as_the_customer(site: Site) -> None:
+    customer = bought(site)
+    account = customer.account
+    panel = site.signed_in(customer)
+    page = console(site)
+
+    page.goto(account_url(account))
+    page.click("#payments >> text=Refund")
+    page.check("[name=by_hand]")
+    confirm(page, "asked for it back")
+    page.wait_for_url(f"**{account_url(account)}")
+    page.click("#refunds tbody a")
+    page.click("text=The money went back")
+    page.fill("[name=reason]", "transfer 17")
+    page.click("[name=_continue]")
+    expect(page.locator(".state-succeeded")).to_have_count(1)
+    note = Invoice.objects.get(account=account, kind="credit_note")
+    panel.goto("/billing/invoices")
+    expect(panel.locator(f"text={note.number}").first).to_be_visible()
+
+    page.goto(account_url(account))
+    page.click("text=Grant credits")
+    page.fill("[name=amount]", "25")
+    confirm(page, "sorry")
+    page.wait_for_url(f"**{account_url(account)}")
+    granted = Wallet.objects.get(pk=account.pk).balance
+
+    page.click(".account-actions >> text=Block")
+    page.fill("[name=reason]", "spam")
+    page.click("[name=_continue]")
+    expect(page.locator(".account-top .state-blocked")).to_have_count(1)
+    page.click(".account-actions >> text=Unblock")
+    page.fill("[name=reason]", "a mistake")
+    page.click("[name=_continue]")
+    expect(page.locator(".account-top .state-active")).to_have_count(1)
+
+    page.click(".account-actions >> text=Log in as")
+    confirm(page, "ticket 4711")
+    page.wait_for_url("**/billing/")
+    banner = page.locator(".seen-as")
+    expect(banner).to_contain_text(customer.user.email)
+    page.click("#menu >> text=Invoices")
+    expect(page.locator(".seen-as")).to_have_count(1)
+    expect(page.locator(f"text={note.number}").first).to_be_visible()
+    page.click(".seen-as button")
+    page.wait_for_url(f"**{account_url(account)}")
+    expect(page.locator("#timeline >> text=impersonation.ended")).to_have_count(1)
+
+    assert (Refund.objects.get(payment__account=account).state, granted) == ("succeeded", Decimal(25))
+    kinds = set(Event.objects.filter(account_id=account.pk, actor_kind="operator").values_list("kind", flat=True))
+    assert {"credits.granted", "account.blocked", "account.unblocked", "refund.requested", "impersonation.began"} <= kinds
+    assert Impersonation.objects.get(account=account).ending == "operator"
+    assert site.errors == []
+
+
+@pytest.mark.parametrize(("dark", "phone"), [(False, False), (True, False), (False, True)], ids=["light", "dark", "phone"])
+def test_the_account_page_has_no_serious_fault(
+    site: Site, serious_faults: Callable[[Page], list[str]], dark: bool, phone: bool
+) -> None:
+    customer = bought(site)
+    page = console(site, phone=phone)
+    page.emulate_media(color_scheme="dark" if dark else "light")
+
+    page.goto(account_url(customer.account))
+    page.wait_for_load_state("networkidle")
+    errors = list(site.errors)
+    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+    assert (errors, wide) == ([], 0)
+    assert page.locator("canvas").count() == 1
+    assert serious_faults(page) == []
+
+
+@pytest.mark.parametrize("phone", [False, True], ids=["desk", "phone"])
+def test_the_panel_seen_as_a_customer_has_no_serious_fault(
+    site: Site, serious_faults: Callable[[Page], list[str]], phone: bool
+) -> None:
+    customer = bought(site)
+    page = console(site, phone=phone)
+    page.goto(f"/admin/billing/account/{customer.account.pk}/log-in-as/")
+    confirm(page, "ticket 4711")
+    page.wait_for_url("**/billing/")
+
+    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+    assert (wide, site.errors) == (0, [])
+    assert serious_faults(page) == []
