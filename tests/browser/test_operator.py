@@ -10,7 +10,7 @@ from billing.accounts.models import Account, User
 from billing.events.models import Event
 from billing.events.services import SYSTEM
 from billing.invoices.models import Invoice
-from billing.ledger.models import Wallet
+from billing.ledger.models import Lot
 from billing.payments.manual import manual_confirm, manual_method, manual_payment_begin
 from billing.payments.models import Refund
 from billing.payments.topup import topup_draft
@@ -84,7 +84,7 @@ def test_refund_grant_ban_unban_and_looking_as_the_customer(site: Site) -> None:
     page.fill("[name=amount]", "25")
     confirm(page, "sorry")
     page.wait_for_url(f"**{account_url(account)}")
-    granted = Wallet.objects.get(pk=account.pk).balance
+    granted = Lot.objects.get(wallet_id=account.pk, kind="bonus").amount
 
     page.click(".account-actions >> text=Block")
     page.fill("[name=reason]", "spam")
