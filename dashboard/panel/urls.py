@@ -7,6 +7,7 @@ from . import (
     home,
     invoices,
     keys,
+    notices,
     payments,
     playground,
     settings,
@@ -67,4 +68,5 @@ urlpatterns = [
     path("invitation", team.invitation, name="invitation"),
     path("invitations/<str:invitation_id>/revoke", team.invitation_revoke, name="invitation-revoke"),
     path("settings", settings.settings, name="settings"),
+    path("notices", notices.notices, name="notices"),
 ]
