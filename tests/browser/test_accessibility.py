@@ -20,7 +20,15 @@ from .conftest import Site
 PAGES = (
     *("", "playground", "usage", "usage/{request}", "keys", "keys/{key}", "plans", "plans/pro", "credits"),
     *("credits/credits-1000", "payments/{payment}", "payment-methods", "invoices", "invoices/{invoice}", "subscription"),
-    *("webhooks", "webhooks/new", "webhooks/{endpoint}", "webhooks/{endpoint}/deliveries/{delivery}", "team", "settings"),
+    *(
+        "webhooks",
+        "webhooks/new",
+        "webhooks/{endpoint}",
+        "webhooks/{endpoint}/deliveries/{delivery}",
+        "team",
+        "settings",
+        "notices",
+    ),
     "nowhere",
 )
 
