@@ -52,8 +52,8 @@ class Event(models.Model):
 class OperatorForm(models.Model):
     """A form of the console that was acted on: sent again, by a second click or a reload, it does nothing."""
 
-    id = models.UUIDField(primary_key=True, editable=False, help_text="Drawn when the form was shown.")
-    at = models.DateTimeField(help_text="When it was acted on, UTC.")
+    id = models.UUIDField(primary_key=True, editable=False, help_text=_("Drawn when the form was shown."))
+    at = models.DateTimeField(help_text=_("When it was acted on, UTC."))
 
     def __str__(self) -> str:
         return str(self.pk)
