@@ -20,6 +20,7 @@ from iafactory.common.async_redis import open_redis
 from iafactory.common.changes import ChangeListener
 from iafactory.common.errors import ApiError
 from iafactory.common.hot import Exchange
+from iafactory.common.open_files import open_files_allow
 from iafactory.common.redis_line import RedisLine
 from ratelimit.blocks import block_watch
 from ratelimit.engine import Limiter, LimiterUnavailable
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 # Unheard changes: how old the catalogue may get while PostgreSQL cannot be listened to.
 _BLIND_RELOAD_SECONDS = 1.0
 _COUNTER_SYNC_SECONDS = 300
+# A stream is two: its client's connection and its provider's. Services are often started with 1,024.
+_OPEN_FILES = 16_384
 
 
 def _snapshot_load() -> Snapshot:
@@ -85,6 +88,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Connect and read the catalogue. Raises when PostgreSQL does not answer; Redis may come later."""
+        open_files_allow(_OPEN_FILES)
         await self.pool.open(wait=True, timeout=15)
         self.session = open_session()
         await self._listener.start()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import aiohttp
 
-CONNECTIONS_TOTAL = 1024
-CONNECTIONS_PER_HOST = 512
+# Every open stream is a connection for as long as its model writes: thousands of slow ones are a quiet day. What a provider
+# takes at once is for its caps to say, which queue by priority; these bounds only keep a process from running out of files.
+CONNECTIONS_TOTAL = 8192
+CONNECTIONS_PER_HOST = 4096
 # Below the 60 s after which common load balancers drop idle connections, so that a call rarely meets a closing one.
 KEEPALIVE_SECONDS = 30
 

@@ -268,7 +268,7 @@ def test_what_waits_is_counted_and_found(console: Client, account: Account, popu
     }
 
 
-def test_home_costs_the_same_for_2_rows_and_20(console: Client, populate: Populate) -> None:
+def test_home_costs_the_same_for_2_rows_and_50(console: Client, populate: Populate) -> None:
     def queries() -> int:
         with CaptureQueriesContext(connection) as captured:
             assert console.get(HOME).status_code == 200
@@ -277,7 +277,7 @@ def test_home_costs_the_same_for_2_rows_and_20(console: Client, populate: Popula
     populate(1, 2)
     console.get(HOME)
     few = queries()
-    populate(3, 20)
+    populate(3, 50)
 
     assert (queries() - few, few <= 40) == (0, True)
 
