@@ -360,6 +360,10 @@ RAPIDAPI_PROXY_SECRETS = env.list("RAPIDAPI_PROXY_SECRETS", default=[])
 PROVIDERS_ALLOW_PRIVATE_ADDRESSES = not PRODUCTION or env.bool("PROVIDERS_ALLOW_PRIVATE_ADDRESSES", default=False)
 
 # --- Alerts to operators ---
+# In which language alerts and their messages are written: operators share them.
+ALERTS_LANGUAGE = env.str("ALERTS_LANGUAGE", default="en")
+if ALERTS_LANGUAGE not in ("en", "fr", "ar"):
+    raise ImproperlyConfigured(f"ALERTS_LANGUAGE must be en, fr or ar, not {ALERTS_LANGUAGE!r}")
 # Whether alert targets may lie in private networks (a mail relay, a chat server of your own).
 ALERTS_ALLOW_PRIVATE_TARGETS = env.bool("ALERTS_ALLOW_PRIVATE_TARGETS", default=False)
 

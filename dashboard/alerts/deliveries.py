@@ -13,6 +13,8 @@ from uuid import UUID
 from cryptography.fernet import InvalidToken
 from django.conf import settings
 from django.db import transaction
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from billing.accounts.services import task_enqueue
 from iafactory.common import clock
@@ -39,10 +41,11 @@ LEASE = timedelta(minutes=5)
 
 _WORDS = {
     AlertDelivery.Occasion.OPENED: "",
-    AlertDelivery.Occasion.WORSE: "worse",
-    AlertDelivery.Occasion.REMINDER: "still open",
-    AlertDelivery.Occasion.RESOLVED: "resolved",
+    AlertDelivery.Occasion.WORSE: _("worse"),
+    AlertDelivery.Occasion.REMINDER: _("still open"),
+    AlertDelivery.Occasion.RESOLVED: _("resolved"),
 }
+_LEVELS = {Level.INFO: _("info"), Level.WARNING: _("warning"), Level.CRITICAL: _("critical")}
 _KINDS = {Level.INFO: "info", Level.WARNING: "warning", Level.CRITICAL: "failure"}
 
 
@@ -58,7 +61,9 @@ def notice_queue(alert: Alert, rule: AlertRule, occasion: AlertDelivery.Occasion
         return 0
     begins = quiet_end(rule, level=alert.level, now=now) or now
     word = _WORDS[occasion]
-    title = f"[{alert.level}{', ' + word if word else ''}] {alert.title}"
+    level = str(_LEVELS[Level(alert.level)])
+    marks = ", ".join(part for part in (level, str(word)) if part)
+    title = f"[{marks}] {alert.title}"
     AlertDelivery.objects.bulk_create(
         AlertDelivery(
             alert=alert,
@@ -100,9 +105,10 @@ def _body(alert: Alert, rule: AlertRule, occasion: AlertDelivery.Occasion, now: 
     lines = [alert.text] if alert.text else []
     since = f"{alert.opened_at:%Y-%m-%d %H:%M} UTC"
     if occasion is AlertDelivery.Occasion.RESOLVED:
-        lines.append(f"Over since {now:%Y-%m-%d %H:%M} UTC; it began {since}.")
+        told = {"end": f"{now:%Y-%m-%d %H:%M} UTC", "since": since}
+        lines.append(gettext("Over since %(end)s; it began %(since)s.") % told)
     else:
-        lines.append(f"Since {since}. Rule: {rule.name}.")
+        lines.append(gettext("Since %(since)s. Rule: %(rule)s.") % {"since": since, "rule": rule.name})
     lines.append(f"{settings.PUBLIC_URL}{alert.link}")
     return "\n\n".join(lines)
 

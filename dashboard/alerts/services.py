@@ -7,8 +7,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.utils import translation
 from django.utils.translation import gettext as _
 
 from billing.events.services import SYSTEM, Actor, event_record
@@ -47,6 +49,12 @@ def rules_look(*, now: datetime, kinds: Collection[str] | None = None) -> Looked
     Any number may look at once: an alert opens once, and a look that began earlier than one already noted changes nothing. A
     rule that cannot be looked at stops no other.
     """
+    # Whoever looks, a worker or a watch: what is written down is read by all operators.
+    with translation.override(settings.ALERTS_LANGUAGE):
+        return _rules_look(now, kinds)
+
+
+def _rules_look(now: datetime, kinds: Collection[str] | None) -> Looked:
     looked = Looked()
     rules = AlertRule.objects.order_by("code")
     for rule in rules if kinds is None else rules.filter(kind__in=kinds):
@@ -80,7 +88,8 @@ def _bounded(findings: Sequence[Finding]) -> list[Finding]:
         return list(findings)
     rest = findings[MOST_SUBJECTS:]
     worst = max((finding.level for finding in rest if finding.level), key=RANK.__getitem__, default=None)
-    more = Finding("more", f"{len(rest)} more of the same", level=worst, step=0, figures={"more": len(rest)}, link=rest[0].link)
+    title = _("%(count)s more of the same") % {"count": len(rest)}
+    more = Finding("more", title, level=worst, step=0, figures={"more": len(rest)}, link=rest[0].link)
     return [*findings[:MOST_SUBJECTS], more]
 
 
@@ -211,7 +220,8 @@ def target_test(target_id: UUID, *, actor: Actor) -> AlertDelivery:
     """Send a real message to a target now; the delivery says how it went. No database connection is used meanwhile."""
     target = AlertTarget.objects.get(pk=target_id)
     title = "[test] IA Factory"
-    body = f"This is a test. Alerts of IA Factory arrive here: {target.name}."
+    with translation.override(settings.ALERTS_LANGUAGE):
+        body = _("This is a test. Alerts of IA Factory arrive here: %(name)s.") % {"name": target.name}
     outcome: Outcome = message_send(target.address, Message(title, body))
     now = clock.now()
     with transaction.atomic():

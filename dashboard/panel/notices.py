@@ -25,7 +25,8 @@ KINDS: dict[str, tuple[Any, Any]] = {
     ),
     "quota": (_("The plan's day is nearly used up"), _("Told again when nothing is left.")),
     "plan_ending": (_("A trial or a plan ends"), _("So that you can renew it in time.")),
-    "credits_expiring": (_("Credits expire"), _("Credits of a plan or a bonus that are not used yet.")),
+    "credits_expiring": (_("Credits expire"), _("Credits that were bought or given and are not used yet.")),
+    "price_change": (_("The plan renews at another price"), _("Before the first period at the new price begins.")),
 }
 UNITS: dict[str, Any] = {"percent": _("From this share on, in percent"), "days": _("This many days before")}
 

@@ -444,3 +444,40 @@ def test_open_alerts_come_gravest_first(rule: AlertRule) -> None:
 
     assert found == [("verify-books", "jobs"), ("seal-days", "jobs")]
     assert alert_figures(now=NOON).by_level == {"info": 0, "warning": 1, "critical": 1}
+
+
+# --- In the operators' language ---
+
+
+@pytest.mark.parametrize(
+    ("language", "title", "begins"),
+    [
+        ("fr", "[avertissement] La tâche seal-days échoue", "Dernière fin réussie : 2026-11-20 11:00 UTC. OSError: no disk"),
+        ("ar", "[تحذير] تفشل المهمة seal-days", "آخر انتهاء ناجح: 2026-11-20 11:00 UTC. OSError: no disk"),
+    ],
+)
+def test_alerts_and_their_messages_are_in_the_language_of_the_setting(
+    rule: AlertRule, target: Target, receiver: Receiver, settings: Any, language: str, title: str, begins: str
+) -> None:
+    settings.ALERTS_LANGUAGE = language
+    target()
+    job_fails()
+
+    look()
+    send_at(NOON)
+
+    body = json.loads(receiver.requests[0].body)
+    assert body["title"] == title
+    assert body["message"].startswith(begins)
+    assert Alert.objects.get().title == title.split("] ")[1]
+
+
+def test_an_open_alert_is_written_anew_in_another_language(rule: AlertRule, settings: Any) -> None:
+    job_fails()
+    look()
+    settings.ALERTS_LANGUAGE = "fr"
+
+    looked = look(NOON + timedelta(minutes=2))
+
+    assert (looked.opened, looked.resolved) == (0, 0)
+    assert Alert.objects.get().title == "La tâche seal-days échoue"

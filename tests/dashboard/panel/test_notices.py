@@ -7,7 +7,7 @@ from django.test import Client
 
 from billing.accounts.models import Account, User
 from billing.events.models import Event
-from billing.notices.models import NoticePreference
+from billing.notices.models import NoticeKind, NoticePreference
 
 PAGE = "/billing/notices"
 # As everybody has it: the day's quota of a plan that costs nothing is not mailed.
@@ -19,13 +19,14 @@ USUAL = {
     "plan_ending_threshold": "3",
     "credits_expiring_mail": "on",
     "credits_expiring_threshold": "7",
+    "price_change_mail": "on",
 }
 
 
 def test_the_page_shows_what_holds(panel: Client, account: Account) -> None:
     page = panel.get(PAGE).content.decode()
 
-    assert page.count('type="checkbox"') == 5
+    assert page.count('type="checkbox"') == len(NoticeKind) == 6
     assert 'name="credits_mail" id="id_credits_mail" checked' in page
     assert 'name="quota_mail" id="id_quota_mail">' in page
     assert 'name="plan_ending_threshold" value="3"' in page
