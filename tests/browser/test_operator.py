@@ -35,11 +35,11 @@ def bought(site: Site) -> Registration:
     return customer
 
 
-def console(site: Site, *, phone: bool = False) -> Page:
+def console(site: Site, *, language: str = "en", phone: bool = False) -> Page:
     """The console's home, in a browser where an operator signed in."""
     email = f"{uuid7().hex[-12:]}@operators.example"
-    User.objects.create_superuser(email, PASSWORD)
-    page = site.page(phone=phone)
+    User.objects.create_superuser(email, PASSWORD, language=language)
+    page = site.page(language=language, phone=phone)
     page.goto("/admin/login/")
     page.fill("[name=username]", email)
     page.fill("[name=password]", PASSWORD)
