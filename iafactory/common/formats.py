@@ -1,7 +1,7 @@
 """Numbers, money, instants as the reader's language writes them."""
 
 from datetime import UTC, date, datetime, tzinfo
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 from babel.dates import format_date, format_datetime, format_timedelta
@@ -22,7 +22,9 @@ def locale() -> str:
 
 def number_text(value: Any, places: int = 6) -> str:
     """A number with at most so many decimal places."""
-    return format_decimal(Decimal(str(value)), format=f"#,##0.{'#' * places}" if places else "#,##0", locale=locale())
+    # All addresses of IPv6 are a number of 39 digits; Decimal works with 28 unless told otherwise.
+    with localcontext(prec=60):
+        return format_decimal(Decimal(str(value)), format=f"#,##0.{'#' * places}" if places else "#,##0", locale=locale())
 
 
 def credits_text(value: Any) -> str:

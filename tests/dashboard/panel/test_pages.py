@@ -28,7 +28,7 @@ OPEN = ("/billing/sign-in", "/billing/sign-up")
 NO_PAGES = {
     *("sign-in", "sign-up", "sign-out", "language", "verification-resend", "account-choose", "admin-page", "key-rotate"),
     *("key-revoke", "playground-token", "playground-price", "subscription-cancel", "subscription-pause", "subscription-resume"),
-    *("change-forget", "card-remove", "auto-renewal", "invoice-pay"),
+    *("change-forget", "card-remove", "auto-renewal", "invoice-pay", "impersonation-end"),
     *("webhook-do", "team-new", "member-do", "invitation-revoke", "invoice-pdf"),
 }
 
