@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import pytest
 from django.contrib import admin
+from django.contrib.admin import ModelAdmin
 from django.db.models import Model
 from django.urls import reverse
 from playwright.sync_api import Page, expect
@@ -59,6 +60,28 @@ def test_no_list_of_the_console_has_a_serious_fault(site: Site, serious_faults: 
     page = console(site)
 
     found = faults(site, page, lists() | special(), serious_faults)
+
+    assert found == {}
+
+
+def forms() -> dict[str, str]:
+    """Name to address of the page that adds an object, and of the page of one that is there, for every list."""
+    found = {}
+    for model, model_admin in admin.site._registry.items():
+        name = f"{model._meta.app_label}_{model._meta.model_name}"
+        row = model._default_manager.order_by("-pk").first()
+        if row is not None:
+            found[f"{name} change"] = reverse(f"admin:{name}_change", args=[row.pk])
+        if type(model_admin).has_add_permission is ModelAdmin.has_add_permission:
+            found[f"{name} add"] = reverse(f"admin:{name}_add")
+    return found
+
+
+def test_no_form_of_the_console_has_a_serious_fault(site: Site, serious_faults: Callable[[Page], list[str]]) -> None:
+    bought(site)
+    page = console(site)
+
+    found = faults(site, page, forms(), serious_faults)
 
     assert found == {}
 
