@@ -209,6 +209,7 @@ def test_one_id_leads_from_the_answer_to_the_provider_the_logs_and_the_worker(pr
     failed = product.post(CHAT, customer, asked("traced"))
     reset = product.post("/api/auth/password-reset", None, {"email": "nobody@example.com"})
     call_id, page_id = failed.headers["x-request-id"], reset.headers["x-request-id"]
+    assert failed.status_code == 502, failed.text
 
     def succeeded() -> list[dict[str, Any]]:
         return [line for line in product.lines("worker") if line["request_id"] == page_id]
