@@ -99,7 +99,7 @@ def lines_write(kind: ListKind, table: Table, writing: Writing) -> list[Line]:
         except RowRefused as error:
             line = Line(number, _name(raw), REFUSED, reason=str(error))
         except ApiError as error:
-            line = Line(number, _name(raw), REFUSED, reason=f"{error.param}: {error.message}" if error.param else error.message)
+            line = Line(number, _name(raw), REFUSED, reason=f"{error.param}: {error.text}" if error.param else error.text)
         found.append(line)
     return found
 

@@ -16,7 +16,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from billing.events.services import Actor, event_record
-from dashboard.console.wizards.base import Page, PageForm, Wizard
+from dashboard.console.wizards.base import Page, PageForm, ReasonForm, Wizard
 from dashboard.console.wizards.models import ConsoleDraft
 from iafactory.common import clock
 from iafactory.common.admin import list_url
@@ -108,26 +108,15 @@ class Reckoned:
         return sum(line.state == state for line in self.lines)
 
 
-class ConfirmForm(PageForm):
+class ConfirmForm(ReasonForm):
     """Why, for exactly what was shown."""
 
     seen = forms.CharField(widget=forms.HiddenInput)
-    accept_risk = forms.BooleanField(
-        label=_("I have seen that plans on sale can lose money after this"),
-        required=False,
-        help_text=_("Kept with your name and these figures."),
-    )
-    reason = forms.CharField(
-        label=_("Reason"),
-        max_length=200,
-        widget=forms.TextInput(attrs={"class": "vTextField"}),
-        help_text=_("Kept with the events."),
-    )
 
     def __init__(self, data: QueryDict | None, *, risky: bool) -> None:
-        super().__init__(data)
-        if not risky:
-            del self.fields["accept_risk"]
+        super().__init__(data, risky=risky)
+        if risky:
+            self.fields["accept_risk"].label = _("I have seen that plans on sale can lose money after this")
 
 
 class PreviewPage(Page):
@@ -205,15 +194,13 @@ class ListImport(Wizard):
         told = [table.sha256, [line.told() for line in lines], [one.risks for one in risky]]
         return Reckoned(lines, risky, hashlib.sha256(json.dumps(told).encode()).hexdigest())
 
-    def finish(self, draft: ConsoleDraft, actor: Actor) -> str:
-        form = ConfirmForm(self.request.POST, risky=True)
-        form.is_valid()
-        wanted, table = form.cleaned_data, self.given["table"]
+    def finish(self, draft: ConsoleDraft, actor: Actor, wanted: dict[str, Any]) -> str:
+        table = self.given["table"]
         found = self._write(actor, wanted["reason"])
         self._reckoned = None
         if found.count(REFUSED):
             raise ApiError(409, "import_refused", gettext("Lines are refused: mend the file and read it again."))
-        if found.seen != wanted.get("seen"):
+        if found.seen != wanted["seen"]:
             told = gettext("This is not what you saw: something changed meanwhile. Look at it again.")
             raise ApiError(409, "import_changed", told)
         if not found.count(NEW) and not found.count(CHANGED):

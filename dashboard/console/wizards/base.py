@@ -43,6 +43,27 @@ class PageForm(forms.Form):
         return found + [(title, [shown[name] for name in names if name in shown]) for title, names in self.groups]
 
 
+class ReasonForm(PageForm):
+    """Why it is written; of what can lose money also that this was seen."""
+
+    accept_risk = forms.BooleanField(
+        label=_("I have seen that this plan can lose money"),
+        required=False,
+        help_text=_("Kept with your name and these figures."),
+    )
+    reason = forms.CharField(
+        label=_("Reason"),
+        max_length=200,
+        widget=forms.TextInput(attrs={"class": "vTextField"}),
+        help_text=_("Kept with the events."),
+    )
+
+    def __init__(self, data: QueryDict | None, *, risky: bool = False) -> None:
+        super().__init__(data)
+        if not risky:
+            del self.fields["accept_risk"]
+
+
 class Page:
     """One page of a wizard."""
 
@@ -86,8 +107,11 @@ class Wizard:
         """Whether the operator has every right that the end needs."""
         raise NotImplementedError
 
-    def finish(self, draft: ConsoleDraft, actor: Actor) -> str:
-        """Write everything; the address of what came of it. Inside a transaction. Raises ApiError."""
+    def finish(self, draft: ConsoleDraft, actor: Actor, wanted: dict[str, Any]) -> str:
+        """Write everything; the address of what came of it. `wanted` is what the last page took.
+
+        Inside a transaction. Raises ApiError.
+        """
         raise NotImplementedError
 
     def notes(self) -> dict[str, Any]:
@@ -160,7 +184,7 @@ def wizard_view(model_admin: Any, kind: type[Wizard], request: HttpRequest) -> H
         return _page(model_admin, wizard, number)
     except ApiError as error:
         # An earlier page says something that is not possible any more: back to it.
-        messages.error(request, error.message)
+        messages.error(request, error.text)
         return HttpResponseRedirect(_address(wizard, _first_invalid(wizard)))
 
 
@@ -228,9 +252,9 @@ def _taken(wizard: Wizard, number: int, form: forms.Form) -> HttpResponse | None
         if number < len(wizard.pages) - 1:
             return HttpResponseRedirect(_address(wizard, number + 1))
         assert wizard.draft is not None
-        result, new = draft_finish(wizard.draft, _writer(wizard))
+        result, new = draft_finish(wizard.draft, _writer(wizard, form.cleaned_data))
     except ApiError as error:
-        form.add_error(error.param if error.param in form.fields else None, error.message)
+        form.add_error(error.param if error.param in form.fields else None, error.text)
         return None
     if new:
         messages.success(wizard.request, wizard.done())
@@ -239,11 +263,11 @@ def _taken(wizard: Wizard, number: int, form: forms.Form) -> HttpResponse | None
     return HttpResponseRedirect(result)
 
 
-def _writer(wizard: Wizard) -> Callable[[ConsoleDraft], str]:
+def _writer(wizard: Wizard, wanted: dict[str, Any]) -> Callable[[ConsoleDraft], str]:
     def write(draft: ConsoleDraft) -> str:
         # What another window sent meanwhile counts.
         wizard.draft = draft
-        return wizard.finish(draft, wizard.actor)
+        return wizard.finish(draft, wizard.actor, wanted)
 
     return write
 

@@ -21,7 +21,7 @@ from routing.economics import EVERY_MODEL
 from routing.models import AiModel, PlanRouting
 from routing.plan_setup import OfferPreview, OfferPrice, PlanOffer, offer_preview, plan_is_draft, plan_publish
 
-from .base import Page, PageForm, Wizard
+from .base import Page, PageForm, ReasonForm, Wizard
 
 CREDITS: dict[str, Any] = {"max_digits": 20, "decimal_places": 6, "min_value": Decimal(0)}
 CURRENCY = RegexValidator(r"^[A-Z]{3}\Z", _("Three letters, such as DZD."))
@@ -338,7 +338,7 @@ class PlanModelsPage(Page):
         return ModelsForm(data, initial=initial)
 
 
-class PublishForm(PageForm):
+class PublishForm(ReasonForm):
     """On sale or not, in whose place, and why."""
 
     publish = forms.TypedChoiceField(
@@ -348,27 +348,15 @@ class PublishForm(PageForm):
         initial="publish",
     )
     replace = forms.BooleanField(label=_("Take the old plan off sale"), required=False)
-    accept_risk = forms.BooleanField(
-        label=_("I have seen that this plan can lose money"),
-        required=False,
-        help_text=_("Kept with your name and these figures."),
-    )
-    reason = forms.CharField(
-        label=_("Reason"),
-        max_length=200,
-        widget=forms.TextInput(attrs={"class": "vTextField"}),
-        help_text=_("Kept with the events."),
-    )
+    field_order = ("publish", "replace", "accept_risk", "reason")
 
     def __init__(self, data: QueryDict | None, *, replaced: Plan | None, risky: bool) -> None:
-        super().__init__(data)
+        super().__init__(data, risky=risky)
         if replaced is None:
             del self.fields["replace"]
         else:
             self.fields["replace"].label = _("Take %s off sale") % replaced.name
             self.fields["replace"].help_text = _("Who has it keeps it, at the price it was sold at; it renews as before.")
-        if not risky:
-            del self.fields["accept_risk"]
 
 
 class EconomicsPage(Page):
@@ -469,10 +457,7 @@ class PlanWizard(Wizard):
             self._preview = offer_preview(self.offer())
         return self._preview
 
-    def finish(self, draft: ConsoleDraft, actor: Actor) -> str:
-        form = PublishForm(self.request.POST, replaced=self.replaced(), risky=True)
-        form.is_valid()
-        wanted = form.cleaned_data
+    def finish(self, draft: ConsoleDraft, actor: Actor, wanted: dict[str, Any]) -> str:
         plan = plan_publish(
             offer=self.offer(),
             publish=wanted["publish"] == "publish",

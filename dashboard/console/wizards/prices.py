@@ -27,7 +27,7 @@ from iafactory.common.money import ZERO
 from routing.admin.figures import economics_table
 from routing.economics import PlanEconomics, plan_economics, risk_accepted
 
-from .base import Page, PageForm, Wizard
+from .base import Page, PageForm, ReasonForm, Wizard
 from .plans import CURRENCY
 
 # Further ahead nobody plans; a slip of the year is found.
@@ -135,27 +135,6 @@ class Change:
     economics: PlanEconomics | None
 
 
-class ConfirmForm(PageForm):
-    """Why, and that a loss was seen."""
-
-    accept_risk = forms.BooleanField(
-        label=_("I have seen that this plan can lose money"),
-        required=False,
-        help_text=_("Kept with your name and these figures."),
-    )
-    reason = forms.CharField(
-        label=_("Reason"),
-        max_length=200,
-        widget=forms.TextInput(attrs={"class": "vTextField"}),
-        help_text=_("Kept with the events; the customer does not see it."),
-    )
-
-    def __init__(self, data: QueryDict | None, *, risky: bool) -> None:
-        super().__init__(data)
-        if not risky:
-            del self.fields["accept_risk"]
-
-
 class AffectedPage(Page):
     name = "affected"
     title = _("Who it concerns")
@@ -163,9 +142,11 @@ class AffectedPage(Page):
     template = "admin/wizards/price_affected.html"
     submit = _("Change the price")
 
-    def form(self, wizard: Wizard, data: QueryDict | None) -> ConfirmForm:
+    def form(self, wizard: Wizard, data: QueryDict | None) -> ReasonForm:
         assert isinstance(wizard, PriceWizard)
-        return ConfirmForm(data, risky=wizard.is_risky())
+        form = ReasonForm(data, risky=wizard.is_risky())
+        form.fields["reason"].help_text = _("Kept with the events; the customer does not see it.")
+        return form
 
     def context(self, wizard: Wizard, form: forms.Form) -> dict[str, Any]:
         assert isinstance(wizard, PriceWizard)
@@ -263,12 +244,10 @@ class PriceWizard(Wizard):
             transaction.set_rollback(True)
         return Change(price, plan_price_at(plan, currency, now), len(found), moved, paid, economics)
 
-    def finish(self, draft: ConsoleDraft, actor: Actor) -> str:
-        wanted, moving, risky = self.cleaned("price"), self.is_moving(), self.is_risky()
-        form = ConfirmForm(self.request.POST, risky=risky)
-        form.is_valid()
-        reason = form.cleaned_data["reason"]
-        if risky and not form.cleaned_data["accept_risk"]:
+    def finish(self, draft: ConsoleDraft, actor: Actor, wanted: dict[str, Any]) -> str:
+        moving, risky, reason, accepted = self.is_moving(), self.is_risky(), wanted["reason"], wanted.get("accept_risk")
+        wanted = self.cleaned("price")
+        if risky and not accepted:
             told = gettext("At this price the plan can lose money: confirm that you have seen it.")
             raise ApiError(409, "risk_not_accepted", told, param="accept_risk")
         price = plan_price_add(

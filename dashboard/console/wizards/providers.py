@@ -26,7 +26,7 @@ from routing.providers.registry import speaks
 from routing.snapshot import Price as PriceInForce
 from routing.snapshot import TierPrice
 
-from .base import Page, PageForm, Wizard
+from .base import Page, PageForm, ReasonForm, Wizard
 
 OTHER = "-"
 # More boxes than this are no list to choose from: the rest is found by its name.
@@ -144,7 +144,7 @@ class ConnectionForm(PageForm):
                 try:
                     wanted["base_url"] = base_url_checked(wanted["base_url"])
                 except ApiError as error:
-                    self.add_error("base_url", error.message)
+                    self.add_error("base_url", error.text)
         return wanted
 
 
@@ -449,17 +449,6 @@ def _further(model: ListedModel) -> str:
     return ", ".join(told)
 
 
-class ReasonPageForm(PageForm):
-    """Why, for the events."""
-
-    reason = forms.CharField(
-        label=_("Reason"),
-        max_length=200,
-        widget=forms.TextInput(attrs={"class": "vTextField"}),
-        help_text=_("Kept with the events."),
-    )
-
-
 class ProviderSummaryPage(Page):
     name = "summary"
     title = _("Summary")
@@ -467,8 +456,8 @@ class ProviderSummaryPage(Page):
     template = "admin/wizards/provider_summary.html"
     submit = _("Connect the provider")
 
-    def form(self, wizard: Wizard, data: QueryDict | None) -> ReasonPageForm:
-        return ReasonPageForm(data)
+    def form(self, wizard: Wizard, data: QueryDict | None) -> ReasonForm:
+        return ReasonForm(data)
 
     def context(self, wizard: Wizard, form: forms.Form) -> dict[str, Any]:
         assert isinstance(wizard, ProviderWizard)
@@ -549,7 +538,7 @@ class ProviderWizard(Wizard):
         assert isinstance(form, PricesForm)
         return form.wanted()
 
-    def finish(self, draft: ConsoleDraft, actor: Actor) -> str:
+    def finish(self, draft: ConsoleDraft, actor: Actor, wanted: dict[str, Any]) -> str:
         who, connection = self.who(), self.cleaned("connection")
         provider = provider_connect(
             provider=who.row,
@@ -562,7 +551,7 @@ class ProviderWizard(Wizard):
             secret=draft.secret,
             models=self.new_models(),
             actor=actor,
-            reason=self.request.POST.get("reason", "")[:200],
+            reason=wanted["reason"],
         )
         return change_url("routing.provider", provider.pk)
 
