@@ -1,6 +1,7 @@
 """How long `verify_books` takes on a large company's books, and how much memory.
 
-    .venv/bin/python -m iafactory.local.with_servers .venv/bin/python -m benchmarks.books --calls 1000000
+    .venv/bin/python -m iafactory.local.with_servers \\
+        .venv/bin/python -m benchmarks.books --calls 1000000
 
 Makes its own database beside the one of DATABASE_URL, fills it with consistent books (1,000 accounts, one lot each, every call
 one credit), seals the days, verifies in a process of its own, prints seconds and peak memory, and drops the database.

@@ -1,6 +1,7 @@
 """How long the renewal job takes for many due subscriptions, with their invoices and PDFs.
 
-    VAR=/tmp/renewals .venv/bin/python -m iafactory.local.with_servers .venv/bin/python -m benchmarks.renewals --subscriptions 10000
+    VAR=/tmp/renewals .venv/bin/python -m iafactory.local.with_servers \\
+        .venv/bin/python -m benchmarks.renewals --subscriptions 10000
 
 Works in a database of its own beside the one of DATABASE_URL: accounts on a monthly credits plan whose next period is to be
 invoiced. Two worker processes run the job at once; one is killed on the way and starts again. Then they render the PDFs. Prints

@@ -1,6 +1,7 @@
 """How fast the console and its reports answer on a large company's data, and what a long CSV costs in memory.
 
-    VAR=/tmp/scale .venv/bin/python -m iafactory.local.with_servers .venv/bin/python -m benchmarks.scale --usage-rows 10000000
+    VAR=/tmp/scale .venv/bin/python -m iafactory.local.with_servers \\
+        .venv/bin/python -m benchmarks.scale --usage-rows 10000000
 
 On an empty database it migrates, loads the catalogue and makes the company (`seed_demo`) first; on one that has calls it
 measures those. Each page is opened once to warm up, then `--times` times, in this process, middleware and templates

@@ -108,7 +108,7 @@ def base_url_checked(text: str) -> str:
             raise ValueError(text)
         _port = url.port
     except ApiError as error:
-        raise ApiError(400, "invalid_request", error.message, param="base_url") from None
+        raise ApiError(400, "invalid_request", error.said, param="base_url") from None
     except ValueError:
         raise ApiError(400, "invalid_request", "This is not an address.", param="base_url") from None
     return text

@@ -15,6 +15,7 @@ from billing.plans.services import plan_change, plan_create, plan_price_add
 from billing.subscriptions.models import Subscription
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .economics import EVERY_MODEL, PlanEconomics, plan_economics, risk_accepted
 from .models import AiModel, ModelProfile, PlanRouting
@@ -156,7 +157,7 @@ def _routing_write(plan: Plan, offer: PlanOffer, actor: Actor, reason: str) -> N
     names = sorted(set(offer.routing["models_allowed"]) - {EVERY_MODEL})
     known = set(AiModel.objects.filter(name__in=names).values_list("name", flat=True))
     if unknown := sorted(set(names) - known):
-        raise ApiError(400, "invalid_request", f"There is no model {unknown[0]}.", param="models_allowed")
+        raise ApiError(400, "invalid_request", Text("There is no model %(model)s.", model=unknown[0]), param="models_allowed")
     values = {name: getattr(offer.like, name) for name in WAY_FIELDS} | dict(offer.routing)
     routing = PlanRouting.objects.filter(plan=plan).first()
     before = {} if routing is None else {name: _plain(getattr(routing, name)) for name in values}

@@ -13,6 +13,7 @@ from billing.plans.catalog import plans_read
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
 from iafactory.common.money import plain
+from iafactory.common.texts import Text
 
 from .catalog import ROUTING_FOLDER, routing_read
 from .credentials import credential_add
@@ -140,13 +141,18 @@ def _provider_create(
 
 def _model_add(provider: Provider, new: NewModel, actor: Actor, reason: str) -> None:
     if not speaks(provider.protocol, new.mode):
-        told = f"{new.name}: nothing here speaks {new.mode} over the protocol {provider.protocol}."
+        told = Text(
+            "%(model)s: nothing here speaks %(mode)s over the protocol %(protocol)s.",
+            model=new.name,
+            mode=new.mode,
+            protocol=provider.protocol,
+        )
         raise ApiError(400, "invalid_request", told, param="models")
     listed = new.listed
     model = AiModel.objects.filter(name=new.name).first()
     if model is None:
         if AiModel.objects.filter(aliases__contains=[new.name]).exists():
-            raise ApiError(409, "already_exists", f"{new.name} is another model's alias.", param="models")
+            raise ApiError(409, "already_exists", Text("%(model)s is another model's alias.", model=new.name), param="models")
         taken = {*AiModel.objects.values_list("name", flat=True)}
         for aliases in AiModel.objects.values_list("aliases", flat=True):
             taken |= set(aliases)
@@ -161,11 +167,11 @@ def _model_add(provider: Provider, new: NewModel, actor: Actor, reason: str) -> 
         after = {"name": model.name, "mode": str(model.mode), "owner": model.owner, "reasoning": model.reasoning}
         _event("ai_model", model.pk, actor, after, reason)
     elif model.mode != new.mode:
-        told = f"{new.name} is a model for {model.get_mode_display()} here."
+        told = Text("%(model)s is a model for %(mode)s here.", model=new.name, mode=model.get_mode_display())
         raise ApiError(409, "already_exists", told, param="models")
     slug = f"{provider.slug}/{new.name}"
     if ModelProfile.objects.filter(slug=slug).exists():
-        raise ApiError(409, "already_exists", f"{slug} is in use already.", param="models")
+        raise ApiError(409, "already_exists", Text("%(name)s is in use already.", name=slug), param="models")
     profile = ModelProfile(
         slug=slug,
         provider=provider,
@@ -262,7 +268,12 @@ def _save(row: Any) -> None:
         row.full_clean(validate_unique=False, validate_constraints=False)
     except ValidationError as error:
         name, messages = next(iter(error.message_dict.items()))
-        raise ApiError(400, "invalid_request", f"{row}: {name}: {' '.join(messages)}", param=name) from None
+        raise ApiError(
+            400,
+            "invalid_request",
+            Text("%(row)s: %(field)s: %(why)s", row=str(row), field=name, why=" ".join(messages)),
+            param=name,
+        ) from None
     row.save(force_insert=True)
 
 

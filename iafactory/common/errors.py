@@ -78,8 +78,8 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        self._said = message if isinstance(message, Text) else Text(message)
-        self.message = str(self._said)
+        self.said = message if isinstance(message, Text) else Text(message)
+        self.message = str(self.said)
         super().__init__(self.message)
         self.status = status
         self.code = code
@@ -95,7 +95,7 @@ class ApiError(Exception):
     @property
     def text(self) -> str:
         """The message in the language of the page or answer."""
-        return self._said.translated()
+        return self.said.translated()
 
 
 def openai_body(error: ApiError) -> dict[str, Any]:

@@ -105,10 +105,13 @@ REFUSALS = (
     "routing/admin",
     "routing/api/operators.py",
     "routing/budgets.py",
+    "routing/connection.py",
     "routing/credentials.py",
     "routing/economics.py",
     "routing/health/services.py",
+    "routing/plan_setup.py",
     "routing/price_import",
+    "routing/provider_setup.py",
 )
 # Of shipped data: the words that customers read.
 _SHIPPED_WORDS = ("name", "description", "instructions")
@@ -183,18 +186,42 @@ def refusals() -> tuple[list[Marked], list[str]]:
         if file.suffix != ".py":
             continue
         place = str(file.relative_to(PROJECT))
-        for node in ast.walk(ast.parse(file.read_text())):
-            name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
-            if not isinstance(node, ast.Call) or name not in ("ApiError", "Text"):
+        for node, named in _calls_with_names(ast.parse(file.read_text())):
+            name = getattr(node.func, "id", "")
+            if name not in ("ApiError", "Text"):
                 continue
-            said = node.args[2:3] if name == "ApiError" else node.args[:2]
-            words = [part.value for part in said if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-            if words:
+            said: list[ast.expr] = node.args[2:3] if name == "ApiError" else node.args[:2]
+            if name == "ApiError" and said and isinstance(said[0], ast.Name):
+                # Each of what the name was given before is a message of its own.
+                for value in named.get(said[0].id, ()):
+                    found += [Marked(words, place=place) for words in _words([value])]
+                    if isinstance(value, ast.JoinedStr):
+                        wrong.append(f"put together, so nobody can translate it: {place}:{value.lineno}")
+            elif words := _words(said):
                 found.append(Marked(words[0], plural=words[1] if len(words) > 1 else "", place=place))
-            # A name, or a call that answers a `Text`, was gathered where it was made.
+            # A call that answers a `Text` was gathered where it was made.
             elif any(isinstance(part, (ast.JoinedStr, ast.BinOp)) for part in said):
                 wrong.append(f"put together, so nobody can translate it: {place}:{node.lineno}")
     return found, wrong
+
+
+def _words(said: list[ast.expr]) -> list[str]:
+    return [part.value for part in said if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+
+
+def _calls_with_names(module: ast.Module) -> Iterator[tuple[ast.Call, dict[str, list[ast.expr]]]]:
+    """Every call, with what names were given in the function around it."""
+    scopes: list[tuple[ast.AST, dict[str, list[ast.expr]]]] = [(module, {})]
+    while scopes:
+        node, named = scopes.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            named = {}
+            for part in ast.walk(node):
+                if isinstance(part, ast.Assign) and isinstance(part.targets[0], ast.Name):
+                    named.setdefault(part.targets[0].id, []).append(part.value)
+        if isinstance(node, ast.Call):
+            yield node, named
+        scopes += [(child, named) for child in ast.iter_child_nodes(node)]
 
 
 def _gathered(folder: str) -> list[Marked]:

@@ -174,6 +174,32 @@ def test_messages_of_errors_are_gathered_from_their_calls(refusing: Path) -> Non
     assert translations.problems() == ["not in the catalogue: fr: 'Too late.' (app/views.py)"]
 
 
+def test_messages_that_a_name_stands_for_are_gathered(refusing: Path) -> None:
+    (refusing / "app" / "views.py").write_text(
+        'told = "Of the module, which is no message."\n'
+        "def other():\n"
+        '    told = f"Of {another} function."\n'
+        "def refuse(late):\n"
+        '    told = "It is gone."\n'
+        "    if late:\n"
+        '        told = "Too late."\n'
+        '    raise ApiError(409, "late", told)\n'
+    )
+
+    assert translations.problems() == ["not in the catalogue: fr: 'Too late.' (app/views.py)"]
+
+
+def test_a_message_put_together_under_a_name_is_no_message(refusing: Path) -> None:
+    (refusing / "app" / "views.py").write_text(
+        'ApiError(404, "gone", "It is gone.")\n'
+        "def refuse(limit):\n"
+        '    told = f"Over {limit}."\n'
+        '    raise ApiError(409, "over", told)\n'
+    )
+
+    assert translations.problems() == ["put together, so nobody can translate it: app/views.py:3"]
+
+
 def test_texts_with_values_are_gathered_with_their_plural(refusing: Path) -> None:
     (refusing / "app" / "views.py").write_text('Text("%(n)s key", "%(n)s keys", n=5)')
 
