@@ -3,20 +3,24 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection, connections
+from django.test import Client
 from django_redis import get_redis_connection
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
 
 from billing.subscriptions.onboarding import Registration, customer_register
 from iafactory.common.ids import uuid7
+from tests.dashboard.conftest import console, free_plan, operator, populate
 from tests.fakes.chargily import FakeChargily
 from tests.fakes.server import serve
 from tests.live.conftest import Live, free_port, live, live_database, live_servers, start_web
 
-__all__ = ["live", "live_database", "live_servers"]
+__all__ = ["console", "free_plan", "live", "live_database", "live_servers", "operator", "populate"]
 
 PASSWORD = "correct horse battery"
 LOCALES = {"en": "en-US", "fr": "fr-FR", "ar": "ar-DZ"}
@@ -40,6 +44,8 @@ def browser() -> Iterator[Browser]:
         # Playwright keeps a loop running in this thread, beside which Django refuses its ORM.
         os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
         yield opened
+        # Beside that loop this thread has connections of its own.
+        connections.close_all()
         del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
         opened.close()
 
@@ -115,6 +121,30 @@ def site(live: Live, browser: Browser, gateway: FakeChargily, tmp_path: Path) ->
     made.close()
     web.terminate()
     web.wait(20)
+
+
+@pytest.fixture
+def filled(browser: Browser, console: Client, populate: Callable[[int, int], None]) -> Iterator[Site]:
+    """The console with two rows of every model, answered within the test's own transaction: nothing of it stays."""
+    populate(1, 2)
+    made = Site(browser, "http://localhost")
+    # Playwright's loop runs in this thread: another one answers, on the connection whose transaction has the rows.
+    connection.inc_thread_sharing()
+    answers = ThreadPoolExecutor(1, initializer=connections.__setitem__, initargs=("default", connections["default"]))
+
+    def answer(route: Route) -> None:
+        asked = route.request
+        if asked.method != "GET" or not asked.url.startswith(made.url):
+            pytest.fail(f"the page asks for {asked.method} {asked.url}")
+        answered = answers.submit(console.get, asked.url.removeprefix(made.url)).result()
+        body = b"".join(answered.streaming_content) if answered.streaming else answered.content
+        route.fulfill(status=answered.status_code, headers=dict(answered.items()), body=body)
+
+    made.page().context.route("**/*", answer)
+    yield made
+    made.close()
+    answers.shutdown()
+    connection.dec_thread_sharing()
 
 
 @pytest.fixture

@@ -44,7 +44,6 @@ def faults(site: Site, page: Page, addresses: dict[str, str], look: Callable[[Pa
     found = {}
     for name, address in addresses.items():
         page.goto(address)
-        page.wait_for_load_state("networkidle")
         wrong = list(site.errors)
         wrong += look(page)
         # The look itself offends against the page's policy.
@@ -55,11 +54,10 @@ def faults(site: Site, page: Page, addresses: dict[str, str], look: Callable[[Pa
     return found
 
 
-def test_no_list_of_the_console_has_a_serious_fault(site: Site, serious_faults: Callable[[Page], list[str]]) -> None:
-    bought(site)
-    page = console(site)
+def test_no_list_of_the_console_has_a_serious_fault(filled: Site, serious_faults: Callable[[Page], list[str]]) -> None:
+    page = filled.contexts[0].pages[0]
 
-    found = faults(site, page, lists() | special(), serious_faults)
+    found = faults(filled, page, lists() | special(), serious_faults)
 
     assert found == {}
 
@@ -77,11 +75,10 @@ def forms() -> dict[str, str]:
     return found
 
 
-def test_no_form_of_the_console_has_a_serious_fault(site: Site, serious_faults: Callable[[Page], list[str]]) -> None:
-    bought(site)
-    page = console(site)
+def test_no_form_of_the_console_has_a_serious_fault(filled: Site, serious_faults: Callable[[Page], list[str]]) -> None:
+    page = filled.contexts[0].pages[0]
 
-    found = faults(site, page, forms(), serious_faults)
+    found = faults(filled, page, forms(), serious_faults)
 
     assert found == {}
 
