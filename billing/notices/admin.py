@@ -28,6 +28,7 @@ class CreditNoticeAdmin(AccountSearchMixin, ConsoleAdmin):
     """From when on balances count as low; rows come by themselves."""
 
     list_display = ("account_link", "level", "level_at", "low_percent", "low_figure")
+    list_display_links = ("level",)
     list_filter = ("level", linked_filter("account", Account, _("account")), "level_at")
     list_select_related = ("account",)
     search_uuid_fields = ("account_id",)
@@ -90,6 +91,7 @@ class NoticePreferenceAdmin(AccountSearchMixin, ReadOnlyAdmin):
     """What customers chose to be mailed; they change it themselves."""
 
     list_display = ("account_link", "kind", "mail", "threshold")
+    list_display_links = ("kind",)
     list_filter = ("kind", "mail", linked_filter("account", Account, _("account")))
     list_select_related = ("account",)
     search_uuid_fields = ("account_id",)

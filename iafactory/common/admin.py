@@ -198,6 +198,14 @@ def text_filter(field: str, label: Any) -> type[TextFilter]:
     return type("FieldTextFilter", (TextFilter,), {"title": label, "parameter_name": field})
 
 
+class ValuesFilter(admin.AllValuesFieldListFilter):
+    """Offers each value that rows have, for text that may be empty: a choice without a name could not be pressed."""
+
+    def choices(self, changelist: Any) -> Any:
+        for choice in super().choices(changelist):
+            yield choice | {"display": choice["display"] or _("Empty")}
+
+
 def presence_filter(field: str, label: Any, *, given: Any, empty: Any) -> type[admin.SimpleListFilter]:
     """A filter on whether the nullable `field` is given, in words of the domain."""
 

@@ -15,6 +15,7 @@ from iafactory.common import clock
 from iafactory.common.admin import (
     EMPTY,
     ReadOnlyInline,
+    ValuesFilter,
     WriteOnceAdmin,
     decimal_column,
     link_column,
@@ -33,7 +34,7 @@ class AiModelAdmin(LossGuardMixin, AuditedModelAdmin):
     """Models under their public names."""
 
     list_display = ("name", "mode", "owner", "alias_list", "reasoning", "margin", "public", "profiles_link")
-    list_filter = ("mode", "public", "reasoning", "owner")
+    list_filter = ("mode", "public", "reasoning", ("owner", ValuesFilter))
     search_fields = ("name", "owner")
     readonly_fields = ("profiles_link", "created_at")
     fields = (
