@@ -12,6 +12,7 @@ from uuid import UUID
 
 from cryptography.fernet import InvalidToken
 from django.conf import settings
+from django.db import connection, transaction
 
 from billing.plans.models import Plan
 from billing.subscriptions.callers import Limits
@@ -246,7 +247,19 @@ def _credentials() -> dict[int, list[Credential]]:
 
 
 def snapshot_load() -> Snapshot:
-    """Read the catalogue with the ORM; a few queries."""
+    """Read the catalogue with the ORM, a few queries, as it was at one instant.
+
+    Half of somebody's change would send a call to a model without its new price, or to a provider without its credential.
+    """
+    own_transaction = not connection.in_atomic_block
+    with transaction.atomic():
+        if own_transaction:
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        return _read()
+
+
+def _read() -> Snapshot:
     credentials = _credentials()
     reserved: dict[int, set[UUID]] = defaultdict(set)
     for profile_id, account_id in ModelProfile.reserved_for.through.objects.values_list("modelprofile_id", "account_id"):

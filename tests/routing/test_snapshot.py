@@ -1,7 +1,11 @@
 """The catalogue as routing sees it."""
 
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import pytest
 from cryptography.fernet import Fernet
+from django.db import connection
 from pytest_django import Settings
 
 from iafactory.common import crypto
@@ -87,3 +91,34 @@ def test_an_alias_leads_to_its_model_and_a_real_name_wins() -> None:
     snapshot = snapshot_load()
 
     assert [snapshot.names.get(name) for name in ("anvil", "acme/anvil", "acme/anvil-2")] == ["anvil", "anvil", "other"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_change_made_while_it_is_read_is_in_it_whole_or_not_at_all() -> None:
+    provider = provider_with_model()
+    ProviderCredential.objects.create(provider=provider, label="main", secret="sk-one")
+    read: list[str] = []
+
+    def sell_another_model() -> None:
+        other = Provider.objects.create(slug="other", name="Other", protocol="openai", base_url="https://other.example/v1")
+        ProviderCredential.objects.create(provider=other, label="main", secret="sk-other")
+        model = AiModel.objects.create(name="hammer")
+        ModelProfile.objects.create(slug="other/hammer", provider=other, model=model, upstream_model="hammer-1")
+        connection.close()
+
+    def commit_after_credentials(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        result = execute(sql, params, many, context)
+        if "routing_providercredential" in sql and not read:
+            read.append(sql)
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(sell_another_model).result()
+        return result
+
+    with connection.execute_wrapper(commit_after_credentials):
+        during = snapshot_load()
+    after = snapshot_load()
+
+    assert len(read) == 1
+    assert sorted(during.models) == ["anvil"]
+    assert sorted(after.models) == ["anvil", "hammer"]
+    assert [credential.secret for credential in after.models["hammer"].routes[0].credentials] == ["sk-other"]
