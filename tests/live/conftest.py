@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -28,10 +29,12 @@ from billing.subscriptions.services import subscription_switch
 from iafactory.local.processes import spawn
 from routing.catalog import catalog_load
 from routing.health.store import HEALTH_KEY, decode_record
-from routing.models import ModelProfile, PlanRouting
+from routing.models import AiModel, ModelProfile, PlanRouting
 from tests.factories import account_make
 
 PROJECT = Path(__file__).resolve().parents[2]
+# Its owner tells how much of the catalogue a web process has taken in; nothing else is made of it.
+MARKED_MODEL = "gpt-6-luna"
 
 
 def free_port() -> int:
@@ -75,6 +78,7 @@ class Live:
         self.url = url
         self.simulator_url = simulator_url
         self.web = web
+        self._observer: Customer | None = None
 
     def customer(self, *, plan: str = "payg", credits: str | int = 100, scopes: Any = ApiKey.CUSTOMER_SCOPES) -> Customer:
         """A new account on `plan`, with bought credits and an API key."""
@@ -82,6 +86,22 @@ class Live:
         subscription_switch(account=account, plan=Plan.objects.get(code=plan), actor=SYSTEM)
         key, secret = api_key_create(account=account, created_by=None, name="test", scopes=scopes, actor=SYSTEM)
         return Customer(account, key, secret)
+
+    def catch_up(self) -> None:
+        """Wait until the web process routes by a catalogue that holds everything committed before this call.
+
+        It reads the catalogue at one instant: once it shows the mark made here, nothing older is missing. No other sign says
+        so: a model is listed before the price of its second profile, or the credential of its provider, has come.
+        """
+        mark = str(uuid.uuid4())
+        if self._observer is None:
+            self._observer = self.customer()
+        assert AiModel.objects.filter(name=MARKED_MODEL).update(owner=mark) == 1
+
+        def marked() -> bool:
+            return bool(self.get(f"/v1/models/{MARKED_MODEL}", self._observer).json()["owned_by"] == mark)
+
+        wait_until(marked, seconds=30, what="catalogue taken in")
 
     def behave(self, provider: str = "*", **behaviour: Any) -> None:
         """Set what the simulated provider does."""

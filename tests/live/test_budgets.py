@@ -17,7 +17,7 @@ from iafactory.common.money import NANO_PER_USD
 from ratelimit.scopes import counter_storage_key
 from routing import limits
 from routing.chat_request import chat_request_parse
-from routing.models import AiModel, Budget, Provider
+from routing.models import Budget, Provider
 from routing.snapshot import snapshot_load
 from tests.live.conftest import Live, wait_until
 from tests.live.load import run_load
@@ -58,24 +58,12 @@ def budget(live: Live, provider: str | None = None, **ceilings: Decimal | int) -
     row, _ = Budget.objects.get_or_create(provider=owner)
     before = {name: getattr(row, name) for name in ceilings}
     Budget.objects.filter(pk=row.pk).update(**ceilings)
-    wait_for_catalogue(live)
+    live.catch_up()
     try:
         yield
     finally:
         Budget.objects.filter(pk=row.pk).update(**before)
-        wait_for_catalogue(live)
-
-
-def wait_for_catalogue(live: Live) -> None:
-    """Until the web process has heard of what was written before: changes are heard in order, the model's owner last."""
-    mark = f"openai-{clock.now_ms()}"
-    AiModel.objects.filter(name=LUNA["model"]).update(owner=mark)
-    customer = live.customer()
-
-    def heard() -> bool:
-        return bool(live.get(f"/v1/models/{LUNA['model']}", customer).json()["owned_by"] == mark)
-
-    wait_until(heard, seconds=3, what="catalogue heard")
+        live.catch_up()
 
 
 @pytest.mark.parametrize("ceiling", ["daily_limit_usd", "monthly_limit_usd"])

@@ -70,13 +70,6 @@ def ask(live: Live, customer: Customer, model: str, **fields: Any) -> httpx2.Res
     return live.post(CHAT, customer, json={"model": model, "messages": HELLO, "max_tokens": 16} | fields)
 
 
-def known(live: Live, customer: Customer, model: str) -> None:
-    """Wait until the gateway has heard of the routes just made."""
-    wait_until(
-        lambda: model in [entry["id"] for entry in live.get("/v1/models", customer).json()["data"]], seconds=3, what="known"
-    )
-
-
 def choice_of(customer: Customer) -> dict[str, Any]:
     """Why the latest call went where it did."""
     usage = UsageRecord.objects.filter(account=customer.account).latest("started_at")
@@ -129,7 +122,7 @@ def test_with_every_breaker_open_calls_are_refused_at_once(live: Live) -> None:
     plan_make("down")
     profile_make(provider_make("downs"), "down-model")
     customer = live.customer(plan="down")
-    known(live, customer, "down-model")
+    live.catch_up()
     live.behave("downs", fail_status=500)
 
     statuses = [ask(live, customer, "down-model").status_code for _ in range(5)]
@@ -146,7 +139,7 @@ def test_a_wrong_request_opens_no_breaker(live: Live) -> None:
     plan_make("wrong")
     profile_make(provider_make("wrongs"), "wrong-model")
     customer = live.customer(plan="wrong")
-    known(live, customer, "wrong-model")
+    live.catch_up()
     live.behave("wrongs", fail_status=400)
 
     statuses = {ask(live, customer, "wrong-model").status_code for _ in range(12)}
@@ -161,7 +154,7 @@ def test_a_draining_provider_gets_no_new_calls_and_its_models_stay_listed(live: 
     provider = provider_make("drains", draining=False)
     profile_make(provider, "drain-model")
     customer = live.customer(plan="drain")
-    known(live, customer, "drain-model")
+    live.catch_up()
     live.behave("drains", latency_ms=1500)
 
     running = pool.submit(ask, live, customer, "drain-model")
@@ -185,7 +178,7 @@ def test_a_full_route_leaves_its_calls_to_the_next_without_waiting(live: Live) -
     profile_make(provider_make("small", priority=1), "spill-model", requests_per_minute=3, cost_factor=0)
     profile_make(provider_make("large", priority=2), "spill-model")
     customer = live.customer(plan="spill")
-    known(live, customer, "spill-model")
+    live.catch_up()
 
     began = time.monotonic()
     served = [ask(live, customer, "spill-model").headers["x-iaf-provider"] for _ in range(8)]
@@ -201,7 +194,7 @@ def test_waiting_calls_are_served_by_plan_priority_and_hold_nothing_meanwhile(li
     plan_make("fast-lane", priority=50)
     profile_make(provider_make("narrow"), "narrow-model", concurrent_calls=1)
     low, high = live.customer(plan="slow-lane"), live.customer(plan="fast-lane")
-    known(live, low, "narrow-model")
+    live.catch_up()
     live.behave("narrow", latency_ms=2500)
     finished: list[str] = []
     lock = threading.Lock()
@@ -231,7 +224,7 @@ def test_a_wait_in_vain_ends_in_provider_busy(live: Live, pool: ThreadPoolExecut
     plan_make("queue")
     profile_make(provider_make("stuck"), "stuck-model", concurrent_calls=1)
     customer = live.customer(plan="queue")
-    known(live, customer, "stuck-model")
+    live.catch_up()
     GatewayLimits.objects.update_or_create(id=1, defaults={"queue_seconds": 1})
     live.behave("stuck", latency_ms=4000)
 
@@ -254,7 +247,7 @@ def test_a_client_that_hangs_up_leaves_the_queue(live: Live, pool: ThreadPoolExe
     plan_make("impatient")
     profile_make(provider_make("busy"), "busy-model", concurrent_calls=1)
     customer = live.customer(plan="impatient")
-    known(live, customer, "busy-model")
+    live.catch_up()
     live.behave("busy", latency_ms=1500)
 
     running = pool.submit(ask, live, customer, "busy-model")
@@ -286,7 +279,7 @@ def test_a_rate_limited_key_rests_and_the_next_one_is_used(live: Live, company: 
         )
     profile_make(provider, "keyed-model")
     customer = live.customer(plan="keys")
-    known(live, customer, "keyed-model")
+    live.catch_up()
     company.statuses["sk-first"] = 429
     company.headers["retry-after"] = "30"
 
@@ -317,7 +310,7 @@ def test_a_refused_key_is_not_used_again_and_the_next_one_serves(live: Live, com
         )
     profile_make(provider, "locked-model")
     customer = live.customer(plan="refused")
-    known(live, customer, "locked-model")
+    live.catch_up()
     company.statuses["sk-revoked"] = 401
 
     answers = [ask(live, customer, "locked-model") for _ in range(4)]
@@ -333,7 +326,7 @@ def test_a_provider_with_nothing_left_comes_last(live: Live, company: Company) -
     profile_make(tight, "roomy-model", typical_latency_ms=10)
     profile_make(provider_make("roomy", priority=2), "roomy-model", typical_latency_ms=5000)
     customer = live.customer(plan="headroom")
-    known(live, customer, "roomy-model")
+    live.catch_up()
     company.headers |= {
         "x-ratelimit-limit-requests": "100",
         "x-ratelimit-remaining-requests": "0",
@@ -354,7 +347,7 @@ def test_a_usage_row_tells_what_each_candidate_scored(live: Live) -> None:
     profile_make(provider_make("cheap"), "scored-model", price="1", typical_latency_ms=2000)
     profile_make(provider_make("dear"), "scored-model", price="20", typical_latency_ms=2000)
     customer = live.customer(plan="scored")
-    known(live, customer, "scored-model")
+    live.catch_up()
 
     answer = ask(live, customer, "scored-model")
 
@@ -388,7 +381,7 @@ def test_measured_latency_decides_where_prices_are_equal(live: Live) -> None:
     profile_make(provider_make("said-fast"), "measured-model", typical_latency_ms=200)
     profile_make(provider_make("truly-fast"), "measured-model", typical_latency_ms=300)
     customer = live.customer(plan="measured")
-    known(live, customer, "measured-model")
+    live.catch_up()
     live.behave("said-fast", latency_ms=700)
 
     served = [ask(live, customer, "measured-model").headers["x-iaf-provider"] for _ in range(4)]
@@ -400,7 +393,7 @@ def test_a_plan_s_deadline_ends_its_calls_and_blames_nobody(live: Live) -> None:
     plan_make("hasty", deadline_seconds=1)
     profile_make(provider_make("leisurely"), "leisurely-model")
     customer = live.customer(plan="hasty")
-    known(live, customer, "leisurely-model")
+    live.catch_up()
     live.behave("leisurely", latency_ms=3000)
 
     began = time.monotonic()
@@ -419,7 +412,7 @@ def test_no_more_providers_are_asked_than_the_plan_allows(live: Live) -> None:
         profile_make(provider_make(f"failing-{priority}", priority=priority), "failing-model")
         live.behave(f"failing-{priority}", fail_status=503)
     customer = live.customer(plan="twice")
-    known(live, customer, "failing-model")
+    live.catch_up()
 
     failed = ask(live, customer, "failing-model")
 

@@ -128,7 +128,8 @@ def processes(
     worker = spawn(command, environment=environment, folder=PROJECT, log=logs["worker"])
     try:
         wait_until(lambda: "ready." in logs["worker"].read_text(), seconds=30, what="worker ready")
-        yield Product(live_servers, f"http://127.0.0.1:{port}", logs)
+        url = f"http://127.0.0.1:{port}"
+        yield Product(Live(url, live_servers.simulator_url, web), url, logs)
     finally:
         stop(web, worker)
 
@@ -155,17 +156,9 @@ def asked(name: str, **fields: Any) -> dict[str, Any]:
     return {"model": f"{name}-model", "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 16, **fields}
 
 
-def known(product: Product, customer: Customer, model: str) -> None:
-    def listed() -> bool:
-        answer = httpx2.get(f"{product.url}/v1/models", headers=customer.headers)
-        return model in [entry["id"] for entry in answer.json()["data"]]
-
-    wait_until(listed, seconds=3, what="model known")
-
-
 def test_neither_secrets_nor_prompts_are_logged_whatever_fails(product: Product, gossip: Gossip) -> None:
     customer = gossiping(product.live, gossip, "gossip")
-    known(product, customer, "gossip-model")
+    product.live.catch_up()
     User.objects.create_user(EMAIL, PASSWORD)
     gossip.statuses = [400, 500, 401]
 
@@ -192,7 +185,7 @@ def test_neither_secrets_nor_prompts_are_logged_whatever_fails(product: Product,
 
 def test_what_a_provider_says_of_a_prompt_is_not_kept_in_the_books(product: Product, gossip: Gossip) -> None:
     customer = gossiping(product.live, gossip, "quoting")
-    known(product, customer, "quoting-model")
+    product.live.catch_up()
     gossip.statuses = [400]
 
     product.post(CHAT, customer, asked("quoting"))
@@ -204,7 +197,7 @@ def test_what_a_provider_says_of_a_prompt_is_not_kept_in_the_books(product: Prod
 
 def test_one_id_leads_from_the_answer_to_the_provider_the_logs_and_the_worker(product: Product, gossip: Gossip) -> None:
     customer = gossiping(product.live, gossip, "traced")
-    known(product, customer, "traced-model")
+    product.live.catch_up()
     gossip.statuses = [500]
     failed = product.post(CHAT, customer, asked("traced"))
     reset = product.post("/api/auth/password-reset", None, {"email": "nobody@example.com"})
