@@ -137,7 +137,7 @@ def filled(browser: Browser, console: Client, populate: Callable[[int, int], Non
         if asked.method != "GET" or not asked.url.startswith(made.url):
             pytest.fail(f"the page asks for {asked.method} {asked.url}")
         answered = answers.submit(console.get, asked.url.removeprefix(made.url)).result()
-        body = b"".join(answered.streaming_content) if answered.streaming else answered.content
+        body = b"".join(answered)
         route.fulfill(status=answered.status_code, headers=dict(answered.items()), body=body)
 
     made.page().context.route("**/*", answer)
