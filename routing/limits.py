@@ -393,7 +393,7 @@ class LimitsMemory:
             self._kept.clear()
             self._snapshot, self._lease_seconds = snapshot, lease_seconds
         kept = self._kept.get((id(caller), provider))
-        if kept is not None and kept[0] is caller and kept[1] > at:
+        if kept is not None and kept[1] > at:
             return kept[2]
         made = call_limits(caller, snapshot, provider, at=at, lease_seconds=lease_seconds)
         self._kept[id(caller), provider] = (caller, self._good_until(caller, made, at), made)
@@ -401,12 +401,11 @@ class LimitsMemory:
 
     @staticmethod
     def _good_until(caller: Caller, made: CallLimits, at: datetime) -> datetime:
-        ends = [day_end(at, _UTC)]
-        if made.scopes.ends_at_ms is not None:
-            ends.append(datetime.fromtimestamp(made.scopes.ends_at_ms / 1000, UTC))
-        # Until then another limit, or another period, is in force.
-        ends += [moment for moment in (caller.override_until, caller.period_end) if moment is not None and moment > at]
-        return min(ends)
+        # The first window to end; budgets, whose windows end with the day, are counted in every call.
+        assert made.scopes.ends_at_ms is not None
+        end = datetime.fromtimestamp(made.scopes.ends_at_ms / 1000, UTC)
+        override_until = caller.override_until
+        return min(end, override_until) if override_until is not None and override_until > at else end
 
 
 def shown_scopes(caller: Caller, *, at: datetime) -> list[Scope]:

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from billing.subscriptions.callers import Caller, Limits, PlanTerms
+from ratelimit.scopes import Budget
 from routing import limits
 from routing.limits import CallLimits, LimitsMemory, Run, run_scope
 from routing.snapshot import BudgetLimits
@@ -109,6 +110,23 @@ def test_an_operators_own_limits_end_at_their_instant() -> None:
         return of(memory, slowed, at=at).scopes.scopes[0].limit
 
     assert [per_minute(NOON + timedelta(minutes=minutes)) for minutes in (0, 4, 5, 6)] == [1, 1, 60, 60]
+
+
+def test_an_allowance_ends_with_the_period() -> None:
+    snapshot = snapshot_make()
+    snapshot.policies[1].cost_allowance_nano = 5
+    period_end = NOON + timedelta(minutes=5)
+    buyer = replace(CALLER, subscription_id=uuid4(), period_end=period_end)
+    memory = LimitsMemory()
+
+    def window_end(at: datetime) -> datetime:
+        allowance = of(memory, buyer, at=at, snapshot=snapshot).scopes.scopes[3]
+        assert isinstance(allowance, Budget)
+        return datetime.fromtimestamp(allowance.window_end_ms / 1000, UTC)
+
+    assert [window_end(NOON + timedelta(minutes=minutes)) for minutes in (0, 4)] == [period_end] * 2
+    # 23:00 UTC is the month's midnight in Algiers.
+    assert window_end(period_end) == datetime(2030, 11, 30, 23, tzinfo=UTC)
 
 
 def test_a_callers_identity_is_not_taken_for_anothers() -> None:

@@ -122,6 +122,41 @@ def test_a_batch_gives_every_waiter_its_own_verdict() -> None:
     assert [verdict.verdict for verdict in verdicts[1::2]] == ["held"] + ["insufficient"] * 19
 
 
+def test_who_is_ready_at_the_same_instant_shares_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    holds = [hold_item_for(account_make(credits=10).pk, "1") for _ in range(2)]
+
+    def encode(items: list[HoldItem]) -> bytes:
+        sizes.append(len(items))
+        return encode_items(items)
+
+    async def scenario() -> None:
+        async with running() as writer:
+            await asyncio.sleep(0.01)
+            sizes.clear()
+            first = asyncio.create_task(opened(writer, holds[0]))
+            # The first one is queued in the first turn; in the second the writer wakes, and then the second one is queued.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await opened(writer, holds[1])
+            await first
+
+    monkeypatch.setattr(writer_module, "encode_items", encode)
+    asyncio.run(scenario())
+
+    assert sizes == [2]
+
+
+def test_one_plan_serves_all_batch_sizes() -> None:
+    async def scenario() -> list[tuple[Any, ...]]:
+        lane = writer_module._Lane("test", lock_timeout_ms=1000)
+        shown = [await lane.execute("SHOW plan_cache_mode", ()) for _ in range(2)]
+        await lane.close()
+        return [rows[0] for rows in shown]
+
+    assert asyncio.run(scenario()) == [("force_generic_plan",)] * 2
+
+
 def test_one_call_twice_in_a_batch_is_settled_and_then_a_duplicate() -> None:
     account = account_make(credits=10)
     hold = hold_item_for(account.pk, "2")
