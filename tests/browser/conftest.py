@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from django.db import connection, connections
 from django.test import Client
+from django.utils.translation import gettext, override
 from django_redis import get_redis_connection
 from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
 
+from billing.accounts.models import User
 from billing.subscriptions.onboarding import Registration, customer_register
 from iafactory.common.ids import uuid7
 from tests.dashboard.conftest import console, free_plan, operator, populate
@@ -50,12 +52,42 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="package")
 def gateway() -> Iterator[FakeChargily]:
     fake = FakeChargily()
     stop = serve(fake)
     yield fake
     stop()
+
+
+@pytest.fixture(scope="package")
+def shop(live_servers: Live, gateway: FakeChargily, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a web process with a payment gateway. One for all tests: its start takes longer than most of them."""
+    port = free_port()
+    web = start_web(
+        port,
+        live_servers.simulator_url,
+        tmp_path_factory.mktemp("shop") / "web.log",
+        PUBLIC_URL=f"http://127.0.0.1:{port}",
+        PAYMENT_MODE="test",
+        PAYMENT_GATEWAYS="chargily",
+        CHARGILY_SECRET_KEY=gateway.secret_key,
+        CHARGILY_API_URL=f"{gateway.url}/api/v2",
+    )
+    yield f"http://127.0.0.1:{port}"
+    web.terminate()
+    web.wait(20)
+
+
+def too_wide(page: Page) -> int:
+    """By how many pixels the page is wider than its window."""
+    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+def told(language: str, text: str) -> str:
+    """What the product says for `text` in a language."""
+    with override(language):
+        return gettext(text)
 
 
 class Site:
@@ -97,30 +129,29 @@ class Site:
         page.wait_for_url("**/billing/")
         return page
 
+    def operator(self, *, language: str = "en", phone: bool = False) -> Page:
+        """The console's home, in a browser where an operator with every right signed in."""
+        email = f"{uuid7().hex[-12:]}@operators.example"
+        User.objects.create_superuser(email, PASSWORD, language=language)
+        page = self.page(language=language, phone=phone)
+        page.goto("/admin/login/")
+        page.fill("[name=username]", email)
+        page.fill("[name=password]", PASSWORD)
+        page.click("[type=submit]")
+        page.wait_for_url("**/admin/")
+        return page
+
     def close(self) -> None:
         for context in self.contexts:
             context.close()
 
 
 @pytest.fixture
-def site(live: Live, browser: Browser, gateway: FakeChargily, tmp_path: Path) -> Iterator[Site]:
-    port = free_port()
-    web = start_web(
-        port,
-        live.simulator_url,
-        tmp_path / "web.log",
-        PUBLIC_URL=f"http://127.0.0.1:{port}",
-        PAYMENT_MODE="test",
-        PAYMENT_GATEWAYS="chargily",
-        CHARGILY_SECRET_KEY=gateway.secret_key,
-        CHARGILY_API_URL=f"{gateway.url}/api/v2",
-    )
+def site(live: Live, browser: Browser, shop: str) -> Iterator[Site]:
     get_redis_connection("default").delete(*get_redis_connection("default").keys("iaf:brake:*") or ["none"])
-    made = Site(browser, f"http://127.0.0.1:{port}")
+    made = Site(browser, shop)
     yield made
     made.close()
-    web.terminate()
-    web.wait(20)
 
 
 @pytest.fixture
@@ -131,14 +162,22 @@ def filled(browser: Browser, console: Client, populate: Callable[[int, int], Non
     # Playwright's loop runs in this thread: another one answers, on the connection whose transaction has the rows.
     connection.inc_thread_sharing()
     answers = ThreadPoolExecutor(1, initializer=connections.__setitem__, initargs=("default", connections["default"]))
+    # The same dozen of scripts and styles for each of a hundred pages.
+    static: dict[str, dict[str, Any]] = {}
 
     def answer(route: Route) -> None:
         asked = route.request
         if asked.method != "GET" or not asked.url.startswith(made.url):
             pytest.fail(f"the page asks for {asked.method} {asked.url}")
+        if asked.url in static:
+            route.fulfill(**static[asked.url])
+            return
         answered = answers.submit(console.get, asked.url.removeprefix(made.url)).result()
         body = b"".join(answered)
-        route.fulfill(status=answered.status_code, headers=dict(answered.items()), body=body)
+        given = {"status": answered.status_code, "headers": dict(answered.items()), "body": body}
+        if asked.url.startswith(f"{made.url}/static/"):
+            static[asked.url] = given
+        route.fulfill(**given)
 
     made.page().context.route("**/*", answer)
     yield made

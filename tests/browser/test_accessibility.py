@@ -15,7 +15,7 @@ from billing.webhooks.services import endpoint_create, endpoint_test
 from iafactory.common.ids import uuid7
 from tests.dashboard.conftest import call
 
-from .conftest import Site
+from .conftest import Site, too_wide
 
 PAGES = (
     *("", "playground", "usage", "usage/{request}", "keys", "keys/{key}", "plans", "plans/pro", "credits"),
@@ -81,8 +81,7 @@ def test_no_page_of_the_panel_has_a_serious_fault(
     found = {}
     for address in PAGES:
         page.goto(f"/billing/{address.format(**ids)}")
-        page.wait_for_load_state("networkidle")
-        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        wide = too_wide(page)
         found[address] = serious_faults(page) + ([f"{wide} px too wide"] if wide > 0 else [])
 
     not_found = [error for error in site.errors if "/billing/nowhere" in error]
@@ -100,5 +99,5 @@ def test_no_page_for_everybody_has_a_serious_fault(
     page.goto(address)
 
     assert serious_faults(page) == []
-    assert not page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+    assert too_wide(page) == 0
     assert site.errors == []

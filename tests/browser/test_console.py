@@ -18,7 +18,7 @@ from billing.subscriptions.services import subscription_switch
 from routing.models import Budget
 
 from .conftest import Site
-from .test_operator import bought, console
+from .test_operator import bought
 
 SPECIAL = ("index", "losses", "search", "password_change", "two_factor_set_up")
 # What an operator looks at most, for the languages and the phone.
@@ -88,7 +88,7 @@ def test_the_main_pages_have_no_serious_fault_in_other_languages(
     site: Site, serious_faults: Callable[[Page], list[str]], language: str, dark: bool, phone: bool
 ) -> None:
     bought(site)
-    page = console(site, language=language, phone=phone)
+    page = site.operator(language=language, phone=phone)
     page.emulate_media(color_scheme="dark" if dark else "light")
     main = {name: address for name, address in lists().items() if name in MAIN}
 
@@ -104,7 +104,7 @@ def test_a_spent_budget_is_raised_and_calls_pass_again(site: Site, language: str
     customer = bought(site)
     subscription_switch(account=customer.account, plan=Plan.objects.get(code="payg"), actor=SYSTEM)
     _key, secret = api_key_create(account=customer.account, created_by=customer.user, name="notebook", actor=SYSTEM)
-    page = console(site, language=language, phone=phone)
+    page = site.operator(language=language, phone=phone)
     body = {"model": "gpt-6-luna", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
 
     def limit(amount: str) -> None:

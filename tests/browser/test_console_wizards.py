@@ -3,35 +3,18 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from billing.accounts.models import User
 from billing.accounts.services import api_key_create
 from billing.events.services import SYSTEM
 from billing.ledger.models import UsageRecord
 from billing.plans.models import Plan
 from billing.subscriptions.changes import plan_change
 from billing.subscriptions.models import Subscription
-from iafactory.common.ids import uuid7
 from routing.models import Provider
 from tests.live.conftest import Live
 
-from .conftest import AXE, PASSWORD, Site
+from .conftest import AXE, Site, told, too_wide
 
-
-def console(site: Site, *, phone: bool = False) -> Page:
-    """The console's home, in a browser where an operator logged in."""
-    email = f"operator-{uuid7().hex[-8:]}@example.com"
-    User.objects.create_superuser(email, PASSWORD)
-    page = site.page(phone=phone)
-    page.goto("/admin/")
-    page.fill("[name=username]", email)
-    page.fill("[name=password]", PASSWORD)
-    page.click("[type=submit]")
-    page.wait_for_url("**/admin/")
-    return page
-
-
-def too_wide(page: Page) -> int:
-    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+LANGUAGES = pytest.mark.parametrize(("language", "phone"), [("en", False), ("fr", True), ("ar", True)])
 
 
 def looked_at(page: Page, found: dict[str, list[str]], name: str) -> None:
@@ -49,14 +32,16 @@ def looked_at(page: Page, found: dict[str, list[str]], name: str) -> None:
         found[name].append(f"{wide} px too wide")
 
 
-@pytest.mark.parametrize("phone", [False, True], ids=["desk", "phone"])
-def test_a_provider_is_connected_a_plan_published_and_a_call_goes_through_both(site: Site, live: Live, phone: bool) -> None:
-    slug, code = f"acme-{phone}".lower(), f"studio-{phone}".lower()
-    page = console(site, phone=phone)
+@LANGUAGES
+def test_a_provider_is_connected_a_plan_published_and_a_call_goes_through_both(
+    site: Site, live: Live, language: str, phone: bool
+) -> None:
+    slug, code = f"acme-{language}", f"studio-{language}"
+    page = site.operator(language=language, phone=phone)
     found: dict[str, list[str]] = {}
 
     page.goto("/admin/routing/provider/")
-    page.click("text=Connect a provider")
+    page.click(".object-tools a[href*='/connect/']")
     page.wait_for_url("**/connect/")
     looked_at(page, found, "connection")
     page.fill("[name=name]", "Acme")
@@ -73,21 +58,23 @@ def test_a_provider_is_connected_a_plan_published_and_a_call_goes_through_both(s
     page.fill("[name='input_per_mtok|simulated-model']", "1")
     page.fill("[name='output_per_mtok|simulated-model']", "4")
     page.click("[name=_look]")
-    expect(page.locator(".wizard-margin")).to_contain_text("margin 44 %")
+    expect(page.locator(".wizard-margin")).to_contain_text(told(language, "margin %(percent)s %%") % {"percent": "44"})
     looked_at(page, found, "prices")
     page.click("[name=_continue]")
     page.wait_for_url("**page=summary")
     looked_at(page, found, "summary")
     page.fill("[name=reason]", "a second supplier")
     page.click("[name=_continue]")
-    expect(page.locator(".messagelist .success")).to_contain_text("The provider is connected.")
+    expect(page.locator(".messagelist .success")).to_contain_text(
+        told(language, "The provider is connected. Its models can be called within a second.")
+    )
 
     page.goto("/admin/billing/plan/publish/")
     looked_at(page, found, "start")
-    page.select_option("[name=based_on]", label="Pay as you go")
+    page.select_option("[name=based_on]", value=str(Plan.objects.get(code="payg").pk))
     page.click("[name=_continue]")
     page.wait_for_url("**page=terms")
-    page.fill("[name=name]", f"Studio {phone}")
+    page.fill("[name=name]", f"Studio {language}")
     page.fill("[name=code]", code)
     looked_at(page, found, "terms")
     page.click("[name=_continue]")
@@ -100,17 +87,18 @@ def test_a_provider_is_connected_a_plan_published_and_a_call_goes_through_both(s
     looked_at(page, found, "plan models")
     page.click("[name=_continue]")
     page.wait_for_url("**page=economics")
-    expect(page.locator(".warnings")).to_contain_text("A period earns 0.00 USD and may cost")
+    risk = told(language, "A period earns %(earned)s USD and may cost %(cost)s USD: %(because)s.")
+    expect(page.locator(".warnings")).to_contain_text(risk.split("%(earned)s")[0])
     looked_at(page, found, "economics")
     page.check("[name=accept_risk]")
     page.fill("[name=reason]", "to try things out")
     page.click("[name=_continue]")
-    expect(page.locator(".messagelist .success")).to_contain_text("The plan is written.")
+    expect(page.locator(".messagelist .success")).to_contain_text(told(language, "The plan is written."))
 
-    customer = site.customer()
-    panel = site.signed_in(customer, phone=phone)
+    customer = site.customer(language=language)
+    panel = site.signed_in(customer, language=language, phone=phone)
     panel.goto("/billing/plans")
-    expect(panel.locator("h2", has_text=f"Studio {phone}")).to_have_count(1)
+    expect(panel.locator("h2", has_text=f"Studio {language}")).to_have_count(1)
     plan = Plan.objects.get(code=code)
     subscription = Subscription.objects.get(account=customer.account, state="active")
     plan_change(subscription=subscription, plan=plan, when="now", actor=SYSTEM)
@@ -129,43 +117,46 @@ def test_a_provider_is_connected_a_plan_published_and_a_call_goes_through_both(s
     assert site.errors == []
 
 
-@pytest.mark.parametrize("phone", [False, True], ids=["desk", "phone"])
-def test_a_price_is_changed_and_a_list_imported(site: Site, phone: bool) -> None:
-    page = console(site, phone=phone)
+@pytest.mark.parametrize(
+    ("language", "phone", "amount", "running"),
+    [("en", False, "1790", "move"), ("fr", True, "1690", "keep"), ("ar", True, "1890", "keep")],
+)
+def test_a_price_is_changed_and_a_list_imported(site: Site, language: str, phone: bool, amount: str, running: str) -> None:
+    page = site.operator(language=language, phone=phone)
     found: dict[str, list[str]] = {}
 
     page.goto("/admin/billing/planprice/change-price/")
     looked_at(page, found, "price")
-    page.select_option("[name=plan]", label="Student")
+    page.select_option("[name=plan]", value=str(Plan.objects.get(code="student").pk))
     page.fill("[name=currency]", "DZD")
-    page.fill("[name=amount]", "1690" if phone else "1790")
-    page.check(f"[name=running][value={'keep' if phone else 'move'}]")
+    page.fill("[name=amount]", amount)
+    page.check(f"[name=running][value={running}]")
     page.click("[name=_continue]")
     page.wait_for_url("**page=affected")
     looked_at(page, found, "affected")
     page.fill("[name=reason]", "costs rose")
     page.click("[name=_continue]")
-    expect(page.locator(".messagelist .success")).to_contain_text("The price is written.")
+    expect(page.locator(".messagelist .success")).to_contain_text(told(language, "The price is written."))
 
     page.goto("/admin/billing/plan/import/")
     looked_at(page, found, "file")
-    rows = f"code,description\nstudent,For students ({phone}).\nnobody,x\n".encode()
+    rows = f"code,description\nstudent,For students ({language}).\nnobody,x\n".encode()
     page.set_input_files("[name=file]", {"name": "plans.csv", "mimeType": "text/csv", "buffer": rows})
     page.click("[name=_continue]")
     page.wait_for_url("**page=preview")
-    expect(page.locator(".import-counts")).to_contain_text("1 refused")
+    expect(page.locator(".import-counts .state-failed")).to_have_text(f"1 {told(language, 'refused')}")
     looked_at(page, found, "refused")
     page.click("[name=_back]")
     rows = rows.replace(b"nobody,x\n", b"")
     page.set_input_files("[name=file]", {"name": "plans.csv", "mimeType": "text/csv", "buffer": rows})
     page.click("[name=_continue]")
     page.wait_for_url("**page=preview")
-    expect(page.locator(".import-counts")).to_contain_text("1 changed")
+    expect(page.locator(".import-counts .state-passed")).to_have_text(f"1 {told(language, 'changed')}")
     looked_at(page, found, "preview")
     page.fill("[name=reason]", "new words")
     page.click("[name=_continue]")
-    expect(page.locator(".messagelist .success")).to_contain_text("The list is imported.")
+    expect(page.locator(".messagelist .success")).to_contain_text(told(language, "The list is imported."))
 
-    assert Plan.objects.get(code="student").description == f"For students ({phone})."
+    assert Plan.objects.get(code="student").description == f"For students ({language})."
     assert found == {name: [] for name in found}
     assert site.errors == []
