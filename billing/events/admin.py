@@ -29,6 +29,7 @@ from iafactory.common.admin import (
 from iafactory.common.ids import uuid_or_none
 
 from .models import Event
+from .names import kind_label, object_label
 from .services import Actor, event_record
 
 
@@ -128,19 +129,19 @@ class AuditedModelAdmin(ConsoleAdmin):
 class EventAdmin(ReadOnlyAdmin):
     """What happened to whom, by whom and why."""
 
-    list_display = ("moment", "kind", "object_link", "account_link", "actor", "short_reason")
+    list_display = ("moment", "what", "object_link", "account_link", "actor", "short_reason")
     list_filter = ("at", "actor_kind", text_filter("kind", _("kind")), text_filter("actor_label", _("actor")))
     search_fields = ("object_id__exact", "kind__startswith", "actor_label__iexact", "request_id__exact")
     search_help_text = _("Object, account or request id; the beginning of a kind; an actor's e-mail.")
     fieldsets = (
-        (None, {"fields": ("at", "kind", "object_link", "account_link", "reason")}),
+        (None, {"fields": ("at", "what", "kind", "object_link", "account_link", "reason")}),
         (
             _("Who"),
             {"fields": ("actor_kind", "actor_label", "actor_id", "on_behalf_of_label", "on_behalf_of_id", "request_id")},
         ),
         (_("What changed"), {"fields": ("before_block", "after_block")}),
     )
-    readonly_fields = ("object_link", "account_link", "before_block", "after_block")
+    readonly_fields = ("what", "object_link", "account_link", "before_block", "after_block")
 
     moment = moment_column("at", _("at, UTC"))
 
@@ -153,10 +154,14 @@ class EventAdmin(ReadOnlyAdmin):
             found = found | queryset.filter(models.Q(account_id=identifier) | models.Q(actor_id=identifier))
         return found, duplicates
 
+    @admin.display(description=_("what happened"), ordering="kind")
+    def what(self, event: Event) -> SafeString:
+        return format_html('<span title="{}">{}</span>', event.kind, kind_label(event.kind))
+
     @admin.display(description=_("object"))
     def object_link(self, event: Event) -> SafeString:
         address = object_url(event.object_type, event.object_id)
-        label = f"{event.object_type} {_short(event.object_id)}"
+        label = f"{object_label(event.object_type)} {_short(event.object_id)}"
         return format_html('<a href="{}">{}</a>', address, label) if address else format_html("{}", label)
 
     def account_name(self, event: Event) -> str:

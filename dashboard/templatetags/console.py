@@ -5,7 +5,9 @@ from decimal import Decimal
 from urllib.parse import quote, urlencode
 
 from django import template
+from django.utils.translation import get_language_bidi
 
+from billing.events.names import kind_label, object_label
 from billing.ledger.rollups import day_begin
 from iafactory.common.admin import EMPTY, decimal_text, localised
 from iafactory.common.formats import number_text
@@ -49,3 +51,21 @@ def query_day(day: date) -> str:
 def query_with(given: dict[str, str], page: int) -> str:
     """The query string `given`, for another page."""
     return urlencode({**given, "page": page})
+
+
+@register.filter
+def event_kind(kind: str) -> str:
+    """What happened, in the operator's language."""
+    return kind_label(kind)
+
+
+@register.filter
+def object_name(object_type: str) -> str:
+    """What an event's object is called."""
+    return object_label(object_type)
+
+
+@register.filter
+def isolated(value: object) -> str:
+    """A date or a code inside a sentence: keeps its own order where the sentence runs from right to left."""
+    return f"\u2066{value}\u2069" if value and get_language_bidi() else str(value)

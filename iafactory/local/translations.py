@@ -68,6 +68,7 @@ CATALOGUES: dict[str, tuple[str, ...]] = {
         "*/apps.py",
         "billing/**/models.py",
         "billing/**/*admin.py",
+        "billing/events/names.py",
         "billing/subscriptions/deeds.py",
         "billing/**/tasks.py",
         "billing/**/verification.py",

@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from billing.accounts.models import Account, AccountLimits, ApiKey, Membership
 from billing.accounts.selectors import api_key_state
 from billing.events.models import Event
+from billing.events.names import field_label, value_label
 from billing.invoices.models import Invoice, MoneyBalance
 from billing.ledger.models import Hold, Lot, UsageRecord, Wallet
 from billing.ledger.usage_reports import By, UsageLine, UsageReport, UsageScope, usage_report
@@ -220,7 +221,10 @@ def event_line(event: Event, *, most: int = 4) -> EventLine:
     """An event with at most `most` of the fields that changed."""
     names = [*event.before, *(name for name in event.after if name not in event.before)]
     changes = [
-        Change(name.replace("_", " "), _told(event.before.get(name)), _told(event.after.get(name)))
+        Change(
+            field_label(name),
+            *(_told(value_label(event.object_type, name, side.get(name))) for side in (event.before, event.after)),
+        )
         for name in names
         if event.before.get(name) != event.after.get(name)
     ]
