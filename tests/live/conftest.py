@@ -1,13 +1,17 @@
 """The real product for tests: simulator and web server as processes of their own, on the tests' PostgreSQL and Redis."""
 
+import contextlib
+import http.client
+import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -28,24 +32,28 @@ from billing.plans.models import Plan
 from billing.subscriptions.services import subscription_switch
 from iafactory.local.processes import spawn
 from routing.catalog import catalog_load
-from routing.health.store import HEALTH_KEY, decode_record
-from routing.models import AiModel, ModelProfile, PlanRouting
+from routing.health.state import RouteHealth
+from routing.health.store import HEALTH_KEY, decode_record, encode_record
+from routing.models import AiModel, ModelPrice, ModelProfile, PlanRouting, Provider
 from tests.factories import account_make
 
 PROJECT = Path(__file__).resolve().parents[2]
-# Its owner tells how much of the catalogue a web process has taken in; nothing else is made of it.
-MARKED_MODEL = "gpt-6-luna"
+CHAT = "/v1/chat/completions"
+# A provider and its model that nobody else may call: what a web process knows of them tells how far it has heard of changes.
+BEACON = "beacon"
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port for a server, below those that the system gives to outgoing connections: none takes it before the server does."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    pytest.fail("no port is free")
 
 
-def wait_until(condition: Any, *, seconds: float = 20, what: str = "condition") -> None:
-    """Poll until `condition()` is true; fails the test after `seconds`."""
+def wait_until(condition: Any, *, seconds: float = 30, what: str = "condition") -> None:
+    """Poll until `condition()` is true; fails the test after `seconds`, which only bound how long a broken product is tried."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -71,6 +79,26 @@ class Customer:
         return wallet.balance, wallet.held
 
 
+def soonest(measure: Callable[[], float], *, promised_seconds: float, tries: int = 5) -> float:
+    """The least of several measurements, in seconds; the first that keeps the promise ends them.
+
+    One that is late proves nothing where the whole machine may stand still for a moment; all of them do.
+    """
+    least = measure()
+    for _ in range(tries - 1):
+        if least < promised_seconds:
+            break
+        least = min(least, measure())
+    return least
+
+
+def seconds_until(condition: Callable[[], bool], *, what: str = "condition") -> float:
+    """How long it takes until `condition()` is true."""
+    began = time.monotonic()
+    wait_until(condition, what=what)
+    return time.monotonic() - began
+
+
 class Live:
     """A running product."""
 
@@ -94,14 +122,48 @@ class Live:
         so: a model is listed before the price of its second profile, or the credential of its provider, has come.
         """
         mark = str(uuid.uuid4())
-        if self._observer is None:
-            self._observer = self.customer()
-        assert AiModel.objects.filter(name=MARKED_MODEL).update(owner=mark) == 1
+        observer = self._observer or self._observe()
+        AiModel.objects.filter(name=BEACON).update(owner=mark)
+        wait_until(
+            lambda: self.get(f"/v1/models/{BEACON}", observer).json().get("owned_by") == mark, what="the catalogue is taken in"
+        )
 
-        def marked() -> bool:
-            return bool(self.get(f"/v1/models/{MARKED_MODEL}", self._observer).json()["owned_by"] == mark)
+    def forget_health(self) -> None:
+        """What providers did in the last test is no reason to avoid them in this one."""
+        with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
+            bad = any(state.opened or state.resting for state in map(decode_record, client.hvals(HEALTH_KEY)))
+            if not bad:
+                client.delete(HEALTH_KEY)
+                return
+            # All records are read together: who keeps away from the beacon has dropped the others.
+            observer = self._observer or self._observe()
+            self.catch_up()
+            body = {"model": BEACON, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+            with client.pipeline() as together:
+                together.delete(HEALTH_KEY)
+                together.hset(HEALTH_KEY, f"{BEACON}/{BEACON}", encode_record(RouteHealth(opened=True, by_operator=True)))
+                together.execute()
+            # Without credits no call is made.
+            wait_until(lambda: self.post(CHAT, observer, json=body).status_code == 503, what="health is forgotten")
+            client.delete(HEALTH_KEY)
+            wait_until(lambda: self.post(CHAT, observer, json=body).status_code == 402, what="the beacon is forgotten")
 
-        wait_until(marked, seconds=30, what="catalogue taken in")
+    def hang_up(self, path: str, customer: Customer, provider: str, body: dict[str, Any]) -> None:
+        """Make a call and close its connection once the provider has received it."""
+        received = self.received(provider)
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        client = http.client.HTTPConnection(host, int(port), timeout=30)
+        try:
+            client.request("POST", path, json.dumps(body), customer.headers | {"content-type": "application/json"})
+            wait_until(lambda: self.received(provider) == received + 1, what="the call is under way")
+        finally:
+            client.close()
+
+    def _observe(self) -> Customer:
+        """A customer without credits whom alone the beacon is for."""
+        self._observer = self.customer(credits=0)
+        _beacon().reserved_for.add(self._observer.account)
+        return self._observer
 
     def behave(self, provider: str = "*", **behaviour: Any) -> None:
         """Set what the simulated provider does."""
@@ -145,7 +207,7 @@ def start_web(port: int, simulator_url: str, log: Path, **extra: str) -> "subpro
         except httpx2.TransportError:
             return False
 
-    wait_until(answers, what="web answers")
+    wait_until(answers, seconds=60, what="web answers")
     return web
 
 
@@ -160,7 +222,7 @@ def start_simulator(port: int, log: Path) -> "subprocess.Popen[bytes]":
         except httpx2.TransportError:
             return False
 
-    wait_until(answers, what="simulator answers")
+    wait_until(answers, seconds=60, what="simulator answers")
     return simulator
 
 
@@ -198,16 +260,21 @@ def live_servers(
         for process in (web, simulator):
             process.send_signal(signal.SIGTERM)
         for process in (web, simulator):
-            process.wait(15)
+            process.wait(60)
 
 
-def _forget_health() -> None:
-    """What providers did in the last test is no reason to avoid them in this one; processes hear of it within half a second."""
-    with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
-        records = client.hvals(HEALTH_KEY)
-        client.delete(HEALTH_KEY)
-    if any(state.opened or state.resting for state in map(decode_record, records)):
-        time.sleep(1)
+def _beacon() -> ModelProfile:
+    provider, _ = Provider.objects.get_or_create(
+        slug=BEACON, defaults={"name": BEACON, "protocol": "openai", "base_url": "https://beacon.example/v1"}
+    )
+    model, _ = AiModel.objects.get_or_create(name=BEACON)
+    profile, made = ModelProfile.objects.get_or_create(
+        slug=f"{BEACON}/{BEACON}", defaults={"provider": provider, "model": model, "upstream_model": BEACON}
+    )
+    if made:
+        profile.reserved_for.add(account_make())
+        ModelPrice.objects.create(profile=profile, effective_from="2026-01-01T00:00Z", input_per_mtok="1", output_per_mtok="1")
+    return profile
 
 
 def _test_plans() -> None:
@@ -233,7 +300,7 @@ def _test_plans() -> None:
 def live(live_servers: Live, django_db_blocker: DjangoDbBlocker) -> Iterator[Live]:
     """The running product with a well-behaved simulator. What tests write stays: the books must verify all the same."""
     httpx2.delete(f"{live_servers.simulator_url}/_control").raise_for_status()
-    _forget_health()
     with django_db_blocker.unblock():
+        live_servers.forget_health()
         yield live_servers
         connection.close()

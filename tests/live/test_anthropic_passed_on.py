@@ -62,7 +62,7 @@ def answers_with(live: Live, upstream: ReplayServer, recording: str) -> tuple[Cu
         live.post("/v1/messages/count_tokens", customer, json=ask)
         return any(recording in received.path for received in upstream.received)
 
-    wait_until(reached, seconds=5, what="recording in force")
+    wait_until(reached, what="recording in force")
     upstream.received.clear()
     return customer, Anthropic(base_url=live.url, api_key=customer.secret, max_retries=0)
 

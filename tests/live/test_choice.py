@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from django.conf import settings
+from redis import Redis
 
 from billing.ledger.models import Hold, UsageRecord
 from billing.plans.models import Plan
@@ -27,6 +29,8 @@ def models_withdrawn(live: Live) -> Iterator[None]:
     """The models that a test here makes are nobody else's."""
     yield
     AiModel.objects.filter(name__endswith="-model").update(public=False)
+    if GatewayLimits.objects.all().delete()[0]:
+        live.catch_up()
 
 
 def plan_make(code: str, *, priority: int = 0, **routing: Any) -> Plan:
@@ -70,6 +74,17 @@ def ask(live: Live, customer: Customer, model: str, **fields: Any) -> httpx2.Res
     return live.post(CHAT, customer, json={"model": model, "messages": HELLO, "max_tokens": 16} | fields)
 
 
+def queue_seconds(seconds: int) -> None:
+    """How long calls wait for capacity, to the end of the test."""
+    GatewayLimits.objects.update_or_create(id=1, defaults={"queue_seconds": seconds})
+
+
+def waiting(profile: str) -> int:
+    """Calls in the queue for a place on a profile that takes so many at once."""
+    with Redis.from_url(settings.REDIS_URL) as redis:
+        return int(redis.zcard(f"{{iaf}}:cap:v1:r:{profile}:g:q"))  # type: ignore[arg-type]
+
+
 def choice_of(customer: Customer) -> dict[str, Any]:
     """Why the latest call went where it did."""
     usage = UsageRecord.objects.filter(account=customer.account).latest("started_at")
@@ -98,7 +113,8 @@ def test_a_split_goes_on_counting_for_a_provider_that_is_down(live: Live) -> Non
     PlanRouting.objects.filter(plan=plan).update(cost_allowance_usd="1000")
     plan.requests_per_minute = None
     plan.save()
-    wait_until(lambda: len(live.get("/v1/balance", customer).json()["limits"]) == 1, seconds=2, what="limit lifted")
+    live.catch_up()
+    wait_until(lambda: len(live.get("/v1/balance", customer).json()["limits"]) == 1, what="limit lifted")
     live.behave("openrouter", fail_status=503)
 
     answers = [live.post(OWN, customer, json={"prompt": "hi"}).json() for _ in range(100)]
@@ -110,7 +126,7 @@ def test_a_split_goes_on_counting_for_a_provider_that_is_down(live: Live) -> Non
     assert 84 <= served[("groq", False)] <= 86
     # Five failures opened the breaker; later calls did not even try, but for probes.
     rows = UsageRecord.objects.filter(account=customer.account, fallback=True)
-    assert 5 <= rows.filter(attempts__gte=2).count() <= 9
+    assert 5 <= rows.filter(attempts__gte=2).count() <= 12
     skipped = rows.filter(attempts=1).latest("started_at").choice
     assert skipped is not None
     assert skipped["drawn"]["provider"] == "openrouter"
@@ -155,13 +171,13 @@ def test_a_draining_provider_gets_no_new_calls_and_its_models_stay_listed(live: 
     profile_make(provider, "drain-model")
     customer = live.customer(plan="drain")
     live.catch_up()
-    live.behave("drains", latency_ms=1500)
+    live.behave("drains", latency_ms=3000)
 
     running = pool.submit(ask, live, customer, "drain-model")
-    wait_until(lambda: live.received("drains") == 1, seconds=3, what="call under way")
+    wait_until(lambda: live.received("drains") == 1, what="call under way")
     provider.draining = True
     provider.save()
-    wait_until(lambda: ask(live, customer, "drain-model").status_code == 503, seconds=3, what="draining")
+    wait_until(lambda: ask(live, customer, "drain-model").status_code == 503, what="draining")
 
     assert running.result().status_code == 200
     assert "drain-model" in [entry["id"] for entry in live.get("/v1/models", customer).json()["data"]]
@@ -178,6 +194,7 @@ def test_a_full_route_leaves_its_calls_to_the_next_without_waiting(live: Live) -
     profile_make(provider_make("small", priority=1), "spill-model", requests_per_minute=3, cost_factor=0)
     profile_make(provider_make("large", priority=2), "spill-model")
     customer = live.customer(plan="spill")
+    queue_seconds(20)
     live.catch_up()
 
     began = time.monotonic()
@@ -185,7 +202,8 @@ def test_a_full_route_leaves_its_calls_to_the_next_without_waiting(live: Live) -
     took = time.monotonic() - began
 
     assert served == ["small"] * 3 + ["large"] * 5
-    assert took < 3
+    # Five waits would take five times `queue_seconds`.
+    assert took < 20
     assert choice_of(customer)["tried"] == {"small/spill-model": "full: requests_per_minute"}
 
 
@@ -194,8 +212,9 @@ def test_waiting_calls_are_served_by_plan_priority_and_hold_nothing_meanwhile(li
     plan_make("fast-lane", priority=50)
     profile_make(provider_make("narrow"), "narrow-model", concurrent_calls=1)
     low, high = live.customer(plan="slow-lane"), live.customer(plan="fast-lane")
+    queue_seconds(30)
     live.catch_up()
-    live.behave("narrow", latency_ms=2500)
+    live.behave("narrow", latency_ms=4000)
     finished: list[str] = []
     lock = threading.Lock()
 
@@ -206,11 +225,11 @@ def test_waiting_calls_are_served_by_plan_priority_and_hold_nothing_meanwhile(li
         return answer.status_code
 
     calls: list[Future[int]] = [pool.submit(call, "first", low)]
-    wait_until(lambda: live.received("narrow") == 1, seconds=3, what="first under way")
+    wait_until(lambda: live.received("narrow") == 1, what="first under way")
     calls += [pool.submit(call, f"low {number}", low) for number in range(4)]
-    time.sleep(0.8)
+    wait_until(lambda: waiting("narrow/narrow-model") == 4, what="four wait")
     calls.append(pool.submit(call, "high", high))
-    time.sleep(0.8)
+    wait_until(lambda: waiting("narrow/narrow-model") == 5, what="one more waits")
     live.behave("narrow", latency_ms=100)
     held = Hold.objects.filter(account__in=[low.account, high.account]).count()
     statuses = {future.result() for future in calls}
@@ -224,20 +243,21 @@ def test_a_wait_in_vain_ends_in_provider_busy(live: Live, pool: ThreadPoolExecut
     plan_make("queue")
     profile_make(provider_make("stuck"), "stuck-model", concurrent_calls=1)
     customer = live.customer(plan="queue")
+    queue_seconds(1)
     live.catch_up()
-    GatewayLimits.objects.update_or_create(id=1, defaults={"queue_seconds": 1})
     live.behave("stuck", latency_ms=4000)
 
     running = pool.submit(ask, live, customer, "stuck-model")
-    wait_until(lambda: live.received("stuck") == 1, seconds=3, what="call under way")
+    wait_until(lambda: live.received("stuck") == 1, what="call under way")
     began = time.monotonic()
     busy = ask(live, customer, "stuck-model")
     took = time.monotonic() - began
-    GatewayLimits.objects.all().delete()
+    still_running = not running.done()
 
     assert (busy.status_code, busy.json()["error"]["code"]) == (503, "provider_busy")
     assert int(busy.headers["retry-after"]) >= 1
-    assert 0.9 < took < 2.5
+    assert took > 0.9
+    assert still_running
     assert running.result().status_code == 200
     # What was refused before a hold was open leaves nothing behind.
     assert UsageRecord.objects.filter(account=customer.account).count() == 1
@@ -248,10 +268,10 @@ def test_a_client_that_hangs_up_leaves_the_queue(live: Live, pool: ThreadPoolExe
     profile_make(provider_make("busy"), "busy-model", concurrent_calls=1)
     customer = live.customer(plan="impatient")
     live.catch_up()
-    live.behave("busy", latency_ms=1500)
+    live.behave("busy", latency_ms=3000)
 
     running = pool.submit(ask, live, customer, "busy-model")
-    wait_until(lambda: live.received("busy") == 1, seconds=3, what="call under way")
+    wait_until(lambda: live.received("busy") == 1, what="call under way")
     with pytest.raises(httpx2.TimeoutException):
         httpx2.post(
             f"{live.url}{CHAT}",
@@ -259,8 +279,8 @@ def test_a_client_that_hangs_up_leaves_the_queue(live: Live, pool: ThreadPoolExe
             headers=customer.headers,
             timeout=httpx2.Timeout(5, read=0.3),
         )
+    wait_until(lambda: waiting("busy/busy-model") == 0, what="nobody waits")
     first = running.result()
-    time.sleep(0.5)
 
     assert first.status_code == 200
     assert live.received("busy") == 1
@@ -281,7 +301,7 @@ def test_a_rate_limited_key_rests_and_the_next_one_is_used(live: Live, company: 
     customer = live.customer(plan="keys")
     live.catch_up()
     company.statuses["sk-first"] = 429
-    company.headers["retry-after"] = "30"
+    company.headers["retry-after"] = "600"
 
     first = ask(live, customer, "keyed-model")
     second = ask(live, customer, "keyed-model")
@@ -297,7 +317,8 @@ def test_a_rate_limited_key_rests_and_the_next_one_is_used(live: Live, company: 
 
     assert (both.status_code, both.json()["error"]["code"]) == (503, "provider_busy")
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_unavailable")
-    assert 20 <= int(refused.headers["retry-after"]) <= 30
+    # Never told to wait for longer than a minute.
+    assert refused.headers["retry-after"] == "60"
     assert len(company.calls) == seen
 
 
@@ -330,7 +351,7 @@ def test_a_provider_with_nothing_left_comes_last(live: Live, company: Company) -
     company.headers |= {
         "x-ratelimit-limit-requests": "100",
         "x-ratelimit-remaining-requests": "0",
-        "x-ratelimit-reset-requests": "30s",
+        "x-ratelimit-reset-requests": "600s",
     }
 
     served = [ask(live, customer, "roomy-model").headers["x-iaf-provider"] for _ in range(3)]
@@ -382,7 +403,7 @@ def test_measured_latency_decides_where_prices_are_equal(live: Live) -> None:
     profile_make(provider_make("truly-fast"), "measured-model", typical_latency_ms=300)
     customer = live.customer(plan="measured")
     live.catch_up()
-    live.behave("said-fast", latency_ms=700)
+    live.behave("said-fast", latency_ms=2000)
 
     served = [ask(live, customer, "measured-model").headers["x-iaf-provider"] for _ in range(4)]
 
@@ -394,15 +415,18 @@ def test_a_plan_s_deadline_ends_its_calls_and_blames_nobody(live: Live) -> None:
     profile_make(provider_make("leisurely"), "leisurely-model")
     customer = live.customer(plan="hasty")
     live.catch_up()
-    live.behave("leisurely", latency_ms=3000)
+    live.behave("leisurely", latency_ms=8000)
 
     began = time.monotonic()
     answers = [ask(live, customer, "leisurely-model") for _ in range(5)]
     took = time.monotonic() - began
     live.behave("leisurely", latency_ms=0)
+    PlanRouting.objects.filter(plan__code="hasty").update(deadline_seconds=None)
+    live.catch_up()
 
     assert {(answer.status_code, answer.json()["error"]["code"]) for answer in answers} == {(504, "timeout")}
-    assert 5 <= took < 8
+    # Five answers of the provider would take forty seconds.
+    assert 5 <= took < 20
     assert ask(live, customer, "leisurely-model").status_code == 200
 
 

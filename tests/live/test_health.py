@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +113,8 @@ def customer(live: Live, trio: Trio) -> Customer:
         answers = [live.post(CHAT, customer, json={"model": "auto", "messages": HELLO}) for _ in range(3)]
         return {answer.headers.get("x-iaf-provider") for answer in answers} == {f"trio-{p}" for p in VERSIONS}
 
-    wait_until(served_by_all, seconds=5, what="three providers serve")
+    live.catch_up()
+    wait_until(served_by_all, what="three providers serve")
     return customer
 
 
@@ -143,6 +143,8 @@ class Load:
     clients: int
     seconds: float
     calls: list[Call] = field(default_factory=list)
+    # When each event had happened, in seconds since the load began: on a busy machine later than planned.
+    happened: list[float] = field(default_factory=list)
 
     def run(self, *events: tuple[float, Callable[[], None]]) -> list[Call]:
         asyncio.run(self._run(events))
@@ -156,6 +158,7 @@ class Load:
             async def event(at: float, happens: Callable[[], None]) -> None:
                 await asyncio.sleep(at)
                 await asyncio.to_thread(happens)
+                self.happened.append(time.monotonic() - began)
 
             async def client(number: int) -> None:
                 while time.monotonic() - began < self.seconds:
@@ -187,37 +190,45 @@ def shared_state(route: str) -> RouteHealth:
 def test_a_provider_killed_under_load_is_noticed_by_nobody_and_comes_back(live: Live, trio: Trio, customer: Customer) -> None:
     victim = "anthropic"
     route = f"trio-{victim}/trio"
-    killed_at, restarted_at = 2.0, 9.0
+    kill_at = 2.0
     opened: list[bool] = []
 
-    calls = Load(live.url, customer, clients=16, seconds=19).run(
-        (killed_at, lambda: trio.kill(victim)),
-        (killed_at + 1.0, lambda: opened.append(shared_state(route).opened)),
-        (restarted_at, lambda: trio.start(victim)),
+    load = Load(live.url, customer, clients=16, seconds=10)
+    calls = load.run(
+        (kill_at, lambda: trio.kill(victim)),
+        (kill_at + 3.0, lambda: opened.append(shared_state(route).opened)),
     )
+    killed_at = load.happened[0]
+    trio.start(victim)
+    calls_after: list[Call] = []
 
-    before = [call for call in calls if call.began + call.seconds < killed_at]
-    recovered = [call for call in calls if killed_at + 5 <= call.began < restarted_at]
+    def serves_again() -> bool:
+        calls_after.extend(Load(live.url, customer, clients=16, seconds=2).run())
+        return f"trio-{victim}" in {call.provider for call in calls_after} and not shared_state(route).opened
+
+    wait_until(serves_again, seconds=90, what="the provider serves again")
+
+    before = [call for call in calls if call.began + call.seconds < kill_at]
+    recovered = [call for call in calls if killed_at + 4 <= call.began]
     broken = [call for call in calls if not call.complete]
     worst = p99([call for call in calls if killed_at <= call.began < killed_at + 5])
     print(
         f"\n{len(calls)} calls, {len(broken)} streams cut that had begun; p99 in ms: {p99(before) * 1000:.0f} before the end,"
     )
     print(f"{worst * 1000:.0f} in the 5 s after it, {p99(recovered) * 1000:.0f} later")
-    assert {(call.status, call.code) for call in calls} == {(200, "")}
+    assert {(call.status, call.code) for call in [*calls, *calls_after]} == {(200, "")}
     # Only streams whose answer had begun when the provider died are cut.
     assert [call for call in broken if call.whole or call.began > killed_at] == []
-    assert p99(recovered) < max(0.5, 3 * p99(before))
+    # Far from the two seconds that a call waits for a silent provider.
+    assert p99(recovered) < max(1.5, 3 * p99(before))
     assert opened == [True]
     assert {call.provider for call in recovered} == {f"trio-{p}" for p in VERSIONS} - {f"trio-{victim}"}
-    wait_until(lambda: not shared_state(route).opened, seconds=15, what="breaker closed again")
-    assert f"trio-{victim}" in {call.provider for call in calls if call.began > restarted_at}
 
     def told() -> list[str]:
         return list(Event.objects.filter(after__route=route).order_by("at").values_list("kind", flat=True))
 
     both = ["model_profile.breaker_opened", "model_profile.breaker_closed"]
-    wait_until(lambda: told()[-2:] == both, seconds=3, what="both moves are written down")
+    wait_until(lambda: told()[-2:] == both, what="both moves are written down")
     failed = UsageRecord.objects.filter(account=customer.account, choice__tried__has_key=route)
     # Those under way when it died, those that opened the breaker, and the probes.
     assert 1 <= failed.count() <= 16 + 8 + 10
@@ -228,17 +239,19 @@ def test_a_provider_that_only_stays_silent_costs_few_slow_calls(live: Live, trio
 
     calls = Load(live.url, customer, clients=12, seconds=8).run()
 
-    slow = [call for call in calls if call.seconds > 1]
-    print(f"\n{len(calls)} calls, {len(slow)} slower than a second, p99 {p99(calls) * 1000:.0f} ms")
+    # As long as a call waits for a silent provider.
+    slow = [call for call in calls if call.seconds > 2]
+    print(f"\n{len(calls)} calls, {len(slow)} slower than two seconds, p99 {p99(calls) * 1000:.0f} ms")
     assert {(call.status, call.code) for call in calls} == {(200, "")}
     # Those sent there until five had waited in vain, and the probes since.
     assert len(slow) <= 12 + 4
-    assert len(calls) > 150
+    assert len(calls) > 4 * len(slow)
 
 
 def test_checks_ask_the_simulator_in_every_dialect_and_measure_it(live: Live, settings: Any) -> None:
     settings.SIMULATOR_URL = live.simulator_url
     live.behave("anthropic", fail_status=503)
+    began = clock.now()
     slugs = {
         provider: ModelProfile.objects.filter(provider__slug=provider, model__mode="chat", enabled=True).first().slug  # type: ignore[union-attr]
         for provider in ("groq", "anthropic", "google", "cohere")
@@ -256,6 +269,4 @@ def test_checks_ask_the_simulator_in_every_dialect_and_measure_it(live: Live, se
     assert shared_state(slugs["google"]).latency_weight == 1
     assert shared_state(slugs["anthropic"]).failures_in_a_row == 1
     assert HealthCheck.objects.filter(profile__slug=slugs["groq"], ok=True, latency_ms__gt=0).count() == 1
-    assert (
-        UsageRecord.objects.filter(profile__in=slugs.values(), started_at__gte=clock.now() - timedelta(seconds=2)).count() == 0
-    )
+    assert UsageRecord.objects.filter(profile__in=slugs.values(), started_at__gte=began).count() == 0

@@ -15,7 +15,7 @@ from billing.accounts.models import AccountLimits
 from billing.accounts.services import account_block, api_key_revoke
 from billing.events.services import SYSTEM
 from billing.ledger.credits import credits_consume
-from billing.ledger.models import Hold, UsageRecord
+from billing.ledger.models import UsageRecord
 from billing.plans.models import ServicePrice
 from billing.subscriptions.selectors import subscription_live
 from iafactory.common import clock
@@ -42,11 +42,16 @@ def code(response: httpx2.Response) -> tuple[int, str]:
 def test_of_twenty_parallel_student_calls_exactly_ten_pass(live: Live) -> None:
     customer = live.customer(plan="student", credits=0)
 
+    began = time.monotonic()
     with ThreadPoolExecutor(20) as pool:
         responses = list(pool.map(lambda _: live.post(OWN, customer, json={"prompt": "hi"}), range(20)))
+    took = time.monotonic() - began
 
-    assert Counter(response.status_code for response in responses) == {200: 10, 429: 10}
-    assert UsageRecord.objects.filter(account=customer.account).count() == 10
+    passed = Counter(response.status_code for response in responses)[200]
+    # One more is let through every six seconds, should the machine take that long.
+    assert 10 <= passed <= 10 + took // 6
+    assert Counter(response.status_code for response in responses) == {200: passed, 429: 20 - passed}
+    assert UsageRecord.objects.filter(account=customer.account).count() == passed
 
 
 def test_a_refusal_says_which_limit_when_it_resets_and_what_lifts_it(live: Live) -> None:
@@ -83,19 +88,21 @@ def test_answers_say_what_is_left_in_both_dialects(live: Live) -> None:
 def test_an_operator_sets_other_limits_for_one_account_for_a_while(live: Live) -> None:
     customer = live.customer()
     other = live.customer()
-    AccountLimits.objects.create(
-        account=customer.account, requests_per_minute=1, until=clock.now() + timedelta(seconds=4), reason="too fast"
+    limits = AccountLimits.objects.create(
+        account=customer.account, requests_per_minute=1, until=clock.now() + timedelta(minutes=5), reason="too fast"
     )
 
     def limited() -> bool:
         return [limit["name"] for limit in live.get("/v1/balance", customer).json()["limits"]] == ["requests_per_minute"]
 
-    wait_until(limited, seconds=2, what="limit in force")
+    wait_until(limited, what="limit in force")
     statuses = [live.post(CHAT, customer, json=BODY).status_code for _ in range(2)]
-    time.sleep(4)
+    limits.until = clock.now() + timedelta(seconds=1)
+    limits.save()
 
     assert statuses == [200, 429]
-    assert live.post(CHAT, customer, json=BODY).status_code == 200
+    wait_until(lambda: live.post(CHAT, customer, json=BODY).status_code == 200, what="the while is over")
+    assert clock.now() >= limits.until
     assert live.post(CHAT, other, json=BODY).status_code == 200
 
 
@@ -103,7 +110,7 @@ def test_an_operator_sets_other_limits_for_one_account_for_a_while(live: Live) -
 def test_hours_and_days_are_counted_too(live: Live, name: str) -> None:
     customer = live.customer()
     AccountLimits.objects.create(account=customer.account, reason="test", **{name: 2})
-    wait_until(lambda: bool(live.get("/v1/balance", customer).json()["limits"]), seconds=2, what="limit in force")
+    wait_until(lambda: bool(live.get("/v1/balance", customer).json()["limits"]), what="limit in force")
 
     statuses = [live.post(CHAT, customer, json=BODY).status_code for _ in range(3)]
 
@@ -116,7 +123,7 @@ def test_hours_and_days_are_counted_too(live: Live, name: str) -> None:
 def test_a_call_that_fails_gives_its_day_back(live: Live) -> None:
     customer = live.customer()
     AccountLimits.objects.create(account=customer.account, reason="test", requests_per_day=1)
-    wait_until(lambda: bool(live.get("/v1/balance", customer).json()["limits"]), seconds=2, what="limit in force")
+    wait_until(lambda: bool(live.get("/v1/balance", customer).json()["limits"]), what="limit in force")
     live.behave("*", fail_status=500)
     failed = live.post(CHAT, customer, json=BODY).status_code
     live.behave("*", fail_status=None)
@@ -128,7 +135,7 @@ def test_a_call_that_fails_gives_its_day_back(live: Live) -> None:
 
 def test_concurrent_calls_are_counted_while_they_run(live: Live) -> None:
     customer = limited_key(live, concurrent_calls=2)
-    live.behave("*", latency_ms=600)
+    live.behave("*", latency_ms=3000)
 
     with ThreadPoolExecutor(6) as pool:
         responses = list(pool.map(lambda _: live.post(CHAT, customer, json=BODY), range(6)))
@@ -258,11 +265,11 @@ def test_the_installation_has_limits_of_its_own(live: Live) -> None:
         return live.post(CHAT, one, json=BODY).status_code == 429
 
     try:
-        wait_until(refused, seconds=5, what="limit in force")
+        wait_until(refused, what="limit in force")
         other = live.post(CHAT, two, json=BODY)
     finally:
         GatewayLimits.objects.all().delete()
-    wait_until(lambda: not refused(), seconds=2, what="limit lifted")
+    wait_until(lambda: not refused(), what="limit lifted")
 
     assert code(other) == (429, "gateway_busy")
 
@@ -280,13 +287,13 @@ def test_an_open_stream_ends_when_its_key_or_account_is_taken_away(live: Live, h
 
     reader = threading.Thread(target=read)
     reader.start()
-    wait_until(lambda: Hold.objects.filter(account=customer.account).exists(), what="call under way")
-    time.sleep(0.6)
+    wait_until(lambda: len(received) > 4, what="an answer under way")
     if how == "revoke":
         api_key_revoke(key=customer.key, actor=SYSTEM, reason="leaked")
     else:
         account_block(account=customer.account, actor=SYSTEM, reason="abuse")
-    reader.join(5)
+    # The whole answer takes twenty seconds.
+    reader.join(15)
 
     assert not reader.is_alive()
     assert ("api_key_revoked" if how == "revoke" else "account_blocked") in received[-2]
@@ -301,13 +308,15 @@ def test_a_block_that_has_run_out_blocks_nobody(live: Live) -> None:
     customer = live.customer()
     account_block(account=customer.account, actor=SYSTEM, reason="cool down")
     customer.account.refresh_from_db()
-    customer.account.blocked_until = clock.now() + timedelta(seconds=2)
+    customer.account.blocked_until = clock.now() + timedelta(minutes=5)
+    customer.account.save()
+    wait_until(lambda: live.post(CHAT, customer, json=BODY).status_code == 403, what="blocked")
+
+    customer.account.blocked_until = clock.now() + timedelta(seconds=1)
     customer.account.save()
 
-    wait_until(lambda: live.post(CHAT, customer, json=BODY).status_code == 403, seconds=1, what="blocked")
-    time.sleep(2)
-
-    assert live.post(CHAT, customer, json=BODY).status_code == 200
+    wait_until(lambda: live.post(CHAT, customer, json=BODY).status_code == 200, what="served again")
+    assert clock.now() >= customer.account.blocked_until
 
 
 def test_what_services_spend_counts_in_the_same_day(live: Live) -> None:

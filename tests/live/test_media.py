@@ -229,9 +229,11 @@ def test_music_without_a_price_is_refused_until_it_has_one(live: Live) -> None:
     refused = live.post(MUSIC, customer, json=body)
     asked_before = live.received("elevenlabs")
     price_music("0.05")
-    wait_until(lambda: live.post(MUSIC, customer, json=body).status_code == 200, seconds=3, what="price in force")
+    live.catch_up()
+    answer = live.post(MUSIC, customer, json=body)
 
     assert (refused.status_code, refused.json()["error"]["code"], asked_before) == (503, "model_unavailable", 0)
+    assert answer.status_code == 200
     record = record_of(customer)
     assert (record.list_cost_usd, record.credits_charged, record.units) == (D("0.05"), D(9), {"clips": "1", "seconds": "10"})
 
@@ -400,7 +402,7 @@ def test_another_provider_takes_over(live: Live) -> None:
         )
         ModelPrice.objects.get_or_create(profile=profile, defaults={"effective_from": clock.now(), "units": {"per_image": usd}})
     body = {"model": "twice-drawn", "prompt": "A lighthouse"}
-    wait_until(lambda: live.post(IMAGES, customer, json=body).status_code == 200, seconds=3, what="model known")
+    live.catch_up()
     first = live.post(IMAGES, customer, json=body).headers["x-iaf-provider"]
     second = {"xai": "dashscope", "dashscope": "xai"}[first]
     live.behave(first, fail_status=503)
@@ -460,13 +462,10 @@ def test_parallel_images_never_pass_the_balance(live: Live) -> None:
 
 def test_a_client_that_hangs_up_pays_nothing(live: Live) -> None:
     customer = live.customer()
-    live.behave("stability", latency_ms=700)
+    live.behave("stability", latency_ms=1500)
 
-    with pytest.raises(httpx2.ReadTimeout):
-        httpx2.post(
-            f"{live.url}{IMAGES}", json={"model": "stable-image-core", "prompt": "x"}, headers=customer.headers, timeout=0.2
-        )
-    wait_until(lambda: UsageRecord.objects.filter(account=customer.account).exists(), seconds=5, what="booked")
+    live.hang_up(IMAGES, customer, "stability", {"model": "stable-image-core", "prompt": "x"})
+    wait_until(lambda: UsageRecord.objects.filter(account=customer.account).exists(), what="booked")
 
     record = record_of(customer)
     assert (record.end, record.credits_charged, record.cost_usd) == ("client_gone", 0, D("0.03"))

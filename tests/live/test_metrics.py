@@ -1,20 +1,20 @@
 """`/metrics` of a running product: what calls leave there."""
 
-import time
 from decimal import Decimal
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from billing.ledger.models import UsageRecord
-from tests.live.conftest import Live
+from tests.live.conftest import Live, wait_until
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "gpt-oss-120b", "messages": [{"role": "user", "content": "a secret prompt"}], "max_tokens": 16}
 
 
-def figures(live: Live) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    # Processes pass on what they counted once a second.
-    time.sleep(1.2)
+Figures = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def figures(live: Live) -> Figures:
     text = live.get("/metrics").text
     assert "secret" not in text
     return {
@@ -24,22 +24,39 @@ def figures(live: Live) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     }
 
 
+# Asked for here alone.
+MARK = {"endpoint": CHAT, "provider": "openai", "model": "gpt-4.1-mini", "end": "complete"}
+
+
+def calls_of(seen: Figures, labels: dict[str, str]) -> float:
+    return seen.get(("iafactory_calls_total", tuple(sorted(labels.items()))), 0)
+
+
+def figures_with(live: Live, labels: dict[str, str], number: float) -> Figures:
+    """The figures once they have so many calls: a process passes on what it counted once a second, all at a time."""
+    wait_until(lambda: calls_of(figures(live), labels) == number, what="calls are counted")
+    return figures(live)
+
+
 def test_calls_are_counted_with_their_tokens_cost_and_failures(live: Live) -> None:
     customer = live.customer(plan="whole")
-    before = figures(live)
+    # With this call's all earlier figures have been passed on.
+    marks = calls_of(figures(live), MARK)
+    live.post(CHAT, live.customer(), json=BODY | {"model": MARK["model"]})
+    before = figures_with(live, MARK, marks + 1)
     live.behave("groq", fail_status=500)
     live.post(CHAT, customer, json=BODY)
     live.behave("groq", fail_status=None)
     live.post(CHAT, None, json=BODY)
 
-    after = figures(live)
+    served = {"endpoint": CHAT, "provider": "together", "model": "gpt-oss-120b", "end": "complete"}
+    after = figures_with(live, served, calls_of(before, served) + 1)
 
     def rise(name: str, **labels: str) -> float:
         key = (name, tuple(sorted(labels.items())))
         return after.get(key, 0) - before.get(key, 0)
 
     record = UsageRecord.objects.get(account=customer.account)
-    served = {"endpoint": CHAT, "provider": "together", "model": "gpt-oss-120b", "end": "complete"}
     assert rise("iafactory_calls_total", **served) == 1
     assert rise("iafactory_call_seconds_count", endpoint=CHAT, provider="together") == 1
     assert rise("iafactory_first_byte_seconds_count", provider="together") == 1

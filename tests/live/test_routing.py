@@ -1,6 +1,7 @@
 """Who answers: plans, splits, fallback, budgets, prices; and what passes through untouched."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -68,11 +69,8 @@ def test_student_is_split_85_to_15(live: Live) -> None:
     plan = customer.account.subscriptions.get(state="active").plan
     plan.requests_per_minute = None
     plan.save()
-
-    def unlimited() -> bool:
-        return len(live.get("/v1/balance", customer).json()["limits"]) == 1
-
-    wait_until(unlimited, seconds=2, what="limit lifted")
+    live.catch_up()
+    wait_until(lambda: len(live.get("/v1/balance", customer).json()["limits"]) == 1, what="limit lifted")
     answers = Counter(served(live.post(OWN, customer, json={"prompt": "hi"})) for _ in range(100))
     plan.requests_per_minute = 10
     plan.save()
@@ -84,17 +82,16 @@ def test_student_is_split_85_to_15(live: Live) -> None:
 def test_student_gets_ten_calls_a_minute(live: Live) -> None:
     customer = live.customer(plan="student", credits=0)
 
-    def limited() -> bool:
-        return len(live.get("/v1/balance", customer).json()["limits"]) == 2
+    wait_until(lambda: len(live.get("/v1/balance", customer).json()["limits"]) == 2, what="limit in force")
+    # At once: one more is let through every six seconds.
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: live.post(OWN, customer, json={"prompt": "hi"}), range(20)))
 
-    wait_until(limited, seconds=2, what="limit in force")
-    statuses = Counter(live.post(OWN, customer, json={"prompt": "hi"}).status_code for _ in range(12))
-
-    assert statuses[429] >= 1
-    assert statuses[200] + statuses[429] == 12
-    refused = live.post(OWN, customer, json={"prompt": "hi"})
-    assert refused.json()["error"]["code"] == "rate_limited"
-    assert int(refused.headers["retry-after"]) >= 1
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert {answer.status_code for answer in answers} == {200, 429}
+    assert len(answers) - len(refused) >= 10
+    assert {answer.json()["error"]["code"] for answer in refused} == {"rate_limited"}
+    assert min(int(answer.headers["retry-after"]) for answer in refused) >= 1
 
 
 def test_a_failing_provider_is_replaced_before_the_client_notices(live: Live) -> None:
@@ -131,11 +128,8 @@ def test_an_unknown_price_refuses_the_call(live: Live) -> None:
     ModelProfile.objects.create(
         slug="groq/priceless", provider=Provider.objects.get(slug="groq"), model=model, upstream_model="priceless"
     )
+    live.catch_up()
 
-    def known() -> bool:
-        return live.post(CHAT, customer, json={"model": "priceless", "messages": HELLO}).status_code != 404
-
-    wait_until(known, seconds=2, what="model known")
     response = live.post(CHAT, customer, json={"model": "priceless", "messages": HELLO})
 
     assert (response.status_code, response.json()["error"]["code"]) == (503, "model_unavailable")
@@ -150,6 +144,7 @@ def test_a_price_of_the_future_is_not_used_yet(live: Live) -> None:
     ModelPrice.objects.create(
         profile=profile, effective_from=clock.now() + timedelta(days=1), input_per_mtok="1000", output_per_mtok="1000"
     )
+    live.catch_up()
 
     answer = live.post(OWN, customer, json={"prompt": "hi", "model": "gpt-6-luna"}).json()
 
@@ -165,17 +160,15 @@ def test_a_spent_budget_leaves_only_what_is_free(live: Live) -> None:
     budget.daily_limit_usd = 0
     budget.save()
     body = {"model": "gpt-6-luna", "messages": HELLO}
+    live.catch_up()
 
-    def spent() -> bool:
-        return live.post(CHAT, customer, json=body).status_code == 503
-
-    wait_until(spent, seconds=2, what="budget in force")
     paid = live.post(CHAT, customer, json=body)
     any_model = live.post(OWN, customer, json={"prompt": "hi", "model": "gpt-6-luna"})
     budget.daily_limit_usd = limit
     budget.save()
-    wait_until(lambda: live.post(CHAT, customer, json=body).status_code == 200, seconds=2, what="budget raised")
+    live.catch_up()
 
+    assert live.post(CHAT, customer, json=body).status_code == 200
     assert paid.json()["error"]["code"] == "budget_exhausted"
     assert (any_model.json()["budget_fallback"], any_model.json()["cost"]) == (True, 0)
     assert UsageRecord.objects.filter(account=customer.account, budget_fallback=True).count() == 1
@@ -266,13 +259,12 @@ def test_a_split_that_draws_what_the_budget_cannot_pay_says_so(live: Live, chain
     limit = budget.daily_limit_usd
     budget.daily_limit_usd = 0
     budget.save()
-    paid = {"model": "gpt-6-luna", "messages": HELLO}
-    wait_until(lambda: live.post(CHAT, customer, json=paid).status_code == 503, seconds=2, what="budget in force")
+    live.catch_up()
 
     answers = [live.post(OWN, customer, json={"prompt": "hi"}).json() for _ in range(10)]
     budget.daily_limit_usd = limit
     budget.save()
-    wait_until(lambda: live.post(CHAT, customer, json=paid).status_code == 200, seconds=2, what="budget raised")
+    live.catch_up()
 
     assert {(answer["provider"], answer["cost"]) for answer in answers} == {("groq", 0)}
     # Three of ten are OpenRouter's turn.
