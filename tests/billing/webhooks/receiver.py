@@ -47,6 +47,7 @@ class Receiver:
         self.requests: list[Received] = []
         self.behaviour = Behaviour()
         self.at_once = 0
+        self.huge_bytes_sent = 0
         self._running = 0
         self._lock = threading.Lock()
         self.stopping = threading.Event()
@@ -119,9 +120,10 @@ class Receiver:
         while sent < how.huge_bytes:
             handler.wfile.write(b"x" * 65536)
             sent += 65536
+            self.huge_bytes_sent = sent
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], *, seconds: float = 30) -> None:
     """Poll until true; AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -152,14 +151,14 @@ def test_a_huge_answer_is_read_no_further_than_its_beginning(account: Account, r
     register()
     receiver.behave(body=b"\0begin", huge_bytes=200_000_000)
     key_made(account)
-    began = time.monotonic()
 
     pass_on()
 
     [attempt] = WebhookAttempt.objects.all()
     assert (attempt.status, attempt.error, len(attempt.response)) == (200, "", 1000)
     assert attempt.response.startswith("\ufffdbeginxxx")
-    assert time.monotonic() - began < 2
+    # Buffers of the system on both sides take some of it.
+    assert receiver.huge_bytes_sent < 50_000_000
 
 
 def test_an_answer_that_never_ends_is_cut_off_and_its_status_counts(

@@ -580,7 +580,7 @@ async def test_whole_answer_that_never_comes(replay, session, target_at):
 
 @pytest.mark.parametrize(
     "answer",
-    [stream_of(DONE, silence_seconds=1), stream_of(*[b": keep-alive\n\n"] * 20, pause_seconds=0.05)],
+    [stream_of(DONE, silence_seconds=5), stream_of(*[b": keep-alive\n\n"] * 100, pause_seconds=0.05)],
     ids=["no headers", "only comments"],
 )
 async def test_first_event_that_comes_too_late(answer: Answer, replay, session, target_at):
@@ -590,7 +590,7 @@ async def test_first_event_that_comes_too_late(answer: Answer, replay, session, 
     with pytest.raises(ProviderError) as caught:
         await read_stream(session, target)
 
-    assert 0.15 < time.monotonic() - started < 0.6
+    assert 0.15 < time.monotonic() - started < 4
     assert caught.value.failure == FailureClass.OVERLOADED
     assert caught.value.code == "timeout"
     assert caught.value.may_have_billed is True
@@ -599,13 +599,13 @@ async def test_first_event_that_comes_too_late(answer: Answer, replay, session, 
 async def test_silence_between_chunks(replay, session, target_at):
     chunks: list[dict] = []
     base_url = replay.serve(stream_of(delta(content="a"), hang_seconds=5))
-    target = target_at(base_url, first_byte_timeout_seconds=0.1, read_timeout_seconds=0.2)
+    target = target_at(base_url, first_byte_timeout_seconds=20, read_timeout_seconds=0.2)
     started = time.monotonic()
 
     with pytest.raises(ProviderError) as caught:
         await read_stream(session, target, chunks)
 
-    assert 0.15 < time.monotonic() - started < 1
+    assert 0.15 < time.monotonic() - started < 4
     assert caught.value.failure == FailureClass.TRUNCATED
     assert caught.value.code == "timeout"
     assert len(chunks) == 1
@@ -613,11 +613,11 @@ async def test_silence_between_chunks(replay, session, target_at):
 
 async def test_slow_consumer_is_not_the_providers_silence(replay, session, target_at):
     base_url = replay.serve(stream_of(delta(content="a"), delta("stop"), DONE))
-    target = target_at(base_url, first_byte_timeout_seconds=0.1, read_timeout_seconds=0.1)
+    target = target_at(base_url, first_byte_timeout_seconds=20, read_timeout_seconds=1)
 
     async with ADAPTER.open_chat_stream(session, target, REQUEST) as stream:
         await anext(stream)
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.3)
         rest = [chunk async for chunk in stream]
 
     assert len(rest) == 1
@@ -629,11 +629,12 @@ async def test_abort_ends_a_waiting_reader(replay, session, target_at):
     loop = asyncio.get_running_loop()
 
     async with ADAPTER.open_chat_stream(session, target_at(base_url), REQUEST) as stream:
+        chunks = [await anext(stream)]
         loop.call_later(0.1, stream.abort)
         started = loop.time()
-        chunks = [chunk async for chunk in stream]
+        chunks += [chunk async for chunk in stream]
 
-    assert loop.time() - started < 0.5
+    assert loop.time() - started < 4
     assert len(chunks) == 1
     assert stream.aborted is True
     assert stream.completed is False
@@ -641,7 +642,7 @@ async def test_abort_ends_a_waiting_reader(replay, session, target_at):
 
 
 async def test_abort_while_opening(replay, session, target_at):
-    stream = ADAPTER.open_chat_stream(session, target_at(replay.serve(Answer(silence_seconds=1))), REQUEST)
+    stream = ADAPTER.open_chat_stream(session, target_at(replay.serve(Answer(silence_seconds=5))), REQUEST)
     loop = asyncio.get_running_loop()
     loop.call_later(0.1, stream.abort)
     started = loop.time()
@@ -649,7 +650,7 @@ async def test_abort_while_opening(replay, session, target_at):
     async with stream:
         chunks = [chunk async for chunk in stream]
 
-    assert loop.time() - started < 0.5
+    assert loop.time() - started < 4
     assert chunks == []
     assert stream.aborted is True
     assert stream.completed is False

@@ -287,7 +287,7 @@ def test_an_answer_that_trickles_in_is_given_up_in_time(pair_of: PairOf, slug: s
     with pytest.raises(GatewayUnavailable):
         pair.adapter.fetch_payment(checkout_id=payment.checkout_id)
 
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("slug", ALL)
