@@ -136,6 +136,8 @@ def _asked(client: Any) -> dict[str, Callable[[], Any]]:
 
     pages = {
         "operator home": page(reverse("admin:index")),
+        "operator home, 90 days": page(reverse("admin:index"), since=today - timedelta(days=89), until=today),
+        "operator home, half a year": page(reverse("admin:index"), since=half_year, until=today),
         "usage list": page(usage),
         "usage list, of the largest account": page(usage, account__id__exact=account.pk),
         "usage list, of the rarest model": page(usage, model=model),

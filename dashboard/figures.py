@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.models import Count
 
 from billing.accounts.models import Account
-from billing.ledger.rollups import USAGE_DAYS, USAGE_DAYS_OF_ALL, day_begin, usage_parameters
+from billing.ledger.rollups import USAGE_DAYS_OF_ACCOUNTS, USAGE_DAYS_OF_ALL, day_begin, usage_parameters
 from billing.subscriptions.models import Subscription
 from iafactory.common.money import ZERO
 
@@ -33,7 +33,9 @@ _USAGE = f"""
 _ACCOUNTS = f"""
     WITH accounts AS MATERIALIZED (
         SELECT account_id, max(day) AS last_day, bool_or(shown) AS shown, {_SUMS.format(" FILTER (WHERE shown)")}
-        FROM (SELECT *, day >= %(shown_since)s AND day <= %(shown_until)s AS shown FROM ({USAGE_DAYS}) AS days) AS days
+        FROM (
+            SELECT *, day >= %(shown_since)s AND day <= %(shown_until)s AS shown FROM ({USAGE_DAYS_OF_ACCOUNTS}) AS days
+        ) AS days
         GROUP BY account_id
     )
     (SELECT * FROM accounts WHERE shown ORDER BY 6 DESC, 4 DESC, account_id LIMIT {TOP_ACCOUNTS})

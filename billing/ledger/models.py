@@ -401,10 +401,6 @@ class UsageSumsBase(models.Model):
     """What is summed up of the calls of one UTC day."""
 
     day = models.DateField(help_text=_("UTC."))
-    plan = models.CharField(max_length=64, blank=True)
-    endpoint = models.CharField(max_length=64)
-    provider = models.CharField(max_length=64, blank=True)
-    model = models.CharField(max_length=200, blank=True)
     calls = models.PositiveIntegerField()
     calls_complete = models.PositiveIntegerField()
     calls_failed = models.PositiveIntegerField(help_text=_("Provider error, or the serving process died."))
@@ -424,7 +420,19 @@ class UsageSumsBase(models.Model):
         ordering = ["-day"]
 
 
-class UsageDay(UsageSumsBase):
+class UsagePlacesBase(UsageSumsBase):
+    """The same, apart by where the calls went."""
+
+    plan = models.CharField(max_length=64, blank=True)
+    endpoint = models.CharField(max_length=64)
+    provider = models.CharField(max_length=64, blank=True)
+    model = models.CharField(max_length=200, blank=True)
+
+    class Meta(UsageSumsBase.Meta):
+        abstract = True
+
+
+class UsageDay(UsagePlacesBase):
     """Sums over the calls of one UTC day that have everything below in common: what reports read instead of the usage log.
 
     Written anew for days whose calls may still change, see `rollups`.
@@ -445,7 +453,7 @@ class UsageDay(UsageSumsBase):
         return f"{self.day} {self.account_id} {self.provider} {self.model}"
 
 
-class UsageDayOfAll(UsageSumsBase):
+class UsageDayOfAll(UsagePlacesBase):
     """`UsageDay` summed over all accounts: a hundredth of its rows, for reports on the whole company."""
 
     id = models.BigAutoField(primary_key=True)
@@ -456,6 +464,23 @@ class UsageDayOfAll(UsageSumsBase):
 
     def __str__(self) -> str:
         return f"{self.day} {self.provider} {self.model}"
+
+
+class UsageDayOfAccount(UsageSumsBase):
+    """`UsageDay` summed over all that an account did: for who used most, and how many used anything."""
+
+    id = models.BigAutoField(primary_key=True)
+    account = models.ForeignKey(Account, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+")
+
+    class Meta(UsageSumsBase.Meta):
+        verbose_name_plural = _("usage days of accounts")
+        indexes = [
+            models.Index(fields=["day"], name="usagedayofaccount_day"),
+            models.Index(fields=["account", "day"], name="usagedayofaccount_account"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.account_id}"
 
 
 class UsageDayState(models.Model):

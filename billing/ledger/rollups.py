@@ -1,8 +1,8 @@
 """Daily sums of the usage log, so that reports over weeks read thousands of rows and not millions.
 
 A day is summed up anew while its calls may still change: a late settle replaces the row of a call whose process died. Closed
-days come from `UsageDay`, and so do the closed hours of a running day with many calls; the log itself gives the rest, so that
-figures are never behind. `usage_reports` asks for what reports need.
+days come from `UsageDay` and from what is summed up of it further, and so do the closed hours of a running day with many calls;
+the log itself gives the rest, so that figures are never behind. `usage_reports` asks for what reports need.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,7 @@ MOST_DAYS_AT_ONCE = 40
 
 DIMENSIONS = ("day", "account_id", "api_key_id", "subscription_id", "plan", "endpoint", "provider", "model")
 DIMENSIONS_OF_ALL = ("day", "plan", "endpoint", "provider", "model")
+DIMENSIONS_OF_ACCOUNTS = ("day", "account_id")
 SUMS: Mapping[str, str] = {
     "calls": "count(*)",
     "calls_complete": """count(*) FILTER (WHERE "end" = 'complete')""",
@@ -45,11 +46,21 @@ _WRITE = f"""
     FROM billing_usagerecord WHERE started_at >= %(begin)s AND started_at < %(end)s
     GROUP BY {", ".join(DIMENSIONS[1:])}
 """  # noqa: S608  constant text
-_WRITE_OF_ALL = f"""
-    INSERT INTO billing_usagedayofall ({", ".join((*DIMENSIONS_OF_ALL, *SUMS))})
-    SELECT {", ".join(DIMENSIONS_OF_ALL)}, {", ".join(f"sum({name})" for name in SUMS)}
-    FROM billing_usageday WHERE day = %(day)s GROUP BY {", ".join(DIMENSIONS_OF_ALL)}
-"""  # noqa: S608  constant text
+# Which sums a report reads: the fewest rows that tell its dimensions apart.
+TABLES: Mapping[str, Sequence[str]] = {
+    "billing_usagedayofall": DIMENSIONS_OF_ALL,
+    "billing_usagedayofaccount": DIMENSIONS_OF_ACCOUNTS,
+    "billing_usageday": DIMENSIONS,
+}
+_WRITE_FURTHER = [
+    f"""
+    INSERT INTO {table} ({", ".join((*dimensions, *SUMS))})
+    SELECT {", ".join(dimensions)}, {", ".join(f"sum({name})" for name in SUMS)}
+    FROM billing_usageday WHERE day = %(day)s GROUP BY {", ".join(dimensions)}
+    """  # noqa: S608  constant text
+    for table, dimensions in TABLES.items()
+    if dimensions is not DIMENSIONS
+]
 _NOTE = """
     INSERT INTO billing_usagedaystate (day, calls, summed_at, summed_until)
     SELECT %(day)s, coalesce(sum(calls), 0), %(now)s, %(until)s FROM billing_usageday WHERE day = %(day)s
@@ -78,8 +89,8 @@ def _usage_days(table: str, dimensions: Sequence[str]) -> str:
     """  # noqa: S608  constant text
 
 
-# In the columns of `UsageDay`, and of `UsageDayOfAll`; both take `usage_parameters`.
-USAGE_DAYS = _usage_days("billing_usageday", DIMENSIONS)
+# In the columns of `UsageDayOfAccount`, and of `UsageDayOfAll`; both take `usage_parameters`.
+USAGE_DAYS_OF_ACCOUNTS = _usage_days("billing_usagedayofaccount", DIMENSIONS_OF_ACCOUNTS)
 USAGE_DAYS_OF_ALL = _usage_days("billing_usagedayofall", DIMENSIONS_OF_ALL)
 
 
@@ -123,10 +134,10 @@ def usage_day_sum(day: date, *, now: datetime, until: datetime | None = None) ->
     }
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('usage_days_sum'))")
-        cursor.execute("DELETE FROM billing_usageday WHERE day = %(day)s", parameters)
-        cursor.execute("DELETE FROM billing_usagedayofall WHERE day = %(day)s", parameters)
-        cursor.execute(_WRITE, parameters)
-        cursor.execute(_WRITE_OF_ALL, parameters)
+        for table in TABLES:
+            cursor.execute(f"DELETE FROM {table} WHERE day = %(day)s", parameters)  # noqa: S608  constant text
+        for statement in (_WRITE, *_WRITE_FURTHER):
+            cursor.execute(statement, parameters)
         cursor.execute(_NOTE, parameters)
 
 
@@ -142,7 +153,7 @@ def _days_with_calls(today: date) -> Sequence[date]:
 
 
 def usage_parameters(*, since: date, until: date) -> dict[str, date | datetime]:
-    """What `USAGE_DAYS` needs for the UTC days `since` to `until`, both included.
+    """What `USAGE_DAYS_OF_ALL` and its like need for the UTC days `since` to `until`, both included.
 
     The sums are used from the first summed day of the range on, up to the first gap; the log gives the days before and after.
     """

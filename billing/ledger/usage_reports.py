@@ -16,7 +16,7 @@ from django.db import connection
 
 from billing.accounts.models import Account, ApiKey
 
-from .rollups import DIMENSIONS_OF_ALL, LOG_BEGIN, SUMS, usage_parameters
+from .rollups import LOG_BEGIN, SUMS, TABLES, usage_parameters
 
 
 class By(StrEnum):
@@ -218,7 +218,8 @@ def _read(
     What is not asked for is summed up inside each source already, so that few rows meet.
     """
     conditions = scope.conditions()
-    of_all = not {*dimensions, *conditions} - set(DIMENSIONS_OF_ALL)
+    asked = {*dimensions, *conditions, *(["provider"] if scope.reached_a_provider else [])}
+    table = next(table for table, told_apart in TABLES.items() if asked <= set(told_apart))
     where = "".join(f" AND {name} = %({name})s" for name in conditions)
     if scope.reached_a_provider:
         where += " AND provider <> ''"
@@ -236,7 +237,7 @@ def _read(
     sql = f"""
         SELECT {", ".join([grouping, *names])}, {_UNITED} FROM (
             SELECT {", ".join(names + _named_sums({name: f"sum({name})" for name in SUMS}))}
-            FROM {"billing_usagedayofall" if of_all else "billing_usageday"}
+            FROM {table}
             WHERE day >= %(since)s AND day <= %(until)s AND day <= %(closed)s{where} {_group(names)}
             UNION ALL {log}
         ) AS parts {groups} HAVING sum(calls) > 0

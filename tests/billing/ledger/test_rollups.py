@@ -10,8 +10,8 @@ from django.db import connection
 
 from billing.ledger import rollups
 from billing.ledger.items import CallItem, UsageItem
-from billing.ledger.models import UsageDay, UsageDayOfAll, UsageDayState, UsageRecord
-from billing.ledger.rollups import SUMS, USAGE_DAYS, usage_days_sum, usage_parameters
+from billing.ledger.models import UsageDay, UsageDayOfAccount, UsageDayOfAll, UsageDayState, UsageRecord
+from billing.ledger.rollups import SUMS, USAGE_DAYS_OF_ACCOUNTS, usage_days_sum, usage_parameters
 from billing.ledger.services import call_settle
 from billing.ledger.usage_reports import usage_totals
 from iafactory.common.ids import uuid7
@@ -39,10 +39,10 @@ def call(account: Any, at: datetime, settled_at: datetime | None = None, **field
 
 
 def sums(since: date, until: date) -> dict[str, Any]:
-    """All columns of `USAGE_DAYS` over a range of days."""
+    """All columns of `USAGE_DAYS_OF_ACCOUNTS` over a range of days."""
     columns = ", ".join(f"sum({name})" for name in SUMS)
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {columns} FROM ({USAGE_DAYS}) AS days", usage_parameters(since=since, until=until))
+        cursor.execute(f"SELECT {columns} FROM ({USAGE_DAYS_OF_ACCOUNTS}) AS days", usage_parameters(since=since, until=until))
         return dict(zip(SUMS, cursor.fetchone(), strict=True))
 
 
@@ -65,6 +65,10 @@ def test_closed_days_are_summed_by_everything_they_are_asked_for() -> None:
     assert (row.latency_ms, row.latency_calls, row.input_tokens) == (200, 2, 21)
     assert (row.cost_usd, row.list_cost_usd, row.credits_charged) == (D("0.003"), D("0.006"), D(3))
     assert UsageDay.objects.get(model="other").calls == 1
+    assert UsageDayOfAll.objects.get(model="m").calls == 3
+    of_account = UsageDayOfAccount.objects.get()
+    assert (of_account.day, of_account.account_id, of_account.calls) == (date(2026, 11, 19), account.pk, 4)
+    assert (of_account.latency_ms, of_account.latency_calls, of_account.cost_usd) == (300, 3, D("0.004"))
     assert UsageDayState.objects.get().calls == 4
 
 
@@ -130,7 +134,7 @@ def test_a_gap_in_the_sums_sends_the_report_to_the_log() -> None:
         call(account, NOW - timedelta(days=days))
     usage_days_sum(now=NOW)
     UsageDayState.objects.filter(day=date(2026, 11, 17)).delete()
-    UsageDay.objects.filter(day=date(2026, 11, 17)).delete()
+    UsageDayOfAccount.objects.filter(day=date(2026, 11, 17)).delete()
 
     assert sums(date(2026, 11, 16), date(2026, 11, 20))["calls"] == 4
 
@@ -176,7 +180,7 @@ def test_a_running_day_with_many_calls_is_summed_up_as_far_as_it_is_closed(monke
     assert UsageDayState.objects.get().summed_until == NOW - timedelta(minutes=15)
     assert sums(today, today)["calls"] == usage_totals(since=today, until=today).calls == 5
     # What the sums say beyond the log shows that they were read.
-    UsageDay.objects.update(calls=10)
+    UsageDayOfAccount.objects.update(calls=10)
     UsageDayOfAll.objects.update(calls=20)
     assert (sums(today, today)["calls"], usage_totals(since=today, until=today).calls) == (12, 22)
     assert usage_totals(since=today - timedelta(days=1), until=today - timedelta(days=1)).calls == 0

@@ -1,5 +1,6 @@
 """Reports on usage: exact sums by every dimension, whether days are summed up or still in the log."""
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,7 +12,7 @@ from pytest_django import DjangoAssertNumQueries
 from billing.accounts.models import Account, ApiKey
 from billing.accounts.services import api_key_create
 from billing.events.services import SYSTEM
-from billing.ledger.models import UsageDayOfAll, UsageDayState
+from billing.ledger.models import UsageDay, UsageDayOfAccount, UsageDayOfAll, UsageDayState
 from billing.ledger.rollups import usage_day_sum, usage_days_sum
 from billing.ledger.usage_reports import (
     NOTHING,
@@ -19,6 +20,7 @@ from billing.ledger.usage_reports import (
     Order,
     UsageLine,
     UsageScope,
+    UsageSums,
     usage_by,
     usage_by_account,
     usage_by_day,
@@ -158,6 +160,31 @@ def test_sums_are_used_although_the_range_begins_before_the_first_of_them() -> N
     UsageDayOfAll.objects.update(calls=7)
 
     assert usage_totals(since=date(2026, 1, 1), until=LAST).calls == 7
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("report", "calls"),
+    [
+        (lambda account: usage_totals(since=FIRST, until=LAST), 7),
+        (lambda account: usage_by_model(since=FIRST, until=LAST)[0].sums, 7),
+        (lambda account: usage_by_account(since=FIRST, until=LAST)[0].sums, 8),
+        (lambda account: usage_totals(since=FIRST, until=LAST, scope=UsageScope(account_id=account.pk)), 8),
+        (lambda account: usage_by_model(since=FIRST, until=LAST, scope=UsageScope(account_id=account.pk))[0].sums, 9),
+        (lambda account: usage_by_account(since=FIRST, until=LAST, scope=UsageScope(reached_a_provider=True))[0].sums, 9),
+    ],
+    ids=["all", "models", "accounts", "one account", "its models", "accounts that reached a provider"],
+)
+def test_a_report_reads_the_fewest_rows_that_tell(report: Callable[[Account], UsageSums], calls: int) -> None:
+    account = account_make(credits=10)
+    call(account, NOW - timedelta(days=2))
+    usage_days_sum(now=NOW)
+    # What only they say shows which sums were read.
+    UsageDayOfAll.objects.update(calls=7)
+    UsageDayOfAccount.objects.update(calls=8)
+    UsageDay.objects.update(calls=9)
+
+    assert report(account).calls == calls
 
 
 @pytest.mark.django_db
