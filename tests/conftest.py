@@ -3,6 +3,8 @@
 pytest-django would read the settings before this file if pyproject.toml named DJANGO_SETTINGS_MODULE, so it does not.
 """
 
+import time
+
 import django
 import pytest
 
@@ -23,6 +25,20 @@ def _flush_append_only_tables_too(self: DatabaseOperations, sql_list: list[str])
 
 
 DatabaseOperations.execute_sql_flush = _flush_append_only_tables_too  # type: ignore[method-assign]
+
+
+# Hours, days and months begin at a full hour of some zone, and zones differ by halves of one.
+_TURN_SECONDS = 1800
+_LONG_TEST_SECONDS = 25
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """No test looks on while an hour, a day or a month ends: those that count within one, or ask twice what day it is, begin
+    after its end instead of shortly before."""
+    left = _TURN_SECONDS - time.time() % _TURN_SECONDS
+    if left < _LONG_TEST_SECONDS:
+        time.sleep(left + 0.1)
 
 
 @pytest.hookimpl(trylast=True)

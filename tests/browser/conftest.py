@@ -12,7 +12,7 @@ from django.db import connection, connections
 from django.test import Client
 from django.utils.translation import gettext, override
 from django_redis import get_redis_connection
-from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
 from billing.accounts.models import User
 from billing.subscriptions.onboarding import Registration, customer_register
@@ -27,6 +27,8 @@ __all__ = ["console", "free_plan", "live", "live_database", "live_servers", "ope
 PASSWORD = "correct horse battery"
 LOCALES = {"en": "en-US", "fr": "fr-FR", "ar": "ar-DZ"}
 AXE = (Path(__file__).parent / "axe.min.js").read_text()
+# Five seconds, the default, are few for a page on a machine with other work.
+expect.set_options(timeout=20_000)
 
 
 def chromium() -> str:

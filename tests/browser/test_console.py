@@ -16,6 +16,7 @@ from billing.events.services import SYSTEM
 from billing.plans.models import Plan
 from billing.subscriptions.services import subscription_switch
 from routing.models import Budget
+from tests.live.conftest import Live
 
 from .conftest import Site
 from .test_operator import bought
@@ -100,7 +101,8 @@ def test_the_main_pages_have_no_serious_fault_in_other_languages(
 
 
 @pytest.mark.parametrize(("language", "phone"), [("en", False), ("fr", True), ("ar", False)])
-def test_a_spent_budget_is_raised_and_calls_pass_again(site: Site, language: str, phone: bool) -> None:
+def test_a_spent_budget_is_raised_and_calls_pass_again(live: Live, site: Site, language: str, phone: bool) -> None:
+    product = Live(site.url, live.simulator_url, live.web)
     customer = bought(site)
     subscription_switch(account=customer.account, plan=Plan.objects.get(code="payg"), actor=SYSTEM)
     _key, secret = api_key_create(account=customer.account, created_by=customer.user, name="notebook", actor=SYSTEM)
@@ -121,11 +123,10 @@ def test_a_spent_budget_is_raised_and_calls_pass_again(site: Site, language: str
         return answer.status, "" if answer.ok else answer.json()["error"]["code"]
 
     limit("0.000000001")
-    # The web process hears of it within a second.
-    page.wait_for_timeout(1200)
+    product.catch_up()
     refused = call()
     limit("75")
-    page.wait_for_timeout(1200)
+    product.catch_up()
     answered = call()
     page.goto(reverse("admin:index"))
 

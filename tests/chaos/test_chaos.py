@@ -35,7 +35,7 @@ def test_every_invariant_holds_while_everything_is_killed() -> None:
     arguments = ("--seconds", "14", "--seed", "11", "--clients", "16", "--call-timeout", "3", "--hold-grace", "2")
 
     chaos = start_chaos(*arguments)
-    output, _ = chaos.communicate(timeout=150)
+    output, _ = chaos.communicate(timeout=300)
 
     assert chaos.returncode == 0, output
     assert "chaos: every invariant held (seed 11)" in output
@@ -57,7 +57,7 @@ def test_an_interrupt_leaves_neither_processes_nor_files() -> None:
     running = len(processes_of(folder))
 
     os.kill(chaos.pid, signal.SIGINT)
-    output, _ = chaos.communicate(timeout=30)
+    output, _ = chaos.communicate(timeout=90)
 
     assert running >= 2
     assert (chaos.returncode, "chaos: interrupted" in output) == (130, True)

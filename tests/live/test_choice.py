@@ -82,7 +82,7 @@ def queue_seconds(seconds: int) -> None:
 def waiting(profile: str) -> int:
     """Calls in the queue for a place on a profile that takes so many at once."""
     with Redis.from_url(settings.REDIS_URL) as redis:
-        return int(redis.zcard(f"{{iaf}}:cap:v1:r:{profile}:g:q"))  # type: ignore[arg-type]
+        return int(redis.zcard(f"{{iaf}}:cap:v1:r:{profile}:g:q"))
 
 
 def choice_of(customer: Customer) -> dict[str, Any]:

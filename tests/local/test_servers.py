@@ -198,7 +198,7 @@ def test_servers_end_with_the_process_that_started_them(tmp_path):
 
     owner.kill()
     owner.wait()
-    gone = wait_until(lambda: not any(_runs(pid) for pid in pids), seconds=5)
+    gone = wait_until(lambda: not any(_runs(pid) for pid in pids), seconds=30)
 
     assert gone
 
