@@ -180,7 +180,8 @@ class EventAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("who"), ordering="actor_label")
     def actor(self, event: Event) -> str:
-        who = event.actor_label or event.get_actor_kind_display()
+        is_system = event.actor_kind == Event.ActorKind.SYSTEM
+        who = event.get_actor_kind_display() if is_system or not event.actor_label else event.actor_label
         if not event.on_behalf_of_label:
             return who
         return _("%(operator)s for %(customer)s") % {"operator": who, "customer": event.on_behalf_of_label}

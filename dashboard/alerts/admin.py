@@ -208,7 +208,17 @@ class AlertRuleAdmin(AuditedModelAdmin):
     """What is looked at, from when on it matters, and who is told how often."""
 
     form = RuleForm
-    list_display = ("name", "kind", "level_mark", "is_enabled", "repeat", "quiet_hours", "looked", "look_error", "open_link")
+    list_display = (
+        "shown_name",
+        "kind",
+        "level_mark",
+        "is_enabled",
+        "repeat",
+        "quiet_hours",
+        "looked",
+        "look_error",
+        "open_link",
+    )
     list_filter = ("is_enabled", "kind", "level")
     search_fields = ("code", "name")
     filter_horizontal = ("targets",)
@@ -225,6 +235,10 @@ class AlertRuleAdmin(AuditedModelAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         # Alerts of one kind are never those of another.
         return (*self.readonly_fields, "code", "kind") if obj is not None else self.readonly_fields
+
+    @admin.display(description=_("name"), ordering="name")
+    def shown_name(self, rule: AlertRule) -> str:
+        return str(rule)
 
     @admin.display(description=_("level"), ordering="level")
     def level_mark(self, rule: AlertRule) -> SafeString:

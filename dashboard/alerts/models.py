@@ -6,6 +6,7 @@ from zoneinfo import available_timezones
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from iafactory.common import clock
@@ -111,7 +112,8 @@ class AlertRule(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.name
+        # As it was shipped it is translated, else it is what an operator wrote. The empty text's is the catalogue's own head.
+        return gettext(self.name) if self.name else ""
 
 
 class Alert(models.Model):

@@ -14,6 +14,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 from django_celery_beat.models import (
     ClockedSchedule,
     CrontabSchedule,
@@ -42,6 +43,14 @@ def span_text(span: timedelta) -> str:
             return f"{seconds // length} {unit}"
     return f"{seconds} s"
 
+
+# What the scheduler's package calls its rows, which it translates into some languages only.
+PACKAGE_NAMES = (
+    gettext_noop("periodic task"),
+    gettext_noop("periodic tasks"),
+    gettext_noop("Periodic Tasks"),
+    gettext_noop("Enabled"),
+)
 
 for _model in (ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule):
     admin.site.unregister(_model)

@@ -127,6 +127,17 @@ def shipped(value: Any) -> str:
     return gettext(text) if text else ""
 
 
+# What the ledger writes before the code of what was bought.
+_SOURCES = {"Plan": _("Plan"), "Pack": _("Pack")}
+
+
+@register.filter
+def lot_source(source: str) -> str:
+    """Where credits came from: "Plan pro" in the reader's language, other sources as they were written."""
+    kind, _space, code = source.partition(" ")
+    return f"{_SOURCES[kind]} {code}" if kind in _SOURCES and " " not in code else source
+
+
 @register.filter
 def get(mapping: Any, key: Any) -> Any:
     """`mapping[key]`, empty where there is none."""

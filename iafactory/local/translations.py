@@ -82,6 +82,7 @@ CATALOGUES: dict[str, tuple[str, ...]] = {
         "dashboard/alerts/admin.py",
         "dashboard/alerts/tasks.py",
         "dashboard/alerts/conditions",
+        "dashboard/alerts/data/rules.toml",
         "dashboard/alerts/deliveries.py",
         "dashboard/alerts/services.py",
         "dashboard/console",
@@ -114,9 +115,9 @@ REFUSALS = (
     "routing/price_import",
     "routing/provider_setup.py",
 )
-# Of shipped data: the words that customers read.
+# Of shipped data: the words that people read.
 _SHIPPED_WORDS = ("name", "description", "instructions")
-_SHIPPED_TABLES = ("plan", "credit_pack", "service_price", "manual_method")
+_SHIPPED_TABLES = ("plan", "credit_pack", "service_price", "manual_method", "rule")
 _CALLS = {
     "_": ("id",),
     "gettext": ("id",),

@@ -176,7 +176,7 @@ def filled(browser: Browser, console: Client, populate: Callable[[int, int], Non
             return
         answered = answers.submit(console.get, asked.url.removeprefix(made.url)).result()
         body = b"".join(answered)
-        given = {"status": answered.status_code, "headers": dict(answered.items()), "body": body}
+        given: dict[str, Any] = {"status": answered.status_code, "headers": dict(answered.items()), "body": body}
         if asked.url.startswith(f"{made.url}/static/"):
             static[asked.url] = given
         route.fulfill(**given)
