@@ -156,7 +156,7 @@ def test_after_30_minutes_the_panel_leads_back_and_the_end_is_on_record(browser:
         browser.post(address(account), wish(user))
     with freeze_time(NOON + timedelta(minutes=30) - timedelta(seconds=1), real_asyncio=True):
         still = browser.get("/billing/")
-    with freeze_time(NOON + timedelta(minutes=31), real_asyncio=True):
+    with freeze_time(NOON + timedelta(minutes=30), real_asyncio=True):
         late = browser.get("/billing/")
         own = text(browser.get("/billing/"))
 
@@ -223,6 +223,27 @@ def test_it_ends_with_the_rights_it_stands_on(browser: Client, account: Account,
 
     assert (answer.status_code, answer["location"]) == (302, page_of(account))
     assert Impersonation.objects.get().ending == "withdrawn"
+
+
+def test_it_ends_with_the_proof_of_the_second_factor(browser: Client, account: Account, user: User, settings: Any) -> None:
+    browser.post(address(account), wish(user))
+    settings.OPERATOR_TWO_FACTOR = True
+
+    answer = browser.get("/billing/")
+
+    assert (answer.status_code, answer["location"]) == (302, page_of(account))
+    assert Impersonation.objects.get().ending == "withdrawn"
+
+
+def test_what_ended_elsewhere_leads_back_once(browser: Client, account: Account, user: User) -> None:
+    browser.post(address(account), wish(user))
+    impersonation_end(impersonation=Impersonation.objects.get(), ending="replaced")
+
+    back, own = browser.get("/billing/"), browser.get("/billing/")
+
+    assert (back.status_code, back["location"]) == (302, page_of(account))
+    # Then the panel is the operator's own again.
+    assert own.get("location") != page_of(account)
 
 
 def test_somebody_elses_login_is_worth_nothing_in_another_session(account: Account, user: User, owner: User) -> None:
