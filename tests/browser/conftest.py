@@ -78,7 +78,7 @@ def shop(live_servers: Live, gateway: FakeChargily, tmp_path_factory: pytest.Tem
     )
     yield f"http://127.0.0.1:{port}"
     web.terminate()
-    web.wait(20)
+    web.wait(60)
 
 
 def too_wide(page: Page) -> int:

@@ -31,4 +31,4 @@ def product(
             connection.close()
             for process in reversed(processes):
                 process.send_signal(signal.SIGTERM)
-                process.wait(15)
+                process.wait(60)

@@ -81,7 +81,7 @@ def test_two_beats_leave_what_one_run_of_every_job_leaves(request: pytest.Fixtur
     jobs = {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()}
     wait_until(
         lambda: set(JobState.objects.filter(runs__gte=2, finished_at__isnull=False).values_list("task", flat=True)) >= jobs,
-        seconds=120,
+        seconds=300,
         what="every job ran twice",
     )
 

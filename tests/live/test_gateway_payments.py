@@ -81,13 +81,13 @@ class Shop:
         process = self.processes.pop(name)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait(15)
+        process.wait(60)
 
     def stop(self) -> None:
         for process in self.processes.values():
             process.send_signal(signal.SIGTERM)
         for process in self.processes.values():
-            process.wait(30)
+            process.wait(60)
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ class Trio:
     def kill(self, protocol: str) -> None:
         server = self.servers.pop(protocol)
         server.send_signal(signal.SIGKILL)
-        server.wait(5)
+        server.wait(60)
 
     def behave(self, protocol: str, **behaviour: object) -> None:
         url = f"http://127.0.0.1:{self.ports[protocol]}/_control/trio-{protocol}"

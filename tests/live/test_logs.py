@@ -138,7 +138,7 @@ def stop(*processes: "subprocess.Popen[bytes]") -> None:
     for process in processes:
         process.send_signal(signal.SIGTERM)
     for process in processes:
-        process.wait(20)
+        process.wait(60)
 
 
 def gossiping(live: Live, gossip: Gossip, name: str) -> Customer:

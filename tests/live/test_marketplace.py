@@ -37,7 +37,7 @@ def door(live_servers: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield Live(f"http://127.0.0.1:{port}", live_servers.simulator_url, web)
     finally:
         web.send_signal(signal.SIGTERM)
-        web.wait(15)
+        web.wait(60)
 
 
 @pytest.fixture

@@ -30,12 +30,12 @@ def test_a_stopping_process_ends_its_streams_and_books_them(live: Live, tmp_path
     listeners = [threading.Thread(target=listen) for _ in range(5)]
     for listener in listeners:
         listener.start()
-    assert begun.wait(20)
+    assert begun.wait(60)
     wait_until(lambda: Hold.objects.filter(account=customer.account).count() == 5, what="five calls under way")
     web.send_signal(signal.SIGTERM)
     for listener in listeners:
         listener.join(30)
-    ended = web.wait(40)
+    ended = web.wait(60)
 
     assert ended in (0, -signal.SIGTERM)
     assert seen.count("data: [DONE]") == 5

@@ -64,7 +64,7 @@ def test_a_call_is_traced_step_by_step_without_its_prompt_and_key(live: Live, co
 
     answer = httpx2.post(f"http://127.0.0.1:{port}{CHAT}", headers=customer.headers, json=body, timeout=30)
     web.send_signal(signal.SIGTERM)
-    web.wait(30)
+    web.wait(60)
 
     [call] = [span for span in collector.spans() if span.name == "call"]
     steps = [span.name for span in collector.spans() if span.parent_span_id == call.span_id]
