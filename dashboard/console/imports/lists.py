@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from django.db import models, transaction
+from django.db import models
 from django.utils.translation import gettext as _
 
 from billing.events.services import Actor
@@ -83,7 +83,7 @@ def columns_check(kind: ListKind, table: Table) -> None:
 
 
 def lines_write(kind: ListKind, table: Table, writing: Writing) -> list[Line]:
-    """Write each line through its service, in the caller's transaction; a refused one leaves the others to be looked at."""
+    """Write each line through its service, in the caller's transaction; of a refused one nothing is written."""
     found: list[Line] = []
     seen: dict[tuple[str, ...], int] = {}
     for number, raw in table.rows:
@@ -93,8 +93,7 @@ def lines_write(kind: ListKind, table: Table, writing: Writing) -> list[Line]:
             if key in seen:
                 raise RowRefused(_("Line %s is about the same.") % seen[key])
             seen[key] = number
-            with transaction.atomic():
-                line = kind.write(cells, writing)
+            line = kind.write(cells, writing)
             line.number = number
         except RowRefused as error:
             line = Line(number, _name(raw), REFUSED, reason=str(error))

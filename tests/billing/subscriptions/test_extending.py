@@ -22,6 +22,7 @@ from tests.billing.ledger.calls import hold_item_for
 from tests.billing.subscriptions.selling import (
     CUSTOMER,
     OPERATOR,
+    begin,
     live,
     open_invoice,
     plan_credits,
@@ -94,6 +95,19 @@ def test_credits_that_calls_hold_live_on_too(sold: Subscription, customer: Accou
 
     lot = Lot.objects.get(wallet=customer.pk, kind="plan")
     assert (lot.expires_at, lot.remaining, lot.held) == (FORTNIGHT_LATER, Decimal(300), Decimal(20))
+
+
+def test_a_trial_lasts_longer(customer: Account, time: FrozenDateTimeFactory) -> None:
+    begin(customer, plan_make("pro", trial_days=7))
+
+    extend(live(customer), days=3)
+
+    row = live(customer)
+    # Begun at noon on 31 January.
+    assert row.trial_ends_at == row.current_period_end == datetime(2026, 2, 10, 12, tzinfo=UTC)
+    time.move_to("2026-02-09T12:00:00Z")
+    jobs.renewals_run()
+    assert live(customer).state == "trialing"
 
 
 def test_given_days_are_not_given_back_as_money(sold: Subscription) -> None:

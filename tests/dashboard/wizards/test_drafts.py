@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from billing.accounts.models import User
-from dashboard.console.wizards.drafts import draft_begin, draft_finish
+from dashboard.console.wizards.drafts import draft_begin, draft_finish, draft_keep, draft_of
 from dashboard.console.wizards.models import ConsoleDraft
 from iafactory.common.errors import ApiError
 
@@ -39,3 +39,21 @@ def test_a_refused_end_leaves_the_draft_as_it_was(operator: User) -> None:
 
     row = ConsoleDraft.objects.get()
     assert (row.result, row.data, row.secret) == ("", {"a": {}}, "sk-secret")
+
+
+def test_a_page_that_comes_after_the_end_changes_nothing(operator: User) -> None:
+    draft = draft_begin(kind="x", operator=operator, data={"a": {}}, secret="sk-secret")
+    late = ConsoleDraft.objects.get()
+    draft_finish(draft, lambda locked: "/admin/")
+
+    draft_keep(late)
+
+    row = ConsoleDraft.objects.get()
+    assert (row.result, row.data, row.secret) == ("/admin/", {}, "")
+
+
+def test_one_wizard_does_not_find_anothers_draft(operator: User) -> None:
+    draft = draft_begin(kind="x", operator=operator, data={})
+
+    assert draft_of(kind="x", operator=operator, draft_id=draft.pk) == draft
+    assert draft_of(kind="y", operator=operator, draft_id=draft.pk) is None
