@@ -41,6 +41,9 @@ from .models import Account, AccountLimits, ApiKey, Membership
 from .selectors import accounts_matching, api_key_state
 from .services import ACCOUNT_LIMITS, account_limits_set, api_key_limits_set, api_key_revoke
 
+# What `api_key_state` says, for people.
+KEY_STATES = {"active": _("active"), "revoked": _("revoked"), "expired": _("expired")}
+
 
 class AccountSearchMixin:
     """Search for lists of rows that belong to an account: its own ids (`search_uuid_fields`), exact texts
@@ -136,7 +139,7 @@ class ApiKeyAdmin(AccountSearchMixin, ReadOnlyAdmin):
     @admin.display(description=_("state"))
     def state(self, key: ApiKey) -> SafeString:
         state = api_key_state(key, clock.now())
-        return format_html('<span class="state state-{}">{}</span>', state, state)
+        return format_html('<span class="state state-{}">{}</span>', state, KEY_STATES.get(state, state))
 
     @admin.display(description=_("scopes"))
     def scope_list(self, key: ApiKey) -> str:

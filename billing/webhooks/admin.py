@@ -182,7 +182,9 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("state"), ordering="state")
     def state_label(self, delivery: WebhookDelivery) -> SafeString:
-        return format_html('<span class="state state-{}">{}</span>', delivery.state, delivery.state)
+        # Lists have place for the first words.
+        label = str(delivery.get_state_display()).partition(":")[0].strip()
+        return format_html('<span class="state state-{}">{}</span>', delivery.state, label)
 
     @admin.display(description=_("event"))
     def event_link(self, delivery: WebhookDelivery) -> SafeString:

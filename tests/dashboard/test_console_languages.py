@@ -10,9 +10,12 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import translation
 
-from billing.accounts.models import Account, User
+from billing.accounts.models import Account, ApiKey, User
+from billing.accounts.services import api_key_create
 from billing.events.models import Event
+from billing.events.services import SYSTEM
 from billing.ledger.models import UsageRecord
+from dashboard.alerts.models import AlertRule
 from dashboard.jobs.selectors import description_of
 
 from .conftest import PASSWORD, call, grant, hold
@@ -193,3 +196,23 @@ def test_numbers_of_programs_stay_as_they_are(console: Client, operator: User, a
     head, row = b"".join(file).decode("utf-8-sig").splitlines()[:2]
     assert head.startswith("id,")
     assert row.split(",")[head.split(",").index("credits_charged")] == f"{UsageRecord.objects.get().credits_charged:f}"
+
+
+def test_states_kinds_and_shipped_names_of_lists_are_words_and_no_codes(
+    console: Client, operator: User, account: Account
+) -> None:
+    AlertRule.objects.create(code="down", name="A provider is down", kind="provider_down")
+    AlertRule.objects.create(code="mine", name="Les miens", kind="provider_down")
+    key, _secret = api_key_create(account=account, created_by=None, name="notebook", actor=SYSTEM)
+    ApiKey.objects.filter(pk=key.pk).update(revoked_at=key.created_at)
+    speak(operator, "fr")
+
+    keys = shown(console, reverse("admin:billing_apikey_changelist"))
+    events = shown(console, reverse("admin:billing_event_changelist"))
+    shipped = shown(console, reverse("admin:dashboard_alertrule_changelist"))
+
+    assert '<span class="state state-revoked">révoquée</span>' in keys
+    assert '<span title="api_key.created">Clé API : création</span>' in events
+    assert "Un fournisseur est en panne" in shipped
+    assert "Les miens" in shipped
+    assert "A provider is down" not in shipped

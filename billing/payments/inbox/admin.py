@@ -86,7 +86,9 @@ class GatewayWebhookAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("state"), ordering="state")
     def state_label(self, webhook: GatewayWebhook) -> SafeString:
-        return format_html('<span class="state state-{}">{}</span>', webhook.state, webhook.state)
+        # Lists have place for the first words.
+        label = str(webhook.get_state_display()).partition(":")[0].strip()
+        return format_html('<span class="state state-{}">{}</span>', webhook.state, label)
 
     @admin.display(description=_("payment"))
     def payment_column(self, webhook: GatewayWebhook) -> SafeString:
