@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.core.mail import send_mail
 from django.template.loader import render_to_string
+from django.utils import translation
 
 LANGUAGES = ("en", "fr", "ar")
 
@@ -18,8 +19,10 @@ def public_link(path: str, **query: str) -> str:
 def mail_send(*, template: str, language: str, to: str, context: dict[str, Any]) -> None:
     """Send `billing/mail/<language>/<template>.txt` to one address; English stands in for a language we do not speak.
 
-    Raises what the mail backend raises (`OSError`, `SMTPException`). Never call it inside a transaction.
+    What `context` has of `iafactory.common.formats` made lazy is written as that language does. Raises what the
+    mail backend raises (`OSError`, `SMTPException`). Never call it inside a transaction.
     """
     folder = language if language in LANGUAGES else "en"
-    subject, _, body = render_to_string(f"billing/mail/{folder}/{template}.txt", context).strip().partition("\n")
+    with translation.override(folder):
+        subject, _, body = render_to_string(f"billing/mail/{folder}/{template}.txt", context).strip().partition("\n")
     send_mail(subject.strip(), body.strip() + "\n", settings.DEFAULT_FROM_EMAIL, [to])

@@ -17,6 +17,7 @@ from billing.events.services import Actor, event_record
 from billing.subscriptions.models import Subscription
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.formats import instant_lazy, money_lazy, number_lazy
 from iafactory.common.texts import Text
 
 from .models import CustomerNotice, NoticeKind, NoticePreference
@@ -29,6 +30,9 @@ RESEND_UNTIL = timedelta(days=2)
 _MAILING_SECONDS = 120
 
 UNCHANGED: Any = object()
+# Of the facts: numbers, and amounts with their currency.
+_FIGURES = frozenset({"used", "limit", "spent", "credits", "balance"})
+_PRICES = frozenset({"before", "after"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +130,19 @@ def notice_mail_send(*, notice_id: UUID | str) -> bool:
 
 
 def _readable(facts: Mapping[str, Any], account: Account) -> dict[str, Any]:
-    """Facts as a mail says them: instants (`…_at`) in the account's zone."""
-    return {
-        name: f"{datetime.fromisoformat(value).astimezone(account.zone):%Y-%m-%d %H:%M}" if name.endswith("_at") else value
-        for name, value in facts.items()
-    }
+    """Facts as the reader's language writes them: instants (`…_at`) in the account's zone, figures, and money."""
+    return {name: _written(name, value, account) for name, value in facts.items()}
+
+
+def _written(name: str, value: Any, account: Account) -> Any:
+    if name.endswith("_at"):
+        return instant_lazy(value, account.zone)
+    if name in _FIGURES:
+        return number_lazy(value)
+    if name in _PRICES:
+        amount, currency = str(value).split(" ")
+        return money_lazy(amount, currency)
+    return value
 
 
 def preference_set(

@@ -13,8 +13,8 @@ from billing.accounts.models import Account, Membership, User
 from billing.accounts.services import task_enqueue
 from billing.invoices.models import Invoice
 from billing.invoices.paying import automatic_payment, pay_link
-from billing.invoices.rounding import minor_digits
 from iafactory.common import clock
+from iafactory.common.formats import day_lazy, instant_lazy, money_lazy
 
 from .models import DunningNotice, DunningStep, Subscription
 
@@ -153,13 +153,12 @@ def _context(subscription: Subscription, invoice: Invoice) -> dict[str, Any]:
         "account": subscription.account.name,
         "plan": subscription.plan.name,
         "number": invoice.number,
-        "amount": f"{invoice.due:.{minor_digits(invoice.currency)}f}",
-        "currency": invoice.currency,
-        "period_start": invoice.period_start.astimezone(zone).date().isoformat() if invoice.period_start else "",
-        "ends_at": ends_at.astimezone(zone).strftime("%Y-%m-%d %H:%M") if ends_at else "",
-        "due_date": invoice.due_at.astimezone(zone).date().isoformat() if invoice.due_at else "",
+        "amount": money_lazy(invoice.due, invoice.currency),
+        "period_start": day_lazy(invoice.period_start, zone) if invoice.period_start else "",
+        "ends_at": instant_lazy(ends_at, zone) if ends_at else "",
+        "due_date": day_lazy(invoice.due_at, zone) if invoice.due_at else "",
         "charged_to": automatic.card if automatic else "",
-        "charged_on": automatic.at.astimezone(zone).strftime("%Y-%m-%d %H:%M") if automatic else "",
+        "charged_on": instant_lazy(automatic.at, zone) if automatic else "",
         "link": pay_link(invoice).url if open_still else f"{settings.PUBLIC_URL}/billing/",
         "account_link": f"{settings.PUBLIC_URL}/billing/",
     }

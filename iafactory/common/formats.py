@@ -6,6 +6,7 @@ from typing import Any
 
 from babel.dates import format_date, format_datetime, format_timedelta
 from babel.numbers import format_currency, format_decimal, format_percent, get_currency_symbol
+from django.utils.functional import lazy
 from django.utils.translation import get_language
 
 from . import clock
@@ -83,3 +84,8 @@ def ago_text(value: Any) -> str:
     """How long ago, or in how long, in words."""
     at = instant_of(value)
     return "" if at is None else format_timedelta(at - clock.now(), add_direction=True, locale=locale())
+
+
+# For texts whose reader's language is active only when they are put together: mails.
+number_lazy, money_lazy = lazy(number_text, str), lazy(money_text, str)
+instant_lazy, day_lazy = lazy(instant_text, str), lazy(day_text, str)

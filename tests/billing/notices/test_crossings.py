@@ -235,9 +235,9 @@ def reader(account: Account, language: str) -> None:
 @pytest.mark.parametrize(
     ("language", "subject", "line"),
     [
-        ("en", "Today's plan-0 quota is nearly used up", "The next day begins on 2026-11-21 00:00."),
-        ("fr", "Le quota plan-0 du jour est presque épuisé", "Le jour suivant commence le 2026-11-21 00:00."),
-        ("ar", "حصة اليوم من plan-0 توشك على النفاد", "يبدأ اليوم التالي في 2026-11-21 00:00."),
+        ("en", "Today's plan-0 quota is nearly used up", "The next day begins on 21 Nov 2026, 00:00."),
+        ("fr", "Le quota plan-0 du jour est presque épuisé", "Le jour suivant commence le 21 nov. 2026, 00:00."),
+        ("ar", "حصة اليوم من plan-0 توشك على النفاد", "يبدأ اليوم التالي في 21 نوفمبر 2026, 00:00."),
     ],
 )
 def test_the_owner_gets_a_mail_in_their_language_and_zone(account: Account, language: str, subject: str, line: str) -> None:
@@ -263,6 +263,30 @@ FACTS: dict[str, dict[str, Any]] = {
     "credits_expiring": {"credits": "15", "expires_at": NOW.isoformat()},
     "price_change": {"plan": "Pro", "before": "3000 DZD", "after": "4000 DZD", "changes_at": NOW.isoformat()},
 }
+
+
+@pytest.mark.parametrize(
+    ("language", "credits", "price"),
+    [
+        ("en", "1,234.5 credits", "DZD\N{NO-BREAK SPACE}4,000"),
+        ("fr", "1\N{NARROW NO-BREAK SPACE}234,5 crédits", "4\N{NARROW NO-BREAK SPACE}000\N{NO-BREAK SPACE}DZD"),
+        ("ar", "1.234,5", "4.000\N{NO-BREAK SPACE}د.ج."),
+    ],
+)
+def test_a_mail_writes_figures_and_prices_as_its_language_does(
+    account: Account, language: str, credits: str, price: str
+) -> None:
+    reader(account, language)
+    facts = FACTS | {"credits_expiring": {"credits": "1234.5", "expires_at": NOW.isoformat()}}
+
+    for kind in ("credits_expiring", "price_change"):
+        notice = CustomerNotice.objects.create(
+            account=account, kind=kind, level="low", key=kind, facts=facts[kind], is_mailed=True, created_at=NOW
+        )
+        assert notice_mail_send(notice_id=notice.pk)
+
+    assert credits in mail.outbox[0].body
+    assert price in mail.outbox[1].body
 
 
 @pytest.mark.parametrize("level", ["low", "exhausted"])

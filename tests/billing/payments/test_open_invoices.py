@@ -440,7 +440,7 @@ def test_who_agreed_is_told_that_the_card_will_be_charged(time: FrozenDateTimeFa
     assert len(bodies) == 2
     assert ["visa •••• 4242" in body for body in bodies] == [True, True]
     # An hour before noon UTC, in Algiers.
-    assert "2026-02-28 12:00" in bodies[1]
+    assert "28 Feb 2026, 12:00" in bodies[1]
 
 
 def test_a_proof_that_waits_keeps_the_card_from_being_charged(time: FrozenDateTimeFactory, market_of: MarketOf) -> None:

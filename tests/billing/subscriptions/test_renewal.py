@@ -307,14 +307,14 @@ def test_reminders_go_out_once_each_in_the_accounts_language(customer: Account, 
             dunning.dunning_mail_send(notice_id=notice.pk)
 
     assert [message.subject for message in mail.outbox] == [
-        "Votre formule Pro se renouvelle le 2026-02-28",
+        "Votre offre Pro se renouvelle le 28 févr. 2026",
         "La facture FAC-2026-000002 est à régler",
         "Dernier rappel : Pro prend bientôt fin",
-        "Votre formule Pro a pris fin",
+        "Votre offre Pro a pris fin",
     ]
     assert {tuple(message.to) for message in mail.outbox} == {("compta@example.dz",)}
-    assert "3000.00 DZD" in mail.outbox[1].body
-    assert "2026-03-03 15:24" in mail.outbox[1].body  # the end of grace in Algiers
+    assert "3\N{NARROW NO-BREAK SPACE}000\N{NO-BREAK SPACE}DZD" in mail.outbox[1].body
+    assert "3 mars 2026, 15:24" in mail.outbox[1].body  # the end of grace in Algiers
 
 
 def test_reminders_that_fell_due_together_are_one_mail(customer: Account, time: FrozenDateTimeFactory) -> None:
