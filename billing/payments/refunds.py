@@ -133,7 +133,7 @@ def refund_request(
         by_hand = not gone and (by_hand or not _by_gateway(payment))
         asked = not by_hand and not gone
         if asked and (refusal := gateway_build(payment.gateway).money_refusal(Money(amount, payment.currency))):
-            raise ApiError(409, "payment_not_refundable", refusal)
+            raise ApiError(409, "payment_not_refundable", Text(refusal.text, **refusal.values))
         limit = not gone and _above_limit(payment, amount)
         now = clock.now()
         refund = Refund(

@@ -190,7 +190,7 @@ def refusals() -> tuple[list[Marked], list[str]]:
         place = str(file.relative_to(PROJECT))
         for node, named in _calls_with_names(ast.parse(file.read_text())):
             name = getattr(node.func, "id", "")
-            if name not in ("ApiError", "Text"):
+            if name not in ("ApiError", "Text", "MoneyRefusal"):
                 continue
             said: list[ast.expr] = node.args[2:3] if name == "ApiError" else node.args[:2]
             if name == "ApiError" and said and isinstance(said[0], ast.Name):

@@ -159,6 +159,19 @@ class WebhookRejected(Exception):
         self.reason = reason
 
 
+class MoneyRefusal:
+    """Why a gateway cannot take an amount: `text` with its named values, for `Text` to translate; `str()` is English."""
+
+    __slots__ = ("text", "values")
+
+    def __init__(self, text: str, /, **values: object) -> None:
+        self.text = text
+        self.values = values
+
+    def __str__(self) -> str:
+        return self.text % self.values
+
+
 @dataclass(frozen=True, slots=True)
 class CheckoutRequest:
     """What the buyer shall pay, and where the browser and the webhooks go.
@@ -344,17 +357,22 @@ class Gateway(ABC):
         self.mode = mode
 
     @abstractmethod
-    def money_refusal(self, money: Money) -> str:
-        """Why this gateway cannot take `money`, in words; empty when it can. Asks nobody."""
+    def money_refusal(self, money: Money) -> MoneyRefusal | None:
+        """Why this gateway cannot take `money`; None when it can. Asks nobody."""
 
     @abstractmethod
     def problems(self) -> Sequence[Problem]:
         """What is wrong with the settings it was made from; a gateway with problems must not be offered. Asks nobody."""
 
+    def only(self, currency: str, money: Money) -> MoneyRefusal:
+        """The refusal of a gateway that takes one currency."""
+        told = {"gateway": self.display_name, "taken": currency, "currency": money.currency}
+        return MoneyRefusal("%(gateway)s takes %(taken)s only, not %(currency)s.", **told)
+
     def require(self, money: Money) -> None:
         """Raises `MoneyNotAccepted` when this gateway cannot take `money`."""
         if refusal := self.money_refusal(money):
-            raise MoneyNotAccepted(self.slug, "money_not_accepted", refusal)
+            raise MoneyNotAccepted(self.slug, "money_not_accepted", str(refusal))
 
 
 class Checkouts(Gateway):

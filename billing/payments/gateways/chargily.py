@@ -19,6 +19,7 @@ from .base import (
     ListsPayments,
     Mode,
     Money,
+    MoneyRefusal,
     PaymentState,
     Problem,
     Rejection,
@@ -75,14 +76,14 @@ class Chargily(Checkouts, Cancels, Fetches, ListsPayments, Webhooks):
     def problems(self) -> Sequence[Problem]:
         return key_problems(self.mode, self._secret_key, "CHARGILY_SECRET_KEY", live="live_sk_", test="test_sk_")
 
-    def money_refusal(self, money: Money) -> str:
+    def money_refusal(self, money: Money) -> MoneyRefusal | None:
         if money.currency not in self.currencies:
-            return f"Chargily takes DZD only, not {money.currency}."
+            return self.only("DZD", money)
         if money.amount != money.amount.to_integral_value():
-            return "Chargily takes whole dinars only."
+            return MoneyRefusal("Chargily takes whole dinars only.")
         if money.amount <= MORE_THAN_DINARS:
-            return f"Chargily takes more than {MORE_THAN_DINARS} dinars."
-        return ""
+            return MoneyRefusal("Chargily takes more than %(dinars)s dinars.", dinars=MORE_THAN_DINARS)
+        return None
 
     def create_checkout(self, request: CheckoutRequest, *, after_unknown: bool = False) -> Checkout:
         """Chargily repeats nothing by itself: after an unknown outcome its newest checkouts are searched for our reference."""

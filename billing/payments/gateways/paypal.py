@@ -38,6 +38,7 @@ from .base import (
     ListsRefunds,
     Mode,
     Money,
+    MoneyRefusal,
     PaymentState,
     Problem,
     RefundRequest,
@@ -187,13 +188,13 @@ class PayPal(Checkouts, Fetches, ListsPayments, ListsRefunds, Captures, Refunds,
             *secret_problems(self._webhook_ids, "PAYPAL_WEBHOOK_IDS"),
         ]
 
-    def money_refusal(self, money: Money) -> str:
+    def money_refusal(self, money: Money) -> MoneyRefusal | None:
         if money.currency not in CURRENCIES:
-            return f"PayPal does not take {money.currency}."
+            return MoneyRefusal("PayPal does not take %(currency)s.", currency=money.currency)
         digits = 0 if money.currency in WITHOUT_DECIMALS else 2
         if money.amount != round(money.amount, digits):
-            return f"{money} has too many decimal places."
-        return "" if money.amount > 0 else "PayPal takes more than nothing."
+            return MoneyRefusal("%(money)s has too many decimal places.", money=str(money))
+        return None if money.amount > 0 else MoneyRefusal("PayPal takes more than nothing.")
 
     def create_checkout(self, request: CheckoutRequest, *, after_unknown: bool = False) -> Checkout:
         """The reference is the idempotency key: asked again within 6 hours, PayPal answers with the first order."""

@@ -20,6 +20,7 @@ from .base import (
     ListsPayments,
     Mode,
     Money,
+    MoneyRefusal,
     ObjectNotFound,
     PaymentState,
     Problem,
@@ -115,14 +116,14 @@ class PayU(Checkouts, Fetches, ListsPayments, Refunds, Webhooks, Returns):
             found += secret_problems(self._webhook_tokens, "PAYU_WEBHOOK_TOKENS")
         return found
 
-    def money_refusal(self, money: Money) -> str:
+    def money_refusal(self, money: Money) -> MoneyRefusal | None:
         if money.currency not in self.currencies:
-            return f"PayU takes INR only, not {money.currency}."
+            return self.only("INR", money)
         try:
             to_units(money, PAISE_DIGITS)
         except ValueError:
-            return f"{money} has too many decimal places."
-        return "" if money.amount >= 1 else "PayU takes 1 rupee at least."
+            return MoneyRefusal("%(money)s has too many decimal places.", money=str(money))
+        return None if money.amount >= 1 else MoneyRefusal("%(gateway)s takes 1 rupee at least.", gateway=self.display_name)
 
     def create_checkout(self, request: CheckoutRequest, *, after_unknown: bool = False) -> Checkout:
         """Asks nobody: the form is what the buyer's browser posts, and the same request makes the same form."""

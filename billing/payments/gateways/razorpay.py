@@ -27,6 +27,7 @@ from .base import (
     ListsRefunds,
     Mode,
     Money,
+    MoneyRefusal,
     ObjectNotFound,
     PaymentState,
     Problem,
@@ -102,14 +103,14 @@ class Razorpay(Checkouts, Cancels, Fetches, ListsPayments, ListsRefunds, Capture
             found.append(Problem("no_key", "RAZORPAY_KEY_SECRET", "RAZORPAY_KEY_SECRET is empty"))
         return [*found, *secret_problems(self._webhook_secrets, "RAZORPAY_WEBHOOK_SECRETS")]
 
-    def money_refusal(self, money: Money) -> str:
+    def money_refusal(self, money: Money) -> MoneyRefusal | None:
         if money.currency not in self.currencies:
-            return f"Razorpay takes INR only, not {money.currency}."
+            return self.only("INR", money)
         try:
             units = to_units(money, PAISE_DIGITS)
         except ValueError:
-            return f"{money} has too many decimal places."
-        return "" if units >= LEAST_PAISE else "Razorpay takes 1 rupee at least."
+            return MoneyRefusal("%(money)s has too many decimal places.", money=str(money))
+        return None if units >= LEAST_PAISE else MoneyRefusal("%(gateway)s takes 1 rupee at least.", gateway=self.display_name)
 
     def create_checkout(self, request: CheckoutRequest, *, after_unknown: bool = False) -> Checkout:
         """A reference makes one link only: asked again, Razorpay refuses, and the first link is looked up."""

@@ -25,6 +25,7 @@ from .base import (
     ListsRefunds,
     Mode,
     Money,
+    MoneyRefusal,
     ObjectNotFound,
     PaymentState,
     Problem,
@@ -120,14 +121,20 @@ class Stripe(Checkouts, Cancels, Fetches, ListsPayments, ListsRefunds, Refunds, 
             *secret_problems(self._webhook_secrets, "STRIPE_WEBHOOK_SECRETS"),
         ]
 
-    def money_refusal(self, money: Money) -> str:
+    def money_refusal(self, money: Money) -> MoneyRefusal | None:
         if money.currency not in MINOR_DIGITS:
-            return f"{money.currency} is not among the currencies that we take through Stripe."
+            return MoneyRefusal(
+                "%(currency)s is not among the currencies that we take through %(gateway)s.",
+                currency=money.currency,
+                gateway=self.display_name,
+            )
         try:
             units = to_units(money, MINOR_DIGITS[money.currency])
         except ValueError:
-            return f"{money} has too many decimal places."
-        return "" if 0 < units <= 99_999_999 else "Stripe takes at most eight digits of minor units, and more than nothing."
+            return MoneyRefusal("%(money)s has too many decimal places.", money=str(money))
+        if 0 < units <= 99_999_999:
+            return None
+        return MoneyRefusal("Stripe takes at most eight digits of minor units, and more than nothing.")
 
     def create_checkout(self, request: CheckoutRequest, *, after_unknown: bool = False) -> Checkout:
         """The reference is the idempotency key: asked again within 24 hours, Stripe answers with the first session."""

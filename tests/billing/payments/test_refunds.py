@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.utils import translation
 from freezegun import freeze_time
 from pytest_django.fixtures import Settings
 
@@ -104,6 +105,29 @@ def test_a_refund_of_part_takes_that_share_of_credits_and_bonus(market_of: Marke
     assert (refund.state, refund.amount, market.credits()) == ("succeeded", half, Decimal(525))
     assert (payment.refunded_amount, left.amount, booked("cash", payment.currency)) == (half, half, half)
     assert wrong() == []
+
+
+@pytest.mark.parametrize(
+    ("language", "told"),
+    [
+        ("en", "Razorpay takes 1 rupee at least."),
+        ("fr", "Razorpay accepte 1 roupie au minimum."),
+        ("ar", "الحد الأدنى لدى Razorpay روبية واحدة."),
+    ],
+)
+def test_what_the_gateway_cannot_send_is_refused_in_the_operators_language(
+    market_of: MarketOf, language: str, told: str
+) -> None:
+    market = market_of("razorpay")
+    paid = market.paid(market.top_up())
+
+    with pytest.raises(ApiError) as refused, translation.override(language):
+        ask(paid, amount=Decimal("0.50"))
+
+    with translation.override(language):
+        assert (refused.value.code, refused.value.text) == ("payment_not_refundable", told)
+    assert refused.value.message == "Razorpay takes 1 rupee at least."
+    assert Refund.objects.count() == 0
 
 
 @pytest.mark.parametrize("slug", REFUNDING)
