@@ -3,14 +3,12 @@
 from csp.constants import SELF
 from csp.decorators import csp_update
 from django.contrib import admin
-from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
-from django.views.defaults import page_not_found, server_error
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
 
 from dashboard.urls import before_console
-from iafactory.common.errors import ApiError, error_body
-from iafactory.common.rendering import encode_json
+
+from . import error_pages
 
 # Redoc makes style elements, empty ones that it fills by script and one of its own: these two, by their
 # SHA-256, and no other. Its search runs in a worker that it makes of its own file.
@@ -22,7 +20,6 @@ REDOC_POLICY = {
     ],
     "worker-src": [SELF, "blob:"],
 }
-API_PREFIXES = ("/api/", "/v1/")
 
 urlpatterns = [
     *before_console,
@@ -40,21 +37,7 @@ urlpatterns = [
     path("", include("dashboard.urls")),
 ]
 
-
-def _api_error(request: HttpRequest, error: ApiError) -> HttpResponse:
-    body = encode_json(error_body(error, request.path, translated=True))
-    return HttpResponse(body, status=error.status, content_type="application/json")
-
-
-def handler404(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """JSON for programs, a page for people."""
-    if request.path.startswith(API_PREFIXES):
-        return _api_error(request, ApiError(404, "not_found", "There is no such address."))
-    return page_not_found(request, exception)
-
-
-def handler500(request: HttpRequest) -> HttpResponse:
-    """JSON for programs, a page for people."""
-    if request.path.startswith(API_PREFIXES):
-        return _api_error(request, ApiError(500, "internal_error", "Something went wrong on our side."))
-    return server_error(request)
+handler400 = error_pages.bad_request
+handler403 = error_pages.permission_denied
+handler404 = error_pages.not_found
+handler500 = error_pages.server_error

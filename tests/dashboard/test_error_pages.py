@@ -1,0 +1,71 @@
+"""Where no view answers, people read a page in their language, and programs JSON with a code."""
+
+import pytest
+from django.contrib.auth.models import Group
+from django.test import Client
+
+from billing.accounts.models import User
+
+from .conftest import PASSWORD
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.mark.parametrize(
+    ("language", "heading", "told"),
+    [
+        ("en", "Not found", "There is no such address."),
+        ("fr", "Introuvable", "Cette adresse n’existe pas."),
+        ("ar", "غير موجود", "لا يوجد عنوان كهذا."),
+    ],
+)
+def test_an_address_that_is_not_there(language: str, heading: str, told: str) -> None:
+    page = Client().get("/nowhere", headers={"accept-language": language})
+    answer = Client().get("/api/nowhere", headers={"accept-language": language})
+
+    text = page.content.decode()
+    assert (page.status_code, answer.status_code) == (404, 404)
+    assert f'<html lang="{language}"' in text
+    assert f"<h1>{heading}</h1>" in text
+    assert f'<p role="alert">{told}</p>' in text
+    assert (answer["content-type"], answer.json()["error"]["code"]) == ("application/json", "not_found")
+
+
+def test_a_page_without_the_right_to_it() -> None:
+    operator = User.objects.create_user("ops@example.com", PASSWORD, is_staff=True)
+    operator.groups.add(Group.objects.create(name="Nobody"))
+    browser = Client()
+    browser.force_login(operator)
+
+    page = browser.get("/admin/billing/account/")
+
+    assert page.status_code == 403
+    assert "<h1>Not permitted</h1>" in page.content.decode()
+
+
+def test_a_form_that_is_not_of_its_page() -> None:
+    page = Client(enforce_csrf_checks=True).post("/admin/login/", {"username": "a", "password": "b"})
+
+    assert page.status_code == 403
+    assert "<h1>This page is too old</h1>" in page.content.decode()
+
+
+def test_a_request_that_is_not_ours() -> None:
+    page = Client().get("/nowhere", headers={"host": "evil.example"})
+
+    assert page.status_code == 400
+    assert "<h1>Not understood</h1>" in page.content.decode()
+
+
+@pytest.mark.parametrize(("path", "kind"), [("/admin/login/", "text/html; charset=utf-8"), ("/api/models", "application/json")])
+def test_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch, path: str, kind: str) -> None:
+    def fail(*arguments: object, **fields: object) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr("django.core.handlers.base.BaseHandler.resolve_request", fail)
+
+    answer = Client(raise_request_exception=False).get(path)
+
+    assert (answer.status_code, answer["content-type"]) == (500, kind)
+    assert b"secret detail" not in answer.content
+    assert b"Something went wrong" in answer.content
