@@ -62,8 +62,14 @@ class Crowd:
 def main() -> int:
     options = _options()
     print(f"chaos: {options.seconds:.0f} s, {options.clients} clients, seed {options.seed}", flush=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.default_int_handler)
+    interrupts: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
     product = Product(
         two_webs=True,
         CALL_TIMEOUT_SECONDS=str(options.call_timeout),
@@ -84,7 +90,10 @@ def main() -> int:
     except ProductFailed as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
-    except KeyboardInterrupt:
+    except BaseException:
+        # It may come in the middle of anything, and as what that makes of it: a class under way says RuntimeError.
+        if not interrupts:
+            raise
         print("chaos: interrupted", file=sys.stderr)
     finally:
         if code == 1 or options.keep:
