@@ -131,6 +131,7 @@ VERBS = {
     "time_zone_changed": pgettext_lazy("event", "time zone changed"),
     "time_zone_scheduled": pgettext_lazy("event", "change of time zone scheduled"),
     "trial_started": pgettext_lazy("event", "trial started"),
+    "trialing": pgettext_lazy("event", "on trial"),
     "unblocked": pgettext_lazy("event", "unblocked"),
     "undrained": pgettext_lazy("event", "takes new calls again"),
     "unknown": pgettext_lazy("event", "unclear at the gateway"),

@@ -23,6 +23,7 @@ from iafactory.common.admin import (
     ReasonForm,
     change_link,
     change_url,
+    first_words,
     link_column,
     linked_filter,
     list_link,
@@ -182,8 +183,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("state"), ordering="state")
     def state_label(self, delivery: WebhookDelivery) -> SafeString:
-        # Lists have place for the first words.
-        label = str(delivery.get_state_display()).partition(":")[0].strip()
+        label = first_words(delivery.get_state_display())
         return format_html('<span class="state state-{}">{}</span>', delivery.state, label)
 
     @admin.display(description=_("event"))

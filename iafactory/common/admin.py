@@ -198,6 +198,11 @@ def text_filter(field: str, label: Any) -> type[TextFilter]:
     return type("FieldTextFilter", (TextFilter,), {"title": label, "parameter_name": field})
 
 
+def first_words(label: Any) -> str:
+    """Of a choice's words those before the colon, which explains them: lists have no place for more."""
+    return str(label).partition(":")[0].strip()
+
+
 class ValuesFilter(admin.AllValuesFieldListFilter):
     """Offers each value that rows have, for text that may be empty: a choice without a name could not be pressed."""
 

@@ -17,8 +17,10 @@ from billing.events.services import SYSTEM
 from billing.ledger.models import UsageRecord
 from dashboard.alerts.models import AlertRule
 from dashboard.jobs.selectors import description_of
+from dashboard.templatetags.console import isolated
+from dashboard.templatetags.panel import lot_source
 
-from .conftest import PASSWORD, call, grant, hold
+from .conftest import PASSWORD, call, grant, hold, inbound, outbound
 
 
 @pytest.fixture(autouse=True)
@@ -216,3 +218,33 @@ def test_states_kinds_and_shipped_names_of_lists_are_words_and_no_codes(
     assert "Un fournisseur est en panne" in shipped
     assert "Les miens" in shipped
     assert "A provider is down" not in shipped
+
+
+def test_states_of_webhooks_are_told_in_their_first_words(console: Client, operator: User, account: Account) -> None:
+    inbound(account, 1)
+    outbound(account, 1)
+    speak(operator, "fr")
+
+    arrived = shown(console, reverse("admin:billing_gatewaywebhook_changelist"))
+    sent = shown(console, reverse("admin:billing_webhookdelivery_changelist"))
+
+    assert '<span class="state state-processed">Traité</span>' in arrived
+    assert '<span class="state state-pending">En attente</span>' in sent
+
+
+@pytest.mark.parametrize(
+    ("language", "value", "told"),
+    [("en", "2026-11-20", "2026-11-20"), ("ar", "2026-11-20", "\u20662026-11-20\u2069"), ("ar", "", "")],
+)
+def test_a_date_keeps_its_own_order_in_a_sentence_from_right_to_left(language: str, value: str, told: str) -> None:
+    with translation.override(language):
+        assert isolated(value) == told
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "told"),
+    [("fr", "Plan pro", "Offre pro"), ("fr", "Gift of the house", "Gift of the house"), ("en", "Pack x-1", "Pack x-1")],
+)
+def test_credits_of_plans_and_packs_say_so_in_the_readers_language(language: str, source: str, told: str) -> None:
+    with translation.override(language):
+        assert lot_source(source) == told

@@ -21,6 +21,7 @@ from iafactory.common.admin import (
     ReadOnlyAdmin,
     ReasonForm,
     ValuesFilter,
+    first_words,
     json_block,
     list_url,
     moment_column,
@@ -86,8 +87,7 @@ class GatewayWebhookAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("state"), ordering="state")
     def state_label(self, webhook: GatewayWebhook) -> SafeString:
-        # Lists have place for the first words.
-        label = str(webhook.get_state_display()).partition(":")[0].strip()
+        label = first_words(webhook.get_state_display())
         return format_html('<span class="state state-{}">{}</span>', webhook.state, label)
 
     @admin.display(description=_("payment"))

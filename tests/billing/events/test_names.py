@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from django.utils.translation import override
 
+from billing.events import names
 from billing.events.names import VERBS, field_label, kind_label, object_label, value_label
+from billing.webhooks.catalogue import CATALOGUE
 
 PROJECT = Path(__file__).resolve().parents[3]
 KIND = re.compile(r"[a-z_]+\.([a-z_]+)")
@@ -45,6 +47,15 @@ def told_verbs() -> set[str]:
 def test_each_kind_that_the_code_tells_has_words() -> None:
     assert len(told_verbs()) > 80
     assert told_verbs() - set(VERBS) == set()
+
+
+def test_each_kind_that_customers_hear_of_has_words() -> None:
+    kinds = [entry.kind.partition(".") for entry in CATALOGUE.values()]
+
+    assert {verb for _object, _dot, verb in kinds} - set(VERBS) == set()
+    assert {object_type for object_type, _dot, _verb in kinds if names._model(object_type) is None} - set(
+        names.OBJECTS
+    ) == set()
 
 
 @pytest.mark.parametrize(
