@@ -41,7 +41,8 @@ class AnswerReader:
         if self.first_byte_at is None and len(self._buffer) > self._body_at:
             self.first_byte_at = time.perf_counter()
         if self._chunked:
-            return self._buffer.endswith(STREAM_END)
+            # A head may end like a stream does: by its last header.
+            return self.received >= len(STREAM_END) and self._buffer.endswith(STREAM_END)
         return len(self._buffer) >= self._expected
 
     @property

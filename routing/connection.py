@@ -4,6 +4,7 @@ Operators type the address: it is called only where it is one of the public inte
 Nothing here writes; no error, result or log carries the secret.
 """
 
+import asyncio
 import json
 import logging
 import re
@@ -12,12 +13,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-import aiohttp
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from yarl import URL
 
-from billing.webhooks.destinations import AddressForbidden, connector, url_checked
+from billing.webhooks.destinations import AddressForbidden, address_check, url_checked
 from iafactory.common.errors import ApiError
 
 from .credentials import PROBE_REQUESTS
@@ -26,6 +26,7 @@ from .providers.base import FailureClass, ProviderError, Target
 from .providers.exchange import read_limited, refusal
 from .providers.failures import network_failure, redact
 from .providers.registry import adapter_for, media_adapter_for, speaks
+from .providers.session import ProviderSession, open_session
 
 logger = logging.getLogger(__name__)
 
@@ -144,32 +145,32 @@ async def _try(connection: Connection, likely: tuple[str, ...], model: str) -> T
         return Tried(Outcome.WORKS, "", names, called, int((time.monotonic() - began) * 1000))
 
 
-def _session() -> aiohttp.ClientSession:
-    """Connects to checked addresses only; neither cookies nor the environment's proxies."""
-    guarded = None if settings.PROVIDERS_ALLOW_PRIVATE_ADDRESSES else connector(loopback=False)
-    return aiohttp.ClientSession(
-        connector=guarded, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, headers={"User-Agent": "IAFactory/1"}
-    )
+def _session() -> ProviderSession:
+    """Connects to checked addresses only."""
+    return open_session(check_address=None if settings.PROVIDERS_ALLOW_PRIVATE_ADDRESSES else address_check)
 
 
-async def _listed(session: aiohttp.ClientSession, connection: Connection) -> tuple[str, ...]:
+async def _listed(session: ProviderSession, connection: Connection) -> tuple[str, ...]:
     target = _target(connection, "")
     path, keys = _LISTS[connection.protocol]
     base = connection.base_url.rstrip("/")
     if path.startswith("/v1"):
         base = base.removesuffix("/v1").removesuffix("/v2")
-    timeout = aiohttp.ClientTimeout(total=LIST_SECONDS, sock_connect=CONNECT_SECONDS)
     try:
-        async with session.get(
-            base + path,
-            headers={**_key_headers(connection), "Accept": "application/json"},
-            allow_redirects=False,
-            timeout=timeout,
-        ) as answer:
-            if answer.status != 200:
-                raise await refusal(answer, target)
-            raw = await read_limited(answer, LARGEST_LIST)
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        async with asyncio.timeout(LIST_SECONDS):
+            answer = await session.send(
+                "GET",
+                base + path,
+                headers={**_key_headers(connection), "Accept": "application/json"},
+                connect_seconds=CONNECT_SECONDS,
+            )
+            try:
+                if answer.status != 200:
+                    raise await refusal(answer, target)
+                raw = await read_limited(answer, LARGEST_LIST)
+            finally:
+                answer.close()
+    except (TimeoutError, OSError) as error:
         if _is_forbidden(error):
             raise _odd("forbidden", "The address leads to a host that is not one of the public internet.") from error
         raise network_failure(error) from error
@@ -204,7 +205,7 @@ def _first(names: tuple[str, ...], likely: tuple[str, ...]) -> str:
     return known or next((name for name in names if not _HARDLY_CHAT.search(name.lower())), "")
 
 
-async def _ask(session: aiohttp.ClientSession, connection: Connection, model: str) -> None:
+async def _ask(session: ProviderSession, connection: Connection, model: str) -> None:
     target = _target(connection, model)
     if speaks(connection.protocol, AiModel.Mode.CHAT):
         request = {"model": model, **PROBE_REQUESTS[AiModel.Mode.CHAT]}
@@ -265,7 +266,7 @@ def _is_forbidden(error: BaseException | None) -> bool:
     """Whether the guard stood behind a failure, however deep the client wrapped it."""
     seen = 0
     while error is not None and seen < 10:
-        if isinstance(error, AddressForbidden) or isinstance(getattr(error, "os_error", None), AddressForbidden):
+        if isinstance(error, AddressForbidden):
             return True
         error, seen = error.__cause__ or error.__context__, seen + 1
     return False

@@ -6,7 +6,6 @@ import gc
 import logging
 from typing import Protocol
 
-import aiohttp
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import close_old_connections
@@ -32,7 +31,7 @@ from .health.reports import breaker_moved, credential_refused
 from .health.retries import RetryBudget
 from .limits import LimitsMemory
 from .metrics import tally
-from .providers.session import open_session
+from .providers.session import ProviderSession, open_session
 from .snapshot import Snapshot, snapshot_load
 from .uses import UseRecorder
 
@@ -62,7 +61,7 @@ class StoppableCall(Protocol):
 class Gateway:
     """Lives from the start of a web process to its end, inside the event loop that starts it."""
 
-    session: aiohttp.ClientSession
+    session: ProviderSession
     snapshot: Snapshot
 
     def __init__(self) -> None:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from routing.providers import anthropic_request
@@ -22,6 +21,7 @@ from routing.providers.exchange import EventStream, broken_off, document_failure
 from routing.providers.failures import error_object_failure, find_error, parse_json
 from routing.providers.native import native_of
 from routing.providers.registry import register
+from routing.providers.session import ProviderSession
 from routing.providers.usage import token_count, usage_to_openai
 
 _encode = msgspec.json.Encoder().encode
@@ -73,7 +73,7 @@ class AnthropicAdapter:
         """See `ChatAdapter.dropped`."""
         return anthropic_request.dropped(target, request)
 
-    async def count_tokens(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> int:
+    async def count_tokens(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> int:
         """Input tokens of a request as the provider counts them, which is free. Raises `ProviderError`."""
         headers = _headers(target) | betas_of(request)
         raw, headers_back = await post_whole(
@@ -85,15 +85,13 @@ class AnthropicAdapter:
             raise document_failure(200, headers_back, raw, target)
         return count
 
-    async def chat(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
+    async def chat(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
         """One whole call; see `ChatAdapter.chat`."""
         body = build_request(target, request, stream=False)
         raw, headers = await post_whole(session, target, _endpoint(target), _headers(target) | betas_of(request), body)
         return parse_answer(raw, headers, target, native=native_of(request, PROTOCOL) is not None)
 
-    def open_chat_stream(
-        self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]
-    ) -> AnthropicChatStream:
+    def open_chat_stream(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> AnthropicChatStream:
         """One streamed call, sent when entered; see `ChatStream`."""
         return AnthropicChatStream(session, target, request)
 
@@ -101,7 +99,7 @@ class AnthropicAdapter:
 class AnthropicChatStream(EventStream):
     """See `ChatStream`. Figures are known at the end alone: those at the start count no output."""
 
-    def __init__(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> None:
+    def __init__(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> None:
         super().__init__(session, target, request)
         self._native = native_of(request, PROTOCOL) is not None
         self._raw_usage: dict[str, Any] = {}

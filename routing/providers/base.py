@@ -13,8 +13,9 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
-import aiohttp
 import msgspec
+
+from routing.providers.session import ProviderSession
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -258,10 +259,10 @@ class ChatAdapter(Protocol):
         Names as OpenAI spells them. No I/O.
         """
 
-    async def chat(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
+    async def chat(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
         """Make a whole call. Raises `ProviderError`; a cancelled call closes its connection."""
 
-    def open_chat_stream(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatStream:
+    def open_chat_stream(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> ChatStream:
         """Prepare a streamed call; nothing is sent before the stream is entered."""
 
 
@@ -269,5 +270,5 @@ class ChatAdapter(Protocol):
 class CountingAdapter(Protocol):
     """A chat adapter whose provider counts the tokens of a request without answering it, for nothing."""
 
-    async def count_tokens(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> int:
+    async def count_tokens(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> int:
         """The input tokens of `request`. Raises `ProviderError`."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from routing.providers import cohere_request
@@ -19,6 +18,7 @@ from routing.providers.dialect import ChunkWriter, choice_of, new_call_id, tool_
 from routing.providers.exchange import EventStream, broken_off, document_failure, internal_failure, post_whole
 from routing.providers.failures import error_object_failure, find_error, parse_json, public_message
 from routing.providers.registry import register
+from routing.providers.session import ProviderSession
 from routing.providers.usage import token_count
 
 _FINISH_REASONS: Mapping[str, str] = {
@@ -89,13 +89,13 @@ class CohereAdapter:
         """See `ChatAdapter.dropped`."""
         return cohere_request.dropped(target, request)
 
-    async def chat(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
+    async def chat(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
         """One whole call; see `ChatAdapter.chat`."""
         body = build_request(target, request, stream=False)
         raw, headers = await post_whole(session, target, _endpoint(target), _headers(target), body)
         return parse_answer(raw, headers, target)
 
-    def open_chat_stream(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> CohereChatStream:
+    def open_chat_stream(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> CohereChatStream:
         """One streamed call, sent when entered; see `ChatStream`."""
         return CohereChatStream(session, target, request)
 
@@ -103,7 +103,7 @@ class CohereAdapter:
 class CohereChatStream(EventStream):
     """See `ChatStream`. Typed events; `message-end` carries the reason and the figures."""
 
-    def __init__(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> None:
+    def __init__(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> None:
         super().__init__(session, target, request)
         self._writer: ChunkWriter | None = None
         self._calls = 0

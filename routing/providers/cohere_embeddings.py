@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import aiohttp
-
 from routing.providers.base import Target, Usage
 from routing.providers.cohere import usage_from_cohere
 from routing.providers.exchange import internal_failure
 from routing.providers.media_base import MediaAnswer, Mode, embedding_list, estimated_tokens, texts_of
 from routing.providers.media_exchange import bearer, exchange, json_object, not_an_answer
 from routing.providers.registry import register_media
+from routing.providers.session import ProviderSession
 
 MOST_TEXTS = 96
 
@@ -32,7 +31,7 @@ class CohereEmbeddings:
         texts = texts_of(request)
         return ["input"] if texts is None or len(texts) > MOST_TEXTS else []
 
-    async def make(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
+    async def make(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
         """One call; see `MediaAdapter.make`."""
         texts = texts_of(request) or []
         body: dict[str, Any] = {

@@ -7,13 +7,12 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import quote
 
-import aiohttp
-
 from routing.providers.base import FailureClass, ProviderError, Target, Usage
 from routing.providers.failures import public_message
 from routing.providers.media_base import CHARACTERS, CLIPS, OPENAI_VOICES, SECONDS, MediaAnswer, Mode
 from routing.providers.media_exchange import Received, audio_bytes, exchange, explained
 from routing.providers.registry import register_media
+from routing.providers.session import ProviderSession
 
 # Voices here have ids of their own; a client that names one of OpenAI's gets this one ("Rachel", in every account).
 DEFAULT_VOICE = "21m00Tcm4TlvDq8ikWAM"
@@ -40,7 +39,7 @@ class ElevenLabsSpeech:
         """Formats it does not write; see `MediaAdapter.inexpressible`. Instructions and speeds beyond its range are hints."""
         return _unknown_format(request)
 
-    async def make(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
+    async def make(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
         """One call; see `MediaAdapter.make`. Billed are the characters sent, or what the provider counts if that is more."""
         name, kind = _FORMATS[request.get("response_format") or "mp3"]
         voice = request.get("voice") or DEFAULT_VOICE
@@ -71,7 +70,7 @@ class ElevenLabsMusic:
         too_far = seconds is not None and not SHORTEST_CLIP_SECONDS <= seconds <= LONGEST_CLIP_SECONDS
         return [*(["seconds"] if too_far else []), *_unknown_format(request)]
 
-    async def make(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
+    async def make(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
         """One call; see `MediaAdapter.make`."""
         name, kind = _FORMATS[request.get("response_format") or "mp3"]
         seconds = Decimal(str(request.get("seconds") or DEFAULT_CLIP_SECONDS))
@@ -90,9 +89,7 @@ class ElevenLabsMusic:
         return MediaAnswer(usage, content=content, content_type=kind, upstream_id=_request_id(received))
 
 
-async def _post(
-    session: aiohttp.ClientSession, target: Target, url: str, body: Mapping[str, Any], output_format: str
-) -> Received:
+async def _post(session: ProviderSession, target: Target, url: str, body: Mapping[str, Any], output_format: str) -> Received:
     headers = {"xi-api-key": target.secret}
     return await exchange(session, target, url, headers, body=body, query={"output_format": output_format}, explain=_explain)
 

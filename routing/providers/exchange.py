@@ -12,41 +12,45 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-import aiohttp
 import msgspec
 
 from routing.providers.base import ChatChunk, FailureClass, ProviderError, Target, Usage
 from routing.providers.failures import MAX_ERROR_BYTES, find_error, http_failure, network_failure, parse_json, public_message
+from routing.providers.http1 import HttpAnswer
+from routing.providers.session import ProviderSession
 from routing.providers.sse import SseDecoder
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 # The last bytes after the protocol's end arrive at once or not at all; waiting for them keeps the connection in the pool.
 _DRAIN_SECONDS = 0.1
 _WHOLE_HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
-# Compressed streams arrive in the compressor's portions, not in the model's.
-_STREAM_HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream", "Accept-Encoding": "identity"}
+_STREAM_HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream"}
 
 _encode = msgspec.json.Encoder().encode
 
 
 async def post_whole(
-    session: aiohttp.ClientSession, target: Target, endpoint: str, headers: Mapping[str, str], body: Mapping[str, Any]
+    session: ProviderSession, target: Target, endpoint: str, headers: Mapping[str, str], body: Mapping[str, Any]
 ) -> tuple[bytes, Mapping[str, str]]:
     """Send one whole call; the body and the headers of its 200. Raises `ProviderError` for anything else."""
     try:
-        async with session.post(
+        answer = await session.send(
+            "POST",
             endpoint,
-            data=_encode(body),
             headers={**headers, **_WHOLE_HEADERS, **target.extra_headers},
-            allow_redirects=False,
-            timeout=_whole_timeout(target),
-        ) as response:
+            content=_encode(body),
+            connect_seconds=target.connect_timeout_seconds,
+            silence_seconds=target.first_byte_timeout_seconds + target.read_timeout_seconds,
+        )
+        try:
             if target.on_headers is not None:
-                target.on_headers(response.headers)
-            if response.status != 200:
-                raise await refusal(response, target)
-            return await read_limited(response, MAX_ANSWER_BYTES), response.headers
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                target.on_headers(answer.headers)
+            if answer.status != 200:
+                raise await refusal(answer, target)
+            return await read_limited(answer, MAX_ANSWER_BYTES), answer.headers
+        finally:
+            answer.close()
+    except (TimeoutError, OSError) as error:
         raise network_failure(error) from error
 
 
@@ -59,7 +63,7 @@ class EventStream(ABC):
     the stream.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> None:
+    def __init__(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> None:
         self.completed = False
         self.aborted = False
         self.usage: Usage | None = None
@@ -70,7 +74,7 @@ class EventStream(ABC):
         self._session = session
         self._target = target
         self._request = request
-        self._response: aiohttp.ClientResponse | None = None
+        self._response: HttpAnswer | None = None
         self._opening: asyncio.Timeout | None = None
         self._decoder = SseDecoder()
         self._ready: deque[ChatChunk] = deque()
@@ -106,14 +110,12 @@ class EventStream(ABC):
         self._first_event_due = loop.time() + target.first_byte_timeout_seconds
         try:
             async with asyncio.timeout_at(self._first_event_due) as self._opening:
-                response = await self._session.post(
+                response = await self._session.send(
+                    "POST",
                     self._endpoint(),
-                    data=_encode(self._body()),
                     headers={**self._headers(), **_STREAM_HEADERS, **target.extra_headers},
-                    allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(
-                        total=None, connect=target.connect_timeout_seconds, sock_connect=target.connect_timeout_seconds
-                    ),
+                    content=_encode(self._body()),
+                    connect_seconds=target.connect_timeout_seconds,
                 )
                 self._response = response
                 if target.on_headers is not None:
@@ -125,7 +127,7 @@ class EventStream(ABC):
                     # Asked for a stream, answered with a document: an error in disguise, or money spent for nothing.
                     raw = await read_limited(response, MAX_ANSWER_BYTES)
                     raise document_failure(response.status, response.headers, raw, target)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (TimeoutError, OSError) as error:
             self._close()
             if self.aborted:
                 self._over = True
@@ -150,15 +152,15 @@ class EventStream(ABC):
         if self.completed and kind is None:
             try:
                 async with asyncio.timeout(_DRAIN_SECONDS):
-                    while await response.content.readany():
+                    while await response.readany():
                         pass
-            except (aiohttp.ClientError, TimeoutError, OSError):
+            except (TimeoutError, OSError):
                 pass
             except BaseException:
                 response.close()
                 raise
-        # Returns the connection to the pool if the answer was read to its end, closes it otherwise.
-        response.release()
+        # An answer read to its end has given its connection back already.
+        response.close()
 
     @property
     def usage_so_far(self) -> Usage | None:
@@ -205,8 +207,8 @@ class EventStream(ABC):
         loop = asyncio.get_running_loop()
         self._waiting_since = loop.time()
         try:
-            data = await response.content.readany()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            data = await response.readany()
+        except (TimeoutError, OSError) as error:
             if not self.aborted:
                 self._failure = network_failure(TimeoutError() if self._timed_out else error)
             self._over = True
@@ -288,7 +290,7 @@ class EventStream(ABC):
             self._response.close()
 
 
-async def refusal(response: aiohttp.ClientResponse, target: Target) -> ProviderError:
+async def refusal(response: HttpAnswer, target: Target) -> ProviderError:
     """The error of an answer that is no 200."""
     raw = await read_limited(response, MAX_ERROR_BYTES, strict=False)
     return http_failure(response.status, response.headers, raw, secret=target.secret, quirks=target.quirks)
@@ -301,18 +303,14 @@ def document_failure(status: int, headers: Mapping[str, str], raw: bytes, target
     return http_failure(status, headers, raw, secret=target.secret, quirks=target.quirks, may_have_billed=True)
 
 
-async def read_limited(response: aiohttp.ClientResponse, limit: int, *, strict: bool = True) -> bytes:
-    """The body up to `limit` bytes. Beyond it: ProviderError(internal) if `strict`, else what was read so far."""
-    pieces: list[bytes] = []
-    size = 0
-    while piece := await response.content.readany():
-        pieces.append(piece)
-        size += len(piece)
-        if size > limit:
-            if strict:
-                raise internal_failure("answer_too_large", f"more than {limit} bytes")
-            break
-    return b"".join(pieces)[:limit]
+async def read_limited(response: HttpAnswer, limit: int, *, strict: bool = True) -> bytes:
+    """The body up to `limit` bytes. Beyond it: ProviderError(internal) if `strict`, else its beginning."""
+    raw = await response.read(limit)
+    if len(raw) > limit:
+        if strict:
+            raise internal_failure("answer_too_large", f"more than {limit} bytes")
+        return raw[:limit]
+    return raw
 
 
 def internal_failure(code: str, detail: str) -> ProviderError:
@@ -340,12 +338,3 @@ def broken_off(detail: str) -> ProviderError:
 def utf8_length(text: str) -> int:
     """UTF-8 bytes of a text, lone surrogates included."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-
-
-def _whole_timeout(target: Target) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(
-        total=None,
-        connect=target.connect_timeout_seconds,
-        sock_connect=target.connect_timeout_seconds,
-        sock_read=target.first_byte_timeout_seconds + target.read_timeout_seconds,
-    )

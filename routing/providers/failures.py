@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from routing.providers.base import FailureClass, ProviderError
+from routing.providers.http1 import ConnectFailed, InvalidUrl
 
 MAX_ERROR_BYTES = 64 * 1024
 _DETAIL_CHARACTERS = 500
@@ -272,9 +272,9 @@ def network_failure(error: BaseException) -> ProviderError:
     """The error of a call that got no (whole) answer. Only a failure to connect is surely not billed."""
     sent = True
     code = "connection_error"
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+    if isinstance(error, ConnectFailed):
         sent = False
-    elif isinstance(error, aiohttp.InvalidURL):
+    elif isinstance(error, InvalidUrl):
         return ProviderError(
             FailureClass.INTERNAL, public_message(FailureClass.INTERNAL), code="invalid_url", detail="invalid base URL"
         )

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-import aiohttp
 import msgspec
 
 from routing.providers import gemini_request
@@ -22,6 +21,7 @@ from routing.providers.exchange import EventStream, broken_off, document_failure
 from routing.providers.failures import MAX_ERROR_BYTES, error_object_failure, find_error, parse_json, public_message
 from routing.providers.gemini_request import build_request, inexpressible
 from routing.providers.registry import register
+from routing.providers.session import ProviderSession
 from routing.providers.sse import SseDecoder, SseEvent
 from routing.providers.usage import token_count
 
@@ -107,7 +107,7 @@ class GeminiAdapter:
         """See `ChatAdapter.dropped`."""
         return gemini_request.dropped(target, request)
 
-    async def chat(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
+    async def chat(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
         """One whole call; see `ChatAdapter.chat`."""
         body = build_request(target, request)
         try:
@@ -116,7 +116,7 @@ class GeminiAdapter:
         except ProviderError as error:
             raise understood(error) from error.__cause__
 
-    def open_chat_stream(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> GeminiChatStream:
+    def open_chat_stream(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> GeminiChatStream:
         """One streamed call, sent when entered; see `ChatStream`."""
         return GeminiChatStream(session, target, request)
 
@@ -124,7 +124,7 @@ class GeminiAdapter:
 class GeminiChatStream(EventStream):
     """See `ChatStream`. Each event is a whole response with new parts only; the last one of a candidate says why it ended."""
 
-    def __init__(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> None:
+    def __init__(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> None:
         super().__init__(session, target, request)
         self._decoder = BareErrorDecoder()
         self._writer: ChunkWriter | None = None

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from routing.providers.base import FailureClass, ProviderError, Target, Usage
@@ -37,6 +36,7 @@ from routing.providers.media_base import (
 )
 from routing.providers.media_exchange import Received, exchange, explained, json_object, not_an_answer
 from routing.providers.registry import register_media
+from routing.providers.session import ProviderSession
 from routing.providers.usage import token_count
 
 # Voices here have names of their own; a client that names one of OpenAI's gets this one.
@@ -125,7 +125,7 @@ class GeminiEmbeddings:
         texts = texts_of(request)
         return ["input"] if texts is None or len(texts) > MOST_TEXTS else []
 
-    async def make(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
+    async def make(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
         """One call; see `MediaAdapter.make`."""
         texts = texts_of(request) or []
         model = target.upstream_model if "/" in target.upstream_model else f"models/{target.upstream_model}"
@@ -165,7 +165,7 @@ class GeminiImages:
             lost.append("output_format")
         return lost
 
-    async def make(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
+    async def make(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
         """One call; see `MediaAdapter.make`."""
         config: dict[str, Any] = {"responseModalities": ["IMAGE"]}
         if (ratio := _ratio(request)) is not None:
@@ -193,7 +193,7 @@ class GeminiSpeech:
         """Any format but samples, bare or as WAV; see `MediaAdapter.inexpressible`. The speed is a hint."""
         return [] if request.get("response_format") in (None, "wav", "pcm") else ["response_format"]
 
-    async def make(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
+    async def make(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
         """One call; see `MediaAdapter.make`. Instructions go before the text, as it wants them."""
         voice = request.get("voice")
         name = DEFAULT_VOICE if not voice or voice in OPENAI_VOICES else str(voice)
@@ -228,7 +228,7 @@ class GeminiMusic:
         """A length and a format of the client's choice; see `MediaAdapter.inexpressible`."""
         return [name for name in ("seconds", "response_format") if request.get(name) is not None]
 
-    async def make(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
+    async def make(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
         """One call; see `MediaAdapter.make`."""
         prompt = request["prompt"]
         if request.get("instrumental"):
@@ -243,7 +243,7 @@ class GeminiMusic:
         )
 
 
-async def _post(session: aiohttp.ClientSession, target: Target, method: str, body: Mapping[str, Any]) -> Received:
+async def _post(session: ProviderSession, target: Target, method: str, body: Mapping[str, Any]) -> Received:
     headers = {"x-goog-api-key": target.secret}
     return await exchange(session, target, method_url(target, method), headers, body=body, explain=_explain)
 
@@ -252,7 +252,7 @@ def _explain(status: int, headers: Mapping[str, str], raw: bytes, target: Target
     return understood(explained(status, headers, raw, target))
 
 
-async def _generate(session: aiohttp.ClientSession, target: Target, text: str, config: Mapping[str, Any]) -> _Response:
+async def _generate(session: ProviderSession, target: Target, text: str, config: Mapping[str, Any]) -> _Response:
     body = {"contents": [{"role": "user", "parts": [{"text": text}]}], "generationConfig": config}
     received = await _post(session, target, "generateContent", body)
     try:

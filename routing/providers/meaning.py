@@ -46,10 +46,13 @@ HINTS = (
     "reasoning_effort",
     "verbosity",
 )
+_HINTS = frozenset(HINTS)
 
 
 def hints_of(request: Mapping[str, Any]) -> list[str]:
     """The hints a client gave, in a fixed order."""
+    if _HINTS.isdisjoint(request):
+        return []
     return [name for name in HINTS if request.get(name) is not None]
 
 

@@ -14,9 +14,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Protocol
 
-import aiohttp
-
 from routing.providers.base import Target, Usage
+from routing.providers.session import ProviderSession
 
 
 class Mode(StrEnum):
@@ -96,7 +95,7 @@ class MediaAdapter(Protocol):
     def inexpressible(self, request: Mapping[str, Any], quirks: frozenset[str] = frozenset()) -> list[str]:
         """The fields of `request` whose loss would change the meaning and that the protocol cannot say. No I/O."""
 
-    async def make(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
+    async def make(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
         """Make a whole call. Raises `ProviderError`; a cancelled call closes its connection."""
 
 

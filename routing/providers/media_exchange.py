@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from routing.providers.base import ProviderError, Target
 from routing.providers.exchange import MAX_ANSWER_BYTES, document_failure, internal_failure, read_limited
 from routing.providers.failures import MAX_ERROR_BYTES, http_failure, network_failure, parse_json
+from routing.providers.session import ProviderSession
 
 _encode = msgspec.json.Encoder().encode
 
@@ -35,7 +37,7 @@ def explained(status: int, headers: Mapping[str, str], raw: bytes, target: Targe
 
 
 async def exchange(
-    session: aiohttp.ClientSession,
+    session: ProviderSession,
     target: Target,
     url: str,
     headers: Mapping[str, str],
@@ -51,31 +53,32 @@ async def exchange(
 
     `explain` makes the failure of a refused request. Answers too large to take are a failure that may have been billed.
     """
-    sent: Any = form if form is not None else None if body is None else _encode(body)
-    kind = {"Content-Type": "application/json"} if body is not None else {}
+    content, kind = b"", {}
+    if form is not None:
+        payload = form()
+        content, kind = await payload.as_bytes(), {"Content-Type": payload.headers["Content-Type"]}
+    elif body is not None:
+        content, kind = _encode(body), {"Content-Type": "application/json"}
     try:
-        async with session.request(
+        answer = await session.send(
             method,
-            url,
-            data=sent,
-            params=query,
+            f"{url}?{urlencode(query)}" if query else url,
             headers={**kind, **headers, **target.extra_headers},
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(
-                total=None,
-                connect=target.connect_timeout_seconds,
-                sock_connect=target.connect_timeout_seconds,
-                sock_read=target.first_byte_timeout_seconds + target.read_timeout_seconds,
-            ),
-        ) as response:
+            content=content,
+            connect_seconds=target.connect_timeout_seconds,
+            silence_seconds=target.first_byte_timeout_seconds + target.read_timeout_seconds,
+        )
+        try:
             if target.on_headers is not None:
-                target.on_headers(response.headers)
-            if response.status not in accepted:
-                raw = await read_limited(response, MAX_ERROR_BYTES, strict=False)
-                raise explain(response.status, response.headers, raw, target)
-            raw = await read_limited(response, MAX_ANSWER_BYTES)
-            return Received(response.status, response.headers, response.content_type, raw)
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                target.on_headers(answer.headers)
+            if answer.status not in accepted:
+                raw = await read_limited(answer, MAX_ERROR_BYTES, strict=False)
+                raise explain(answer.status, answer.headers, raw, target)
+            raw = await read_limited(answer, MAX_ANSWER_BYTES)
+            return Received(answer.status, answer.headers, answer.content_type, raw)
+        finally:
+            answer.close()
+    except (TimeoutError, OSError) as error:
         raise network_failure(error) from error
 
 

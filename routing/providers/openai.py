@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from routing.providers.base import ChatAnswer, ChatChunk, FailureClass, ProviderError, Target, Usage
@@ -21,6 +21,7 @@ from routing.providers.meaning import hints_of, meaning_changing
 from routing.providers.native import NATIVE, lost_in_translation
 from routing.providers.presets import REASONING_MODEL
 from routing.providers.registry import register
+from routing.providers.session import ProviderSession
 from routing.providers.usage import token_count, usage_to_openai
 
 _encode = msgspec.json.Encoder().encode
@@ -40,6 +41,10 @@ _MISSING_FIELDS: Mapping[str, tuple[str, ...]] = {
     "no_logprobs": ("logprobs", "top_logprobs"),
     "no_logit_bias": ("logit_bias",),
 }
+_CALLING = frozenset({"function_call", "tool_calls"})
+# What few companies say in their usage.
+_OWN_CACHE_COUNTS = frozenset({"prompt_cache_hit_tokens", "prompt_cache_miss_tokens"})
+_OWN_COSTS = frozenset({"cost", "cost_in_usd_ticks"})
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 
 
@@ -93,13 +98,13 @@ class OpenAIAdapter:
         refused = _refused_hints(target.quirks)
         return [name for name in hints_of(request) if name in refused] if refused else []
 
-    async def chat(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
+    async def chat(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> ChatAnswer:
         """One whole call; see `ChatAdapter.chat`."""
         body = build_request(target, request, stream=False)
         raw, headers = await post_whole(session, target, _endpoint(target), _headers(target), body)
         return parse_answer(raw, headers, target)
 
-    def open_chat_stream(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> OpenAIChatStream:
+    def open_chat_stream(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> OpenAIChatStream:
         """One streamed call, sent when entered; see `ChatStream`."""
         return OpenAIChatStream(session, target, request)
 
@@ -107,7 +112,7 @@ class OpenAIAdapter:
 class OpenAIChatStream(EventStream):
     """See `ChatStream`."""
 
-    def __init__(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> None:
+    def __init__(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> None:
         super().__init__(session, target, request)
         self._finish_seen = False
         self._raw_usage: dict[str, Any] | None = None
@@ -331,14 +336,15 @@ def build_request(target: Target, request: Mapping[str, Any], *, stream: bool) -
     return body
 
 
-def _refused_hints(quirks: frozenset[str]) -> list[str]:
+@lru_cache(maxsize=256)
+def _refused_hints(quirks: frozenset[str]) -> tuple[str, ...]:
     reasons = REASONING_MODEL in quirks
     refused = ["top_k"] if "no_top_k" in quirks else []
     if "effort_if_reasoning" in quirks and not reasons:
         refused.append("reasoning_effort")
     if "no_sampling_if_reasoning" in quirks and reasons:
         refused += _SAMPLING
-    return refused
+    return tuple(refused)
 
 
 def _rename_limit(body: dict[str, Any], old: str, new: str) -> None:
@@ -411,7 +417,7 @@ def usage_from_openai(raw: Mapping[str, Any]) -> Usage | None:
     prompt = token_count(raw.get("prompt_tokens"))
     completion = token_count(raw.get("completion_tokens"))
     total = token_count(raw.get("total_tokens"))
-    cache_hit = token_count(raw.get("prompt_cache_hit_tokens"))
+    cache_hit = None if _OWN_CACHE_COUNTS.isdisjoint(raw) else token_count(raw.get("prompt_cache_hit_tokens"))
     if not prompt and cache_hit is not None:
         prompt = cache_hit + (token_count(raw.get("prompt_cache_miss_tokens")) or 0)
     if prompt is None and completion is None:
@@ -439,7 +445,7 @@ def usage_from_openai(raw: Mapping[str, Any]) -> Usage | None:
         cache_write=cache_write,
         output_total=output,
         reasoning=reasoning,
-        provider_cost_usd=_provider_cost(raw),
+        provider_cost_usd=None if _OWN_COSTS.isdisjoint(raw) else _provider_cost(raw),
     )
 
 
@@ -495,18 +501,20 @@ def _straighten_message(message: dict[str, Any]) -> None:
 
 def _message_bytes(message: Mapping[str, Any]) -> int:
     """UTF-8 bytes of everything a whole message says."""
-    texts = [
-        message.get("content"),
-        message.get("reasoning_content") or message.get("reasoning"),
-        message.get("refusal"),
-    ]
+    size = 0
+    for text in (message.get("content"), message.get("reasoning_content") or message.get("reasoning"), message.get("refusal")):
+        if isinstance(text, str):
+            size += utf8_length(text)
+    if _CALLING.isdisjoint(message):
+        return size
     functions = [message.get("function_call")]
     calls = message.get("tool_calls")
     functions += [call.get("function") for call in (calls if isinstance(calls, list) else ()) if isinstance(call, dict)]
     for function in functions:
         if isinstance(function, dict):
-            texts += [function.get("name"), function.get("arguments")]
-    return sum(utf8_length(text) for text in texts if isinstance(text, str))
+            texts = (function.get("name"), function.get("arguments"))
+            size += sum(utf8_length(text) for text in texts if isinstance(text, str))
+    return size
 
 
 def _rare_delta_bytes(delta: _Delta) -> int:

@@ -33,6 +33,7 @@ from routing.providers.media_base import (
 from routing.providers.media_exchange import Received, audio_bytes, bearer, exchange, json_object, not_an_answer
 from routing.providers.openai import usage_from_openai
 from routing.providers.registry import register_media
+from routing.providers.session import ProviderSession
 from routing.providers.sse import SseDecoder
 from routing.providers.usage import token_count
 
@@ -61,7 +62,7 @@ class OpenAIEmbeddings:
         """Nothing; see `MediaAdapter.inexpressible`."""
         return []
 
-    async def make(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
+    async def make(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
         """One call; see `MediaAdapter.make`."""
         body = {**request, "model": target.upstream_model}
         body.pop("input_type", None)
@@ -94,7 +95,7 @@ class OpenAIImages:
         """Nothing; see `MediaAdapter.inexpressible`."""
         return []
 
-    async def make(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
+    async def make(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
         """One call; see `MediaAdapter.make`. An answer in events is as good as a whole one."""
         body = {**request, "model": target.upstream_model}
         if target.upstream_model.startswith(_BASE64_ONLY):
@@ -124,7 +125,7 @@ class OpenAISpeech:
         """Nothing; see `MediaAdapter.inexpressible`."""
         return []
 
-    async def make(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
+    async def make(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
         """One call; see `MediaAdapter.make`."""
         body = {**request, "model": target.upstream_model}
         body.pop("stream_format", None)
@@ -153,7 +154,7 @@ class OpenAITranscription:
         """Nothing; see `MediaAdapter.inexpressible`."""
         return []
 
-    async def make(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
+    async def make(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
         """One call; see `MediaAdapter.make`. A bare text is asked for as JSON, which says what it cost."""
         file: AudioFile = request["file"]
         wanted = request.get("response_format") or "json"

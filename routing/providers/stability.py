@@ -21,6 +21,7 @@ from routing.providers.failures import error_object_failure, parse_json, public_
 from routing.providers.media_base import CLIPS, IMAGES, SECONDS, SIZE_RATIOS, MediaAnswer, Mode, image_item
 from routing.providers.media_exchange import Received, audio_bytes, bearer, exchange, explained, json_object, not_an_answer
 from routing.providers.registry import register_media
+from routing.providers.session import ProviderSession
 
 _RATIOS = frozenset({"1:1", "16:9", "21:9", "2:3", "3:2", "4:5", "5:4", "9:16", "9:21"})
 _IMAGE_FORMATS = frozenset({"png", "jpeg", "webp"})
@@ -52,7 +53,7 @@ class StabilityImages:
             lost.append("output_format")
         return lost
 
-    async def make(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
+    async def make(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
         """One call; see `MediaAdapter.make`."""
         kind = request.get("output_format") or "png"
         fields = {"prompt": request["prompt"], "output_format": kind}
@@ -91,7 +92,7 @@ class StabilityMusic:
             lost.append("response_format")
         return lost
 
-    async def make(self, session: aiohttp.ClientSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
+    async def make(self, session: ProviderSession, target: Target, request: Mapping[str, Any]) -> MediaAnswer:
         """One call; see `MediaAdapter.make`."""
         kind = request.get("response_format") or "mp3"
         seconds = Decimal(str(request.get("seconds") or DEFAULT_CLIP_SECONDS))
@@ -118,7 +119,7 @@ class StabilityMusic:
         usage = Usage(units={CLIPS: Decimal(1), SECONDS: seconds})
         return MediaAnswer(usage, content=content, content_type=_AUDIO_TYPES[kind], upstream_id=upstream_id)
 
-    async def _result(self, session: aiohttp.ClientSession, target: Target, ticket: Any) -> Received:
+    async def _result(self, session: ProviderSession, target: Target, ticket: Any) -> Received:
         """Wait for the result of a ticket. The caller's deadline ends the waiting."""
         if not isinstance(ticket, str) or _TICKET.fullmatch(ticket) is None:
             raise internal_failure("bad_answer", "a ticket without an id")

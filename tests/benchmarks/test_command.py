@@ -137,6 +137,15 @@ def test_a_stream_that_ends_without_its_last_event_failed() -> None:
     assert (failed.status, failed.good, good.good) == (200, False, True)
 
 
+def test_a_head_that_ends_like_a_stream_is_no_end() -> None:
+    answer = AnswerReader()
+
+    ends = [answer.feed(STREAM_HEAD[:-2] + b"x-request-id: 10\r\n\r\n"), answer.feed(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")]
+
+    assert ends == [False, True]
+    assert answer.good
+
+
 def test_a_reader_begins_anew() -> None:
     answer = AnswerReader()
     answer.feed(b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n")

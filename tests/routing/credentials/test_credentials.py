@@ -19,8 +19,9 @@ from routing.credentials import (
     secret_probe,
 )
 from routing.models import Provider, ProviderCredential
+from tests.fakes.company import BAD, BETTER, GOOD, Call, Company
 
-from .conftest import BAD, BETTER, GOOD, Company, profile_make
+from .conftest import profile_make
 
 pytestmark = pytest.mark.django_db
 
@@ -78,7 +79,7 @@ def test_a_test_is_one_cheap_call_with_the_cheapest_model(
     probe = credential_test(credential.pk, actor)
 
     row = stored(credential.pk)
-    assert company.calls == [(GOOD, "up-cheap", 16)]
+    assert company.calls == [Call("POST", "/v1/chat/completions", GOOD, "up-cheap", 16)]
     assert (probe.passed, probe.profile, probe.detail) == (True, "acme/cheap", "")
     assert probe.latency_ms is not None
     assert (row.test_result, row.enabled) == ("", True)
@@ -93,7 +94,7 @@ def test_retired_switched_off_and_other_models_are_not_used_for_tests(provider: 
 
     probe = secret_probe(provider, GOOD)
 
-    assert (probe.passed, company.calls) == (True, [(GOOD, "up-cheap", 16)])
+    assert (probe.passed, company.calls) == (True, [Call("POST", "/v1/chat/completions", GOOD, "up-cheap", 16)])
 
 
 def test_a_refused_key_is_noted_without_the_key_and_stays_as_it_was(
@@ -138,7 +139,7 @@ def test_a_provider_of_embeddings_is_tried_with_one(provider: Provider, company:
 
     probe = secret_probe(provider, GOOD)
 
-    assert (probe.passed, company.calls, company.paths) == (True, [(GOOD, "up-vectors", None)], ["/v1/embeddings"])
+    assert (probe.passed, company.calls) == (True, [Call("POST", "/v1/embeddings", GOOD, "up-vectors")])
 
 
 def test_a_provider_of_speech_is_tried_with_one_letter(provider: Provider, company: Company) -> None:
@@ -149,8 +150,8 @@ def test_a_provider_of_speech_is_tried_with_one_letter(provider: Provider, compa
     good, bad = secret_probe(provider, GOOD), secret_probe(provider, BAD)
 
     assert (bad.passed, bad.failure, good.failure is not bad.failure) == (False, "auth", True)
-    assert [key for key, _, _ in company.calls] == [GOOD, BAD]
-    assert company.paths[0].startswith("/v1/text-to-speech/")
+    assert [call.key for call in company.calls] == [GOOD, BAD]
+    assert company.calls[0].path.startswith("/v1/text-to-speech/")
 
 
 def test_a_provider_of_pictures_alone_cannot_be_tried(provider: Provider) -> None:
@@ -168,7 +169,7 @@ def test_rotation_tries_the_new_key_and_keeps_the_old_one_disabled(
     new = credential_rotate(credential.pk, BETTER, actor, "yearly")
 
     old = stored(credential.pk)
-    assert company.calls == [(BETTER, "up-cheap", 16)]
+    assert company.calls == [Call("POST", "/v1/chat/completions", BETTER, "up-cheap", 16)]
     assert (new.label, new.priority, new.enabled, stored(new.pk).secret) == ("main", 7, True, BETTER)
     assert (new.tested_at is not None, new.test_result) == (True, "")
     assert (old.secret, old.enabled, old.disabled_reason) == (GOOD, False, "rotated: yearly")

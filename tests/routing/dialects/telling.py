@@ -3,12 +3,11 @@
 from types import SimpleNamespace
 from typing import Any
 
-import aiohttp
-
 from routing.dialects.base import AnswerDialect
 from routing.pipeline import Outcome
 from routing.providers.base import ChatAnswer, Target, Usage
 from routing.providers.registry import adapter_for
+from routing.providers.session import ProviderSession
 from tests.wire.replay import EVENT_STREAM, Answer
 
 
@@ -20,7 +19,7 @@ def call_of(*, answer: ChatAnswer | None = None, usage: Usage | None = None) -> 
 
 
 async def whole(
-    session: aiohttp.ClientSession, target: Target, protocol: str, request: dict[str, Any], dialect: AnswerDialect
+    session: ProviderSession, target: Target, protocol: str, request: dict[str, Any], dialect: AnswerDialect
 ) -> bytes:
     """The body that a client gets for a recorded whole answer."""
     answer = await adapter_for(protocol).chat(session, target, request)
@@ -28,7 +27,7 @@ async def whole(
 
 
 async def streamed(
-    session: aiohttp.ClientSession, target: Target, protocol: str, request: dict[str, Any], dialect: AnswerDialect
+    session: ProviderSession, target: Target, protocol: str, request: dict[str, Any], dialect: AnswerDialect
 ) -> bytes:
     """All bytes that a client gets for a recorded stream; its end is said twice, as when a settle changed the charge."""
     said = b""

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import anthropic
 import msgspec
 import pytest
@@ -17,6 +16,7 @@ from routing.dialects.anthropic import AnthropicMessages, message_of
 from routing.dialects.anthropic_request import messages_request
 from routing.providers.base import ChatAnswer, ChatChunk, Target, Usage
 from routing.providers.presets import PRESETS
+from routing.providers.session import ProviderSession
 from tests.routing.dialects.telling import call_of, stream_answer, streamed, whole, whole_answer
 from tests.wire.replay import ReplayServer
 
@@ -104,7 +104,7 @@ def check(message: Message, told: Told) -> None:
 
 
 @pytest.mark.parametrize("told", WHOLE, ids=lambda told: told.recording)
-async def test_whole_answers(told: Told, session: aiohttp.ClientSession, target_at: TargetAt, replay: ReplayServer) -> None:
+async def test_whole_answers(told: Told, session: ProviderSession, target_at: TargetAt, replay: ReplayServer) -> None:
     target = target_at(replay.base_url(told.recording), told.provider)
 
     body = await whole(session, target, PRESETS[told.provider].protocol, request(), dialect())
@@ -114,7 +114,7 @@ async def test_whole_answers(told: Told, session: aiohttp.ClientSession, target_
 
 
 @pytest.mark.parametrize("told", STREAMED, ids=lambda told: told.recording)
-async def test_streams(told: Told, session: aiohttp.ClientSession, target_at: TargetAt, replay: ReplayServer) -> None:
+async def test_streams(told: Told, session: ProviderSession, target_at: TargetAt, replay: ReplayServer) -> None:
     target = target_at(replay.base_url(told.recording), told.provider)
 
     said = await streamed(session, target, PRESETS[told.provider].protocol, request(), dialect())
@@ -126,7 +126,7 @@ async def test_streams(told: Told, session: aiohttp.ClientSession, target_at: Ta
 
 
 async def test_thoughts_and_signatures_arrive_as_they_came(
-    session: aiohttp.ClientSession, target_at: TargetAt, replay: ReplayServer
+    session: ProviderSession, target_at: TargetAt, replay: ReplayServer
 ) -> None:
     target = target_at(replay.base_url("anthropic_stream_thinking"), "anthropic")
 
@@ -144,7 +144,7 @@ async def test_thoughts_and_signatures_arrive_as_they_came(
     assert message.usage.output_tokens_details.thinking_tokens == 12
 
 
-async def test_cached_input_is_told_apart(session: aiohttp.ClientSession, target_at: TargetAt, replay: ReplayServer) -> None:
+async def test_cached_input_is_told_apart(session: ProviderSession, target_at: TargetAt, replay: ReplayServer) -> None:
     target = target_at(replay.base_url("anthropic_chat_cached"), "anthropic")
 
     body = msgspec.json.decode(await whole(session, target, "anthropic", request(), dialect()))
@@ -154,7 +154,7 @@ async def test_cached_input_is_told_apart(session: aiohttp.ClientSession, target
     assert sum(usage["cache_creation"].values()) == 312
 
 
-async def test_a_refusal_keeps_its_reason(session: aiohttp.ClientSession, target_at: TargetAt, replay: ReplayServer) -> None:
+async def test_a_refusal_keeps_its_reason(session: ProviderSession, target_at: TargetAt, replay: ReplayServer) -> None:
     target = target_at(replay.base_url("anthropic_stream_refusal"), "anthropic")
 
     said = await streamed(session, target, "anthropic", request(), dialect())
@@ -165,9 +165,7 @@ async def test_a_refusal_keeps_its_reason(session: aiohttp.ClientSession, target
     assert message.stop_details.explanation == "The request was declined by a safety classifier."
 
 
-async def test_a_call_s_own_marks_travel_with_it(
-    session: aiohttp.ClientSession, target_at: TargetAt, replay: ReplayServer
-) -> None:
+async def test_a_call_s_own_marks_travel_with_it(session: ProviderSession, target_at: TargetAt, replay: ReplayServer) -> None:
     target = target_at(replay.base_url("gemini_stream_tool_call"), "google")
 
     said = await streamed(session, target, "gemini", request(), dialect())

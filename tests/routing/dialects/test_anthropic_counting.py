@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import aiohttp
 import pytest
 
 from routing.api.messages import estimated_tokens
@@ -11,6 +10,7 @@ from routing.dialects.anthropic_request import count_request, messages_request
 from routing.providers.anthropic import AnthropicAdapter
 from routing.providers.base import CountingAdapter, ProviderError, Target
 from routing.providers.registry import adapter_for
+from routing.providers.session import ProviderSession
 from tests.wire.replay import Answer, ReplayServer
 
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Bonjour"}]}
@@ -19,7 +19,7 @@ IMAGE = {"type": "image", "source": {"type": "url", "url": "https://example.org/
 TargetAt = Callable[..., Target]
 
 
-async def test_the_provider_counts(session: aiohttp.ClientSession, target_at: TargetAt, replay: ReplayServer) -> None:
+async def test_the_provider_counts(session: ProviderSession, target_at: TargetAt, replay: ReplayServer) -> None:
     target = target_at(replay.base_url("anthropic_count_tokens"), "anthropic")
     request = messages_request({**ASK, "max_tokens": 5, "system": "S", "temperature": 1}, betas="computer-use-x").body
 
@@ -33,9 +33,7 @@ async def test_the_provider_counts(session: aiohttp.ClientSession, target_at: Ta
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b'{"input_tokens":"many"}', b"no"])
-async def test_no_count_is_a_failure(
-    body: bytes, session: aiohttp.ClientSession, target_at: TargetAt, replay: ReplayServer
-) -> None:
+async def test_no_count_is_a_failure(body: bytes, session: ProviderSession, target_at: TargetAt, replay: ReplayServer) -> None:
     target = target_at(replay.serve(Answer(200, {"content-type": "application/json"}, body)), "anthropic")
 
     with pytest.raises(ProviderError):

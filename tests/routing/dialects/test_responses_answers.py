@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import msgspec
 import openai
 import pytest
@@ -16,6 +15,7 @@ from routing.dialects.responses import Responses
 from routing.dialects.responses_request import responses_request
 from routing.providers.base import ChatChunk, Target
 from routing.providers.presets import PRESETS
+from routing.providers.session import ProviderSession
 from tests.routing.dialects.telling import call_of, stream_answer, streamed, whole, whole_answer
 from tests.wire.replay import ReplayServer
 
@@ -102,7 +102,7 @@ def check(response: Response, told: Told) -> None:
 
 
 @pytest.mark.parametrize("told", WHOLE, ids=lambda told: told.recording)
-async def test_whole_answers(told: Told, session: aiohttp.ClientSession, target_at: TargetAt, replay: ReplayServer) -> None:
+async def test_whole_answers(told: Told, session: ProviderSession, target_at: TargetAt, replay: ReplayServer) -> None:
     target = target_at(replay.base_url(told.recording), told.provider)
 
     body = await whole(session, target, PRESETS[told.provider].protocol, request(), dialect())
@@ -111,7 +111,7 @@ async def test_whole_answers(told: Told, session: aiohttp.ClientSession, target_
 
 
 @pytest.mark.parametrize("told", STREAMED, ids=lambda told: told.recording)
-async def test_streams(told: Told, session: aiohttp.ClientSession, target_at: TargetAt, replay: ReplayServer) -> None:
+async def test_streams(told: Told, session: ProviderSession, target_at: TargetAt, replay: ReplayServer) -> None:
     target = target_at(replay.base_url(told.recording), told.provider)
 
     said = await streamed(session, target, PRESETS[told.provider].protocol, request(), dialect())

@@ -157,10 +157,14 @@ async def test_no_figures_when_told(simulator, session, where):
 async def test_wrong_requests_are_refused(body: dict[str, Any], version: str, said: str, simulator, session):
     request = {"model": "claude", "messages": [{"role": "user", "content": "Bonjour"}], **body}
 
-    async with session.post(
-        f"{simulator.url}/anthropic/v1/messages", json=request, headers={"anthropic-version": version}
-    ) as response:
-        answer = await response.json()
+    response = await session.send(
+        "POST",
+        f"{simulator.url}/anthropic/v1/messages",
+        headers={"anthropic-version": version},
+        content=msgspec.json.encode(request),
+        connect_seconds=5,
+    )
+    answer = msgspec.json.decode(await response.read(10_000))
 
     assert response.status == 400
     assert answer["error"] == {"type": "invalid_request_error", "message": said}

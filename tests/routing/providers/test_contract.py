@@ -5,13 +5,13 @@ import time
 from dataclasses import dataclass
 from decimal import Decimal
 
-import aiohttp
 import msgspec
 import pytest
 
 from routing.providers.base import ChatAdapter, ChatChunk, ChatStream, FailureClass, ProviderError, Target, Usage
 from routing.providers.openai import OpenAIAdapter
 from routing.providers.registry import adapter_for, register, registered_protocols
+from routing.providers.session import ProviderSession
 from tests.wire.replay import recorded
 
 from .conftest import SECRET
@@ -349,11 +349,11 @@ async def read_into(chunks: list[ChatChunk], stream: ChatStream) -> None:
         chunks.append(chunk)  # noqa: PERF401 (what came before an error counts)
 
 
-async def call_whole(adapter: ChatAdapter, session: aiohttp.ClientSession, target: Target) -> None:
+async def call_whole(adapter: ChatAdapter, session: ProviderSession, target: Target) -> None:
     await adapter.chat(session, target, REQUEST)
 
 
-async def call_streamed(adapter: ChatAdapter, session: aiohttp.ClientSession, target: Target) -> None:
+async def call_streamed(adapter: ChatAdapter, session: ProviderSession, target: Target) -> None:
     async with adapter.open_chat_stream(session, target, {**REQUEST, "stream": True}):
         pass
 

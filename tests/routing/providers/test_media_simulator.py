@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
-import aiohttp
 import pytest
 from tinytag import TinyTag
 
 from routing.providers.base import FailureClass, ProviderError, Target, Usage
 from routing.providers.media_base import AudioFile, MediaAnswer, Mode
 from routing.providers.registry import media_adapter_for, registered_media
+from routing.providers.session import ProviderSession
 from routing.providers.stability import StabilityMusic
 from routing.simulator import start_simulator
 from routing.simulator.media import sound_wav
@@ -45,7 +45,7 @@ def target_of(simulator: Simulator, protocol: str, model: str) -> Target:
 
 async def make(
     simulator: Simulator,
-    session: aiohttp.ClientSession,
+    session: ProviderSession,
     protocol: str,
     mode: Mode,
     model: str = "stable-image-core",

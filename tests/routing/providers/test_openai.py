@@ -685,14 +685,14 @@ async def test_cancelled_reader_leaves_no_connection(replay, session, target_at)
 
     with pytest.raises(asyncio.CancelledError):
         await reading
-    assert session.connector._acquired == set()
-    assert not session.connector._conns
+    await asyncio.sleep(0.05)
+    assert session.connections == 0
 
 
 async def test_completed_stream_returns_its_connection(replay, session, target_at):
     await read_stream(session, target_at(replay.base_url("openai_stream")))
 
-    assert [len(idle) for idle in session.connector._conns.values()] == [1]
+    assert (session.connections, session.idle) == (1, 1)
 
 
 async def test_stream_left_early_closes_its_connection(replay, session, target_at):
@@ -700,5 +700,5 @@ async def test_stream_left_early_closes_its_connection(replay, session, target_a
         await anext(stream)
 
     assert stream.completed is False
-    assert session.connector._acquired == set()
-    assert not session.connector._conns
+    await asyncio.sleep(0.05)
+    assert session.connections == 0
