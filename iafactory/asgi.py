@@ -9,6 +9,7 @@ stock = get_asgi_application()
 
 from dashboard.alerts.watch import watch  # noqa: E402  needs the apps
 from iafactory.common.hot import SlimApplication  # noqa: E402
+from iafactory.common.hot_uvicorn import exchange_of  # noqa: E402
 from iafactory.common.tracing import tracing_start, tracing_stop  # noqa: E402
 from ratelimit.blocks import block_watch  # noqa: E402
 from routing.gateway import current_gateway, gateway_start, gateway_stop  # noqa: E402
@@ -29,4 +30,6 @@ async def _stop() -> None:
     tracing_stop()
 
 
-application = SlimApplication(stock=stock, hot_urls="routing.hot_urls", start=_start, stop=_stop, admit=block_watch.admit)
+application = SlimApplication(
+    stock=stock, hot_urls="routing.hot_urls", start=_start, stop=_stop, admit=block_watch.admit, exchange_of=exchange_of
+)

@@ -133,7 +133,7 @@ class ChatCall(ModelCall):
 
     async def _serve_whole(self) -> None:
         """Ask one candidate after the other for a whole answer. It is read to its end even when the client hangs up."""
-        async for candidate in self._candidates_in_reach():
+        while (candidate := await self._next_candidate()) is not None:
             adapter = adapter_for(candidate.route.protocol)
             try:
                 answer = await adapter.chat(self.gateway.session, self._target(candidate), self._body(candidate))
@@ -155,7 +155,7 @@ class ChatCall(ModelCall):
     async def _serve_streamed(self) -> None:
         """Forward a stream chunk by chunk. Before the first byte the next candidate may take over, after it never."""
         exchange, outcome = self.exchange, self.outcome
-        async for candidate in self._candidates_in_reach():
+        while (candidate := await self._next_candidate()) is not None:
             adapter = adapter_for(candidate.route.protocol)
             stream = adapter.open_chat_stream(self.gateway.session, self._target(candidate), self._body(candidate))
             self._abort = stream.abort
@@ -244,7 +244,9 @@ class ChatCall(ModelCall):
 
     def _headers(self, candidate: Candidate) -> Headers:
         headers = super()._headers(candidate)
-        dropped = adapter_for(candidate.route.protocol).dropped(self._target(candidate), self.request.body)
+        asked = self._target_asked
+        target = asked[1] if asked is not None and asked[0] is candidate else self._target(candidate)
+        dropped = adapter_for(candidate.route.protocol).dropped(target, self.request.body)
         if dropped:
             headers.append((b"x-iaf-dropped", ", ".join(map(self.dialect.field_name, dropped)).encode()))
         if self.fitted_max_tokens is not None:

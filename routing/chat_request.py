@@ -25,7 +25,11 @@ IMAGE_TOKENS = 4000
 FILE_TOKENS = 100_000
 
 # What providers bill beside the tokens, at prices no route has.
-_UNPRICED = ("web_search_options", "audio")
+_UNPRICED = frozenset({"web_search_options", "audio"})
+# What is part of the input beside the messages and the tools.
+_COUNTED = frozenset({"functions", "response_format", "prediction", "tool_choice"})
+_RANGES = (("temperature", 0, 2), ("top_p", 0, 1), ("presence_penalty", -2, 2), ("frequency_penalty", -2, 2))
+_RANGED = frozenset(name for name, _, _ in _RANGES)
 
 
 class ChatRequest(msgspec.Struct, frozen=True):
@@ -171,9 +175,10 @@ def chat_request_parse(body: dict[str, Any], *, auto_model: str | None = None) -
             raise _wrong("tools", "`tools` must be a list of objects.")
         counted.add_json(tools)
         counted.overhead_tokens += TOOL_OVERHEAD_TOKENS * len(tools) + (TOOLS_OVERHEAD_TOKENS if tools else 0)
-    for name in ("functions", "response_format", "prediction", "tool_choice"):
-        if body.get(name) is not None:
-            counted.add_json(body[name])
+    if not _COUNTED.isdisjoint(body):
+        for name in _COUNTED:
+            if body.get(name) is not None:
+                counted.add_json(body[name])
 
     stream = _optional_bool(body, "stream")
     stream_options = body.get("stream_options")
@@ -185,11 +190,11 @@ def chat_request_parse(body: dict[str, Any], *, auto_model: str | None = None) -
         _optional_int(body, "max_completion_tokens", highest=LARGEST_TOKEN_LIMIT),
         _optional_int(body, "max_tokens", highest=LARGEST_TOKEN_LIMIT),
     )
-    for name, low, high in (("temperature", 0, 2), ("top_p", 0, 1), ("presence_penalty", -2, 2), ("frequency_penalty", -2, 2)):
+    for name, low, high in () if _RANGED.isdisjoint(body) else _RANGES:
         value = body.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high):
             raise _wrong(name, f"`{name}` must be a number between {low} and {high}.")
-    for name in _UNPRICED:
+    for name in () if _UNPRICED.isdisjoint(body) else sorted(_UNPRICED):
         if body.get(name) is not None:
             raise _wrong(name, f"`{name}` is not offered here.", "unsupported_parameter")
     modalities = body.get("modalities")

@@ -12,12 +12,12 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import Q
-from django.utils.translation import gettext as _
 
 from billing.events.services import Actor, event_record
 from billing.plans.models import CreditPack, FxRate, Plan, PlanPrice
 from iafactory.common.errors import ApiError
 from iafactory.common.money import ZERO, plain, usd_quantise
+from iafactory.common.texts import Amount, Text
 
 from .models import AiModel, ModelProfile, PlanRouting
 
@@ -58,7 +58,7 @@ class PlanEconomics:
     revenue_usd: Decimal | None
     """The price at the operator's rate; of several currencies the one that earns least."""
     worst_cost_usd: Decimal | None
-    worst_because: str
+    worst_because: Text
     credit_cost_usd: Decimal
     """The most that a credit spent on this plan can cost us."""
     credit_sold_usd: Decimal | None
@@ -116,23 +116,43 @@ class PlanEconomics:
 
     @property
     def risks(self) -> list[str]:
-        """How the plan can lose money, one sentence each; empty when it cannot."""
+        """How the plan can lose money, one sentence each in the reader's language; empty when it cannot."""
+        return [risk.translated() for risk in self.risk_texts]
+
+    @property
+    def risk_texts(self) -> list[Text]:
+        """The sentences of `risks`, to be said in any language."""
         found = []
         if self.revenue_usd is None:
-            found.append(_("What it earns in USD is not known: a price or an exchange rate is missing."))
+            found.append(Text("What it earns in USD is not known: a price or an exchange rate is missing."))
         if self.worst_cost_usd is None:
-            found.append(_("Nothing bounds what a period may cost us: %(because)s.") % {"because": self.worst_because})
+            found.append(Text("Nothing bounds what a period may cost us: %(because)s.", because=self.worst_because))
         elif self.revenue_usd is not None and self.worst_cost_usd > self.revenue_usd:
-            earned, cost = cents(self.revenue_usd), cents(self.worst_cost_usd)
-            told = {"earned": earned, "cost": cost, "because": self.worst_because}
-            found.append(_("A period earns %(earned)s USD and may cost %(cost)s USD: %(because)s.") % told)
-        most = f"{self.credit_cost_usd.quantize(Decimal('0.000001')).normalize():f}"
+            found.append(
+                Text(
+                    "A period earns %(earned)s USD and may cost %(cost)s USD: %(because)s.",
+                    earned=cents(self.revenue_usd),
+                    cost=cents(self.worst_cost_usd),
+                    because=self.worst_because,
+                )
+            )
+        most = Amount(self.credit_cost_usd.quantize(Decimal("0.000001")))
         if self.overage_usd is not None and self.credit_cost_usd > self.overage_usd:
-            told = {"earned": f"{self.overage_usd.normalize():f}", "cost": most}
-            found.append(_("A credit beyond those included earns %(earned)s USD and may cost %(cost)s USD.") % told)
+            found.append(
+                Text(
+                    "A credit beyond those included earns %(earned)s USD and may cost %(cost)s USD.",
+                    earned=Amount(self.overage_usd),
+                    cost=most,
+                )
+            )
         if self.credit_sold_usd is not None and self.credit_cost_usd > self.credit_sold_usd:
-            told = {"earned": f"{self.credit_sold_usd.normalize():f}", "cost": most}
-            found.append(_("A bought credit earned %(earned)s USD and may cost %(cost)s USD when it is spent here.") % told)
+            found.append(
+                Text(
+                    "A bought credit earned %(earned)s USD and may cost %(cost)s USD when it is spent here.",
+                    earned=Amount(self.credit_sold_usd),
+                    cost=most,
+                )
+            )
         return found
 
     @property
@@ -229,7 +249,7 @@ def risk_accepted(*, economics: PlanEconomics, actor: Actor, reason: str) -> Non
         object_type="plan",
         object_id=economics.plan.pk,
         actor=actor,
-        after={**economics.figures(), "risks": economics.risks},
+        after={**economics.figures(), "risks": [str(risk) for risk in economics.risk_texts]},
         reason=reason,
     )
 
@@ -315,19 +335,19 @@ def _overage(plan: Plan, price: PlanPrice | None, catalogue: _Catalogue) -> Deci
     return ZERO if price.overage_amount is None else catalogue.usd(price.overage_amount, price.currency)
 
 
-def _worst_cost(plan: Plan, routing: PlanRouting, credit_cost: Decimal) -> tuple[Decimal | None, str]:
+def _worst_cost(plan: Plan, routing: PlanRouting, credit_cost: Decimal) -> tuple[Decimal | None, Text]:
     """The most that a period's included use can cost us, and why; None when nothing bounds it."""
     allowance = routing.cost_allowance_usd
     if routing.free_only:
-        return ZERO, _("only models that cost us nothing")
+        return ZERO, Text("only models that cost us nothing")
     if plan.billing_mode == Plan.BillingMode.QUOTA:
         if allowance is None:
-            return None, _("the plan counts requests and has no cost allowance")
-        return allowance, _("its cost allowance")
+            return None, Text("the plan counts requests and has no cost allowance")
+        return allowance, Text("its cost allowance")
     covered = usd_quantise(plan.period_credits * credit_cost)
     if allowance is None or covered <= allowance:
-        return covered, _("what its %(credits)s credits cover") % {"credits": f"{plain(plan.period_credits):,}"}
-    return allowance, _("its cost allowance, which ends before its credits do")
+        return covered, Text("what its %(credits)s credits cover", credits=Amount(plan.period_credits))
+    return allowance, Text("its cost allowance, which ends before its credits do")
 
 
 def _months(plan: Plan) -> Decimal:

@@ -30,7 +30,7 @@ class MediaCall(ModelCall):
 
     async def _serve(self) -> None:
         """Ask one candidate after the other. What is being made is waited for even when the client hangs up."""
-        async for candidate in self._candidates_in_reach():
+        while (candidate := await self._next_candidate()) is not None:
             adapter = media_adapter_for(candidate.route.protocol, self.request.mode)
             try:
                 made = await adapter.make(self.gateway.session, self._target(candidate), self.request.body)

@@ -2,19 +2,18 @@
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge
 
-from iafactory.common import clock
-from iafactory.common.metrics import LATENCY_BUCKETS, Bounded, Tally
+from iafactory.common.metrics import LATENCY_BUCKETS, Bounded, SummedHistogram, Tally
 
 if TYPE_CHECKING:
     from .pipeline import ModelCall
 
 calls = Counter("iafactory_calls", "Calls that were settled.", ("endpoint", "provider", "model", "end"))
-latency = Histogram(
+latency = SummedHistogram(
     "iafactory_call_seconds", "From the request to its settle.", ("endpoint", "provider"), buckets=LATENCY_BUCKETS
 )
-first_byte = Histogram(
+first_byte = SummedHistogram(
     "iafactory_first_byte_seconds", "From the request to the first byte for the client.", ("provider",), buckets=LATENCY_BUCKETS
 )
 tokens = Counter("iafactory_tokens", "Tokens of settled calls.", ("provider", "kind"))
@@ -27,7 +26,8 @@ running = Gauge("iafactory_calls_running", "Calls under way.", multiprocess_mode
 
 tally = Tally()
 _plan = Bounded()
-_Children = tuple[Counter, Histogram, Histogram, Counter, Counter, Counter, Counter]
+_Children = tuple[Counter, SummedHistogram, SummedHistogram, Counter, Counter, Counter, Counter]
+_plans: dict[str, Counter] = {}
 _children: dict[tuple[str, str, str, str], _Children] = {}
 
 
@@ -48,6 +48,13 @@ def _of(endpoint: str, provider: str, model: str, end: str) -> _Children:
     return found
 
 
+def _charged_to(plan: str) -> Counter:
+    found = _plans.get(plan)
+    if found is None:
+        found = _plans[plan] = credits_charged.labels(_plan(plan))
+    return found
+
+
 def call_ended(call: "ModelCall") -> None:
     """Count one call that is settled, or queued to be."""
     outcome = call.outcome
@@ -56,10 +63,10 @@ def call_ended(call: "ModelCall") -> None:
     ended, took, first, tokens_in, cached, tokens_out, cost_usd = _of(call.endpoint, provider, model, outcome.end)
     add = tally.add
     add(ended)
-    running.set(len(call.gateway.running))
-    took.observe((clock.now() - call.started_at).total_seconds())
+    tally.set(running, len(call.gateway.running))
+    tally.observe(took, call.elapsed_ms() / 1000)
     if outcome.first_byte_ms is not None:
-        first.observe(outcome.first_byte_ms / 1000)
+        tally.observe(first, outcome.first_byte_ms / 1000)
     usage = outcome.usage
     if usage is not None and served is not None:
         add(tokens_in, usage.input_total)
@@ -71,7 +78,7 @@ def call_ended(call: "ModelCall") -> None:
     if outcome.cost_usd:
         add(cost_usd, float(outcome.cost_usd))
     if outcome.charged:
-        add(credits_charged.labels(_plan(call.plan.code)), float(outcome.charged))
+        add(_charged_to(call.plan.code), float(outcome.charged))
     if call.budget_fallback:
         add(fallbacks.labels("budget"))
     elif call.fallback:

@@ -10,7 +10,7 @@ import logging
 import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -73,7 +73,7 @@ class Outcome:
     @property
     def lost_usd(self) -> Decimal:
         """Provider cost of all failed attempts together."""
-        return sum(self.lost_usd_by_provider.values(), ZERO)
+        return sum(self.lost_usd_by_provider.values(), ZERO) if self.lost_usd_by_provider else ZERO
 
 
 class ModelCall(ABC):
@@ -139,13 +139,23 @@ class ModelCall(ABC):
         self.limit_states: tuple[ScopeState, ...] = ()
         # Why the call was stopped from outside, and how to stop what is under way.
         self.cut_error: ApiError | None = None
+        # How long the call may take, and how long its hold and its places may outlive that.
+        longest: int = settings.CALL_TIMEOUT_SECONDS
+        self._lease_seconds: int = longest + settings.HOLD_GRACE_SECONDS
+        own = self.policy.deadline_seconds
+        self._deadline_seconds = longest if own is None else min(longest, own)
+        # Whose turn it is among the candidates, whether it is being asked, and whether one was too dear.
+        self._turn = 0
+        self._asking = False
+        self._too_dear = False
+        self._target_asked: tuple[Candidate, Target] | None = None
         self._abort: Callable[[], None] | None = None
 
     # -- what a kind of call does its own way ------------------------------------------------------------------------
 
     @abstractmethod
     async def _serve(self) -> None:
-        """Ask `_candidates_in_reach()` until one serves, and fill the outcome."""
+        """Ask one `_next_candidate` after the other until one serves, and fill the outcome."""
 
     @abstractmethod
     def _last_bytes(self) -> bytes:
@@ -226,11 +236,6 @@ class ModelCall(ABC):
         metrics.call_ended(self)
         return await self._finish()
 
-    @property
-    def _deadline_seconds(self) -> int:
-        longest: int = settings.CALL_TIMEOUT_SECONDS
-        return longest if self.policy.deadline_seconds is None else min(longest, self.policy.deadline_seconds)
-
     def cut(self, error: ApiError) -> None:
         """Stop the call's stream because its credential opens nothing any more; what was delivered is billed."""
         self.cut_error = error
@@ -273,7 +278,7 @@ class ModelCall(ABC):
             self.gateway.snapshot,
             first.route.provider,
             at=self.started_at,
-            lease_seconds=settings.CALL_TIMEOUT_SECONDS + settings.HOLD_GRACE_SECONDS,
+            lease_seconds=self._lease_seconds,
         )
         if self.run_budget is not None:
             call_limits = call_limits.with_run(limits.run_scope(self.caller, self.run_budget, at=self.started_at))
@@ -442,7 +447,7 @@ class ModelCall(ABC):
             idempotency_key=self.idempotency.key if self.idempotency else None,
             body_hash=self.idempotency.body_hash if self.idempotency else None,
             opened_at=self.started_at,
-            expires_at=self.started_at + timedelta(seconds=settings.CALL_TIMEOUT_SECONDS + settings.HOLD_GRACE_SECONDS),
+            expires_at=self.started_at + timedelta(seconds=self._lease_seconds),
         )
         try:
             return await self.gateway.ledger.hold_open(item, timeout_seconds=HOLD_TIMEOUT_SECONDS)
@@ -453,29 +458,31 @@ class ModelCall(ABC):
 
     # -- call --------------------------------------------------------------------------------------------------------
 
-    async def _candidates_in_reach(self) -> AsyncIterator[Candidate]:
-        """Candidates in order, each with its credentials; one that may cost more than was held and reserved first extends both.
+    async def _next_candidate(self) -> Candidate | None:
+        """Whom to ask next, with its credential; one that may cost more than was held and reserved extends both first.
 
-        Skipped: what may not cost that much, and what cannot be asked at the moment (`attempts`).
+        The same one again when another of its credentials may do better. Skipped: what may not cost that much, and what cannot
+        be asked at the moment (`attempts`). None when nobody is left; the outcome's error says why.
         """
-        refused_for_cost = False
-        for candidate in self.candidates:
-            again = True
-            while again and self.outcome.attempts < self.policy.most_attempts:
-                if not await self._extend_to(candidate):
-                    refused_for_cost = True
-                    break
-                if not await self.attempts.begin(candidate):
-                    break
+        if self._asking and not self.attempts.of_credential:
+            self._turn += 1
+        self._asking = False
+        while self._turn < len(self.candidates) and self.outcome.attempts < self.policy.most_attempts:
+            candidate = self.candidates[self._turn]
+            if not await self._extend_to(candidate):
+                self._too_dear = True
+            elif await self.attempts.begin(candidate):
                 self.outcome.attempts += 1
-                yield candidate
-                again = self.attempts.of_credential
+                self._asking = True
+                return candidate
+            self._turn += 1
         if self.outcome.error is None:
             self.outcome.error = (
                 ApiError(503, "budget_exhausted", "What could serve this call costs too much now.")
-                if refused_for_cost
+                if self._too_dear
                 else ApiError(503, "provider_busy", "The providers of this model are busy.", retry_after_seconds=2)
             )
+        return None
 
     async def _extend_to(self, candidate: Candidate) -> bool:
         """Hold and reserve what `candidate` and the failed attempts before it may cost; false when there is no room."""
@@ -543,7 +550,7 @@ class ModelCall(ABC):
     def _begins(self, candidate: Candidate) -> None:
         """The first byte of `candidate`'s answer is here."""
         self.outcome.served = candidate
-        self.outcome.first_byte_ms = self._elapsed_ms()
+        self.outcome.first_byte_ms = self.elapsed_ms()
         self.attempts.answered()
 
     def _call_timed_out(self) -> None:
@@ -562,7 +569,7 @@ class ModelCall(ABC):
 
     def _target(self, candidate: Candidate) -> Target:
         route = candidate.route
-        return Target(
+        target = Target(
             provider=route.provider,
             base_url=route.base_url,
             secret=self.attempts.secret(route),
@@ -576,22 +583,24 @@ class ModelCall(ABC):
             extra_headers={"x-request-id": self.exchange.id_text, "x-client-request-id": self.exchange.id_text},
             on_headers=self.attempts.note_headers,
         )
+        self._target_asked = (candidate, target)
+        return target
 
     def _headers(self, candidate: Candidate) -> Headers:
         """What served the call, for clients that want to know."""
-        fields = {
-            b"x-iaf-provider": candidate.route.provider,
-            b"x-iaf-model": candidate.route.model,
-            b"x-iaf-attempts": str(self.outcome.attempts),
-            b"x-iaf-fallback": "true" if self._stands_in(candidate) else "false",
-        }
+        route = candidate.route
+        headers = [
+            (b"x-iaf-provider", route.provider.encode("latin-1", "replace")),
+            (b"x-iaf-model", route.model.encode("latin-1", "replace")),
+            (b"x-iaf-attempts", b"%d" % self.outcome.attempts),
+            (b"x-iaf-fallback", b"true" if self._stands_in(candidate) else b"false"),
+        ]
         if self.budget_fallback:
-            fields[b"x-iaf-budget-fallback"] = "true"
-        if candidate.route.simulated:
-            fields[b"x-iaf-simulated"] = "true"
+            headers.append((b"x-iaf-budget-fallback", b"true"))
+        if route.simulated:
+            headers.append((b"x-iaf-simulated", b"true"))
         if self.plan.billing_mode == "quota" and not self.on_quota:
-            fields[b"x-iaf-paid-by"] = "credits"
-        headers = [(name, value.encode("latin-1", "replace")) for name, value in fields.items()]
+            headers.append((b"x-iaf-paid-by", b"credits"))
         return headers + limits.limit_headers(self.limit_states, at=self.started_at)
 
     # -- settle ------------------------------------------------------------------------------------------------------
@@ -620,10 +629,11 @@ class ModelCall(ABC):
         usage = outcome.usage if served is not None else None
         # What nobody pays for is the operator's: all of it when nothing was delivered, else the failed attempts before.
         loss = outcome.lost_usd if self._delivered else outcome.lost_usd + outcome.cost_usd
+        finished_at = clock.now()
         record = UsageItem(
             id=self.id,
             started_at=self.started_at,
-            finished_at=clock.now(),
+            finished_at=finished_at,
             account_id=self.caller.account_id,
             api_key_id=self.caller.api_key_id,
             subscription_id=self.caller.subscription_id,
@@ -642,7 +652,7 @@ class ModelCall(ABC):
             credits_held=self.held,
             credits_charged=outcome.charged,
             quota_units=1 if self.on_quota and self._delivered else 0,
-            latency_ms=self._elapsed_ms(),
+            latency_ms=self.elapsed_ms(finished_at),
             first_byte_ms=outcome.first_byte_ms,
             choice=self._why(),
         )
@@ -780,8 +790,9 @@ class ModelCall(ABC):
         except LimiterUnavailable:
             logger.warning("call %s: the reservation was not released", self.id)
 
-    def _elapsed_ms(self) -> int:
-        return max(0, round((clock.now() - self.started_at).total_seconds() * 1000))
+    def elapsed_ms(self, until: datetime | None = None) -> int:
+        """From the call's arrival to `until`, by default now, in whole milliseconds."""
+        return max(0, round(((until or clock.now()) - self.started_at).total_seconds() * 1000))
 
 
 def said_briefly(error: ProviderError) -> str:

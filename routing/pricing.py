@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from iafactory.common.by_identity import ByIdentity
 from iafactory.common.money import ZERO, credits_for_cost, usd_ceil, usd_quantise
 
 from .providers.base import Usage
@@ -30,9 +31,7 @@ class Tariff(msgspec.Struct, frozen=True):
 
     def on(self, route: Route) -> "Tariff":
         """The same tariff for a route whose model has a margin of its own."""
-        if route.margin_multiplier is None:
-            return self
-        return structs.replace(self, margin_multiplier=route.margin_multiplier)
+        return self if route.margin_multiplier is None else _tariff_on(self, route)
 
     def credits(self, list_cost_usd: Decimal) -> Decimal:
         """The price in credits of a call with that list cost."""
@@ -47,11 +46,24 @@ class Tariff(msgspec.Struct, frozen=True):
 
 
 def tariff_of(policy: Policy, *, whole_credits: bool, charged: bool) -> Tariff:
-    return Tariff(policy.margin_multiplier, policy.usd_per_credit, whole_credits, charged)
+    """The tariff of a plan; the same one each time."""
+    return _tariff_of(policy, whole_credits, charged)
 
 
-def _highest(*prices: Decimal | None) -> Decimal:
-    return max(price for price in prices if price is not None)
+_tariff_of = ByIdentity(
+    lambda policy, whole_credits, charged: Tariff(policy.margin_multiplier, policy.usd_per_credit, whole_credits, charged)
+)
+_tariff_on = ByIdentity(lambda tariff, route: structs.replace(tariff, margin_multiplier=route.margin_multiplier))
+
+
+@ByIdentity
+def _dearest(tier: TierPrice) -> tuple[Decimal, Decimal]:
+    """The highest price of a token that comes in, and of one that goes out. Raises `PriceUnknown`."""
+    if tier.input is None or tier.output is None:
+        raise PriceUnknown
+    ways_in = (tier.input, tier.cached_input, tier.cache_write, tier.cache_write_1h)
+    ways_out = (tier.output, tier.reasoning_output)
+    return max(usd for usd in ways_in if usd is not None), max(usd for usd in ways_out if usd is not None)
 
 
 def worst_list_cost(price: Price, *, input_tokens: int, output_tokens: int) -> Decimal:
@@ -62,10 +74,7 @@ def worst_list_cost(price: Price, *, input_tokens: int, output_tokens: int) -> D
     dearest = ZERO
     tiers: list[TierPrice] = [price.base, *(tier for threshold, tier in price.tiers if input_tokens > threshold)]
     for tier in tiers:
-        if tier.input is None or tier.output is None:
-            raise PriceUnknown
-        p_in = _highest(tier.input, tier.cached_input, tier.cache_write, tier.cache_write_1h)
-        p_out = _highest(tier.output, tier.reasoning_output)
+        p_in, p_out = _dearest(tier)
         dearest = max(dearest, (input_tokens * p_in + output_tokens * p_out) * _PER_MILLION)
     return usd_ceil(dearest)
 
@@ -197,7 +206,7 @@ def list_cost(price: Price, usage: Usage) -> Decimal:
 
     Raises `PriceUnknown` for tokens that are what is billed, and have no price.
     """
-    priced = unit_prices(price, usage.units)
+    priced = unit_prices(price, usage.units) if usage.units else []
     units = sum((line.cost_usd for line in priced), ZERO)
     if not _tokens_count_too(priced):
         return usd_quantise(units)
@@ -226,10 +235,16 @@ def provider_cost(route: Route, list_cost_usd: Decimal, usage: Usage) -> Decimal
     return usd_quantise(list_cost_usd * route.cost_factor)
 
 
-def price_facts(route: Route, price: Price, usage: Usage | None, tariff: Tariff) -> dict[str, Any]:
+def price_facts(route: Route, price: Price, usage: Usage | None, tariff: Tariff) -> Mapping[str, Any]:
     """What the usage row keeps, so that the charge can be explained when prices have changed."""
     tier = price.for_input(usage.input_total if usage else 0)
-    priced = unit_prices(price, usage.units) if usage else []
+    facts = _facts(route, price, tier, tariff)
+    priced = unit_prices(price, usage.units) if usage and usage.units else []
+    return {**facts, "unit_prices": [_unit_facts(line) for line in priced]} if priced else facts
+
+
+@ByIdentity
+def _facts(route: Route, price: Price, tier: TierPrice, tariff: Tariff) -> dict[str, Any]:
     named = {
         "input_per_mtok": tier.input,
         "cached_input_per_mtok": tier.cached_input,
@@ -241,7 +256,6 @@ def price_facts(route: Route, price: Price, usage: Usage | None, tariff: Tariff)
     return {
         "price_id": price.id,
         **{name: format(value.normalize(), "f") for name, value in named.items() if value is not None},
-        **({"unit_prices": [_unit_facts(line) for line in priced]} if priced else {}),
         "cost_factor": format(route.cost_factor.normalize(), "f"),
         "margin_multiplier": format(tariff.margin_multiplier.normalize(), "f"),
         "usd_per_credit": format(tariff.usd_per_credit.normalize(), "f"),

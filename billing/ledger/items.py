@@ -3,6 +3,7 @@
 `msgspec` writes `Decimal` as a JSON string, which PostgreSQL reads back exactly.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -65,7 +66,7 @@ class UsageItem(msgspec.Struct, kw_only=True):
     credits_charged: Decimal = ZERO
     credits_lost: Decimal = ZERO
     quota_units: int = 0
-    price: dict[str, Any] = {}
+    price: Mapping[str, Any] = {}
     units: dict[str, Any] | None = None
     choice: dict[str, Any] | None = None
     latency_ms: int | None = None

@@ -288,12 +288,13 @@ class GroupCommit(Generic[Item, Verdict]):
         self._wait.observe(monotonic() - batch[0].since)
         self._depth.set(self.depth)
         # A batch may carry one request twice; the function answers the first of them first.
-        verdicts: dict[UUID, deque[Verdict]] = {}
+        verdicts: dict[int, deque[Verdict]] = {}
         for row in rows:
-            verdicts.setdefault(row[0], deque()).append(self._verdict(*row))
+            # A UUID's own hash is written in Python.
+            verdicts.setdefault(row[0].int, deque()).append(self._verdict(*row))
         locked = []
         for waiting in batch:
-            verdict = verdicts[_request_id(waiting.item)].popleft()
+            verdict = verdicts[_request_id(waiting.item).int].popleft()
             if verdict.verdict == "busy":
                 locked.append(waiting)
             elif not waiting.future.done():

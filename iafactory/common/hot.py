@@ -7,7 +7,7 @@ limit and the watch for clients that hang up. Every other path goes to Django's 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
@@ -56,6 +56,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_client_address",
         "_gone",
         "_on_gone",
         "_receive",
@@ -78,6 +79,7 @@ class Exchange:
         self.headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         self.id = uuid7()
         self.id_text = str(self.id)
+        self._client_address: str | None = None
         self._gone = False
         self._on_gone: Callable[[], None] | None = None
         self._receive = receive
@@ -97,14 +99,16 @@ class Exchange:
     @property
     def client_address(self) -> str:
         """Who asks, seen through the proxies we trust; empty where nobody is named."""
-        return scope_client_address(self.scope)
+        if self._client_address is None:
+            self._client_address = scope_client_address(self.scope)
+        return self._client_address
 
     async def read_body(self) -> bytes:
         """The body. Raises `ApiError` 413 above the limit of the settings; call it after authenticating."""
         limit: int = settings.MAX_BODY_BYTES
         declared = self.headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
-            raise _too_large(limit)
+            raise body_too_large(limit)
         parts: list[bytes] = []
         size = 0
         while True:
@@ -115,7 +119,7 @@ class Exchange:
             part = message.get("body", b"")
             size += len(part)
             if size > limit:
-                raise _too_large(limit)
+                raise body_too_large(limit)
             parts.append(part)
             if not message.get("more_body", False):
                 break
@@ -153,14 +157,22 @@ class Exchange:
         if self._watch is not None:
             self._watch.cancel()
 
-    async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Send the status line and headers; `x-request-id` is added, and `request-id` where Anthropic's clients look for it."""
-        self._started = True
+    def identified(self, headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """`headers` with `x-request-id`, and with `request-id` where Anthropic's clients look for it."""
         request_id = self.id_text.encode()
         sent = [*headers, (b"x-request-id", request_id)]
         if speaks_anthropic(self.path):
             sent.append((b"request-id", request_id))
-        await self._send({"type": "http.response.start", "status": status, "headers": sent})
+        return sent
+
+    def run_to_the_end(self) -> bool:
+        """Whether the present task is one that nobody cancels; only a server that is known can say yes."""
+        return False
+
+    async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Send the status line and headers; see `identified`."""
+        self._started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": self.identified(headers)})
 
     async def write(self, data: bytes) -> None:
         """Send a part of the body; waits while the client reads too slowly."""
@@ -177,7 +189,8 @@ class Exchange:
         await self.end(answer.body)
 
 
-def _too_large(limit: int) -> ApiError:
+def body_too_large(limit: int) -> ApiError:
+    """The refusal of a body above `limit` bytes."""
     return ApiError(413, "body_too_large", f"The body is larger than {limit} bytes.")
 
 
@@ -210,8 +223,8 @@ class HotView(APIView):
 
 
 @lru_cache(maxsize=256)
-def _host_allowed(host: str) -> bool:
-    domain, _ = split_domain_port(host)
+def _host_allowed(host: bytes) -> bool:
+    domain, _ = split_domain_port(host.decode("latin-1"))
     return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
 
 
@@ -219,7 +232,7 @@ class SlimApplication:
     """Routes hot paths to their views and everything else to `stock`.
 
     `start` and `stop` are awaited at start-up and shutdown; requests in flight are awaited in between. `admit` is asked before
-    anything else about every HTTP request, and what it returns is the answer.
+    anything else about every HTTP request, and what it returns is the answer. `exchange_of` makes the exchange of a hot path.
     """
 
     def __init__(
@@ -230,6 +243,7 @@ class SlimApplication:
         start: Callable[[], Awaitable[None]],
         stop: Callable[[], Awaitable[None]],
         admit: Callable[[Scope], ApiError | None] | None = None,
+        exchange_of: Callable[[Scope, Receive, Send], Exchange] = Exchange,
         drain_seconds: float = 30,
     ) -> None:
         self._stock = stock
@@ -248,6 +262,7 @@ class SlimApplication:
         self._start = start
         self._stop = stop
         self._admit = admit
+        self._exchange_of = exchange_of
         self._drain_seconds = drain_seconds
         self._running: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -269,15 +284,26 @@ class SlimApplication:
                 await self._serve_stock(scope, receive, send)
                 return
             # The client hanging up, or the server cancelling this task at shutdown, must not stop the booking of a call.
-            task = asyncio.create_task(self._serve_hot(*match, Exchange(scope, receive, send)))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
-            await asyncio.shield(task)
+            exchange = self._exchange_of(scope, receive, send)
+            if exchange.run_to_the_end():
+                await self._counted(self._serve_hot(*match, exchange))
+            else:
+                await asyncio.shield(asyncio.create_task(self._counted(self._serve_hot(*match, exchange))))
+
+    async def _counted(self, serving: Coroutine[Any, Any, None]) -> None:
+        """Serve in the present task, which a shutdown waits for."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        try:
+            await serving
+        finally:
+            self._running.discard(task)
 
     async def _serve_hot(self, view: HotView, kwargs: dict[str, Any], exchange: Exchange) -> None:
         request_id.begin(exchange.id_text)
         try:
-            if not _host_allowed(exchange.header(b"host")):
+            if not _host_allowed(exchange.headers.get(b"host", b"")):
                 raise ApiError(400, "invalid_host", "The Host header is not one of this server's names.")
             if self._draining:
                 raise ApiError(503, "shutting_down", "This server is restarting.", retry_after_seconds=1)
@@ -307,7 +333,7 @@ class SlimApplication:
         limit: int = settings.MAX_BODY_BYTES
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if declared.isdigit() and int(declared) > limit:
-            await Exchange(scope, receive, send).answer(error_answer(_too_large(limit), scope["path"]))
+            await Exchange(scope, receive, send).answer(error_answer(body_too_large(limit), scope["path"]))
             return
         size = 0
         refused = False
@@ -318,7 +344,7 @@ class SlimApplication:
             size += len(message.get("body", b""))
             if size > limit and not refused:
                 refused = True
-                await Exchange(scope, receive, send).answer(error_answer(_too_large(limit), scope["path"]))
+                await Exchange(scope, receive, send).answer(error_answer(body_too_large(limit), scope["path"]))
             return {"type": "http.disconnect"} if refused else message
 
         async def guarded_send(message: Mapping[str, Any]) -> None:

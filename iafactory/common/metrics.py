@@ -6,7 +6,8 @@ reads the folder's name from its own environment variable when it is first impor
 
 import asyncio
 import os
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -16,7 +17,7 @@ FOLDER = Path(settings.METRICS_FOLDER)
 FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(FOLDER)
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest  # noqa: E402  needs the folder
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest  # noqa: E402  needs the folder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead  # noqa: E402
 from prometheus_client.registry import Collector  # noqa: E402
 
@@ -45,19 +46,60 @@ class Bounded:
         return value
 
 
+class SummedHistogram(Histogram):
+    """A histogram that takes the observations of a while at once."""
+
+    def position(self, amount: float) -> int:
+        """Which bucket `amount` belongs to, counted from the lowest."""
+        return bisect_left(self._upper_bounds, amount)
+
+    def observe_many(self, total: float, counts: Sequence[float]) -> None:
+        """As `observe` for amounts that are `total` together, `counts` of them in each bucket."""
+        self._sum.inc(total)
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+
+    def no_counts(self) -> list[float]:
+        """As many zeros as there are buckets."""
+        return [0] * len(self._upper_bounds)
+
+
 class Tally:
-    """Counts of a hot path, added up in this process and passed on once a second: passing one on costs as much as a hundred
+    """Figures of a hot path, added up in this process and passed on once a second: passing one on costs as much as a hundred
     additions. For the event loop's own thread."""
 
     def __init__(self) -> None:
         self._sums: dict[Counter, float] = {}
+        self._totals: dict[SummedHistogram, float] = {}
+        self._counts: dict[SummedHistogram, list[float]] = {}
+        self._levels: dict[Gauge, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, counter: Counter, amount: float = 1) -> None:
         """As `counter.inc(amount)`, a moment later."""
         self._sums[counter] = self._sums.get(counter, 0) + amount
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(1, self.flush)
+            self._start()
+
+    def observe(self, histogram: SummedHistogram, amount: float) -> None:
+        """As `histogram.observe(amount)`, a moment later."""
+        counts = self._counts.get(histogram)
+        if counts is None:
+            counts = self._counts[histogram] = histogram.no_counts()
+        counts[histogram.position(amount)] += 1
+        self._totals[histogram] = self._totals.get(histogram, 0) + amount
+        if self._timer is None:
+            self._start()
+
+    def set(self, gauge: Gauge, level: float) -> None:
+        """As `gauge.set(level)`, a moment later; the last level counts."""
+        self._levels[gauge] = level
+        if self._timer is None:
+            self._start()
+
+    def _start(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(1, self.flush)
 
     def flush(self) -> None:
         """Pass on what has been added."""
@@ -65,8 +107,15 @@ class Tally:
             self._timer.cancel()
         self._timer = None
         sums, self._sums = self._sums, {}
+        totals, self._totals = self._totals, {}
+        counts, self._counts = self._counts, {}
+        levels, self._levels = self._levels, {}
         for counter, amount in sums.items():
             counter.inc(amount)
+        for histogram, total in totals.items():
+            histogram.observe_many(total, counts[histogram])
+        for gauge, level in levels.items():
+            gauge.set(level)
 
 
 _code = Bounded()

@@ -8,7 +8,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from billing.plans.models import Plan
-from iafactory.common.admin import EMPTY, decimal_text, list_link, localised, table
+from iafactory.common.admin import EMPTY, decimal_text, in_order, list_link, localised, table
 from iafactory.common.formats import number_text
 from routing.economics import PlanEconomics, cents, percent
 
@@ -40,8 +40,8 @@ def economics_table(economics: PlanEconomics, users: int = 1) -> SafeString:
     results = table((_("One subscription, one period"), _("expected"), _("at the worst")), rows)
     inputs: list[tuple[Any, Any]] = [
         (_("Price"), EMPTY if price is None else f"{decimal_text(price.amount)} {price.currency}"),
-        (_("Exchange rate"), EMPTY if rate is None else list_link("billing.fxrate", rate, quote=rate.quote)),
-        (_("Worst case"), economics.worst_because),
+        (_("Exchange rate"), EMPTY if rate is None else list_link("billing.fxrate", in_order(rate), quote=rate.quote)),
+        (_("Worst case"), economics.worst_because.translated()),
         (_("Messages in a period"), EMPTY if economics.messages is None else decimal_text(economics.messages)),
         *(
             (

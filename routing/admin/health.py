@@ -25,7 +25,7 @@ from iafactory.common.admin import (
     moment_text,
 )
 from iafactory.common.errors import ApiError
-from iafactory.common.formats import number_text
+from iafactory.common.formats import duration_text, number_text
 from routing.health.checks import profiles_check
 from routing.health.services import breaker_close, breaker_open, health_forget, health_read, profile_drain
 from routing.health.state import RouteHealth, Standing
@@ -162,7 +162,7 @@ class ProfileHealthAdmin(ReadOnlyAdmin):
     def last_check(self, row: Any) -> SafeString:
         if row.checked_at is None:
             return SafeString(EMPTY)
-        kind, text = ("passed", f"{number_text(row.check_ms or 0)} ms") if row.check_ok else ("failed", row.check_failure)
+        kind, text = ("passed", duration_text(row.check_ms or 0)) if row.check_ok else ("failed", row.check_failure)
         return format_html(
             '<span class="state state-{}">{}</span> <span class="moment">{}</span>', kind, text, moment_text(row.checked_at)
         )
@@ -187,7 +187,7 @@ class ProfileHealthAdmin(ReadOnlyAdmin):
     def check_now(self, request: HttpRequest, queryset: QuerySet[ProfileHealth]) -> None:
         """Ask the providers while the operator waits, ten seconds at most."""
         for result in profiles_check(queryset.values_list("slug", flat=True)[:MOST_CHECKED]):
-            said = f"{result.failure}: {result.detail}" if result.latency_ms is None else f"{number_text(result.latency_ms)} ms"
+            said = f"{result.failure}: {result.detail}" if result.latency_ms is None else duration_text(result.latency_ms)
             self.message_user(request, f"{result.route}: {said}", messages.SUCCESS if result.ok else messages.ERROR)
 
     @admin.action(description=_("Open the breaker: no calls until it is closed"), permissions=["operate"])

@@ -19,7 +19,7 @@ from billing.events.admin import AuditedModelAdmin, operator_actor
 from billing.plans.admin import FxRateAdmin, PlanAdmin, PlanPriceAdmin
 from billing.plans.models import FxRate, Plan, PlanPrice
 from iafactory.common import clock
-from iafactory.common.admin import EMPTY, change_link, change_url, decimal_column, link_column, linked_filter
+from iafactory.common.admin import EMPTY, arrow, change_link, change_url, decimal_column, link_column, linked_filter
 from routing.economics import Assumptions, assumptions_set, plan_economics, plans_economics
 from routing.models import AiModel, PlanRouting, Provider
 
@@ -156,7 +156,7 @@ class PlanRoutingAdmin(LossGuardMixin, AuditedModelAdmin):
 
     @admin.display(description=_("fallback"))
     def fallback_text(self, routing: PlanRouting) -> str:
-        return " → ".join(routing.fallback) or EMPTY
+        return f" {arrow()} ".join(routing.fallback) or EMPTY
 
     @admin.display(description=_("as stored"))
     def economics(self, routing: PlanRouting) -> SafeString:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-import aiohttp
 from django.db.models import Window
 from django.db.models.functions import RowNumber
 from redis.exceptions import RedisError
@@ -25,7 +24,7 @@ from routing.providers.base import FailureClass, ProviderError, Target
 from routing.providers.exchange import refusal
 from routing.providers.failures import network_failure
 from routing.providers.registry import adapter_for, speaks
-from routing.providers.session import open_session
+from routing.providers.session import ProviderSession, open_session
 from routing.snapshot import Credential, Route, snapshot_load
 
 from .reports import breaker_event
@@ -141,7 +140,7 @@ def _seen(results: Sequence[CheckResult]) -> Mapping[str, Sequence[Seen]]:
     return seen
 
 
-async def _ask(session: aiohttp.ClientSession, route: Route) -> CheckResult:
+async def _ask(session: ProviderSession, route: Route) -> CheckResult:
     """A call of a few tokens."""
     request = {"messages": [{"role": "user", "content": "ping"}], "max_tokens": OUTPUT_TOKENS}
     began = time.monotonic()
@@ -155,7 +154,7 @@ async def _ask(session: aiohttp.ClientSession, route: Route) -> CheckResult:
     return CheckResult(route.slug, ok=True, answered=True, latency_ms=_since(began))
 
 
-async def _list(session: aiohttp.ClientSession, route: Route, limit: asyncio.Semaphore) -> CheckResult:
+async def _list(session: ProviderSession, route: Route, limit: asyncio.Semaphore) -> CheckResult:
     """The provider's list of models, or the answer that there is none: reachable, with a key that is taken, all the same."""
     target = _target(route, route.credentials[0])
     base_url = target.base_url.rstrip("/")
@@ -168,16 +167,16 @@ async def _list(session: aiohttp.ClientSession, route: Route, limit: asyncio.Sem
         headers[name] = target.secret
     began = time.monotonic()
     try:
-        async with (
-            limit,
-            asyncio.timeout(CHECK_SECONDS),
-            session.get(base_url + "/models", headers=headers, allow_redirects=False) as response,
-        ):
-            if response.status not in (200, 404, 405):
-                raise await refusal(response, target)
+        async with limit, asyncio.timeout(CHECK_SECONDS):
+            response = await session.send("GET", base_url + "/models", headers=headers, connect_seconds=CHECK_SECONDS)
+            try:
+                if response.status not in (200, 404, 405):
+                    raise await refusal(response, target)
+            finally:
+                response.close()
     except ProviderError as error:
         return _failed(route, error)
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except (TimeoutError, OSError) as error:
         return _failed(route, network_failure(error))
     return CheckResult(route.slug, ok=True, latency_ms=_since(began))
 

@@ -1,0 +1,80 @@
+"""Figures of a hot path: added up, passed on once, and then as if each had been told by itself."""
+
+import asyncio
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from iafactory.common.metrics import SummedHistogram, Tally
+
+BUCKETS = (1.0, 5.0)
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def seconds(registry: CollectorRegistry, request: pytest.FixtureRequest) -> SummedHistogram:
+    # Its file is shared by all tests of this process: a name of its own.
+    return SummedHistogram(f"tried_{request.node.name}_seconds", "Tried.", buckets=BUCKETS, registry=registry)
+
+
+def samples(histogram: SummedHistogram) -> dict[str, float]:
+    found = {}
+    for metric in histogram.collect():
+        for sample in metric.samples:
+            name = sample.name.rpartition("_")[2]
+            if name == "created":
+                continue
+            found[f"{name}{sample.labels.get('le', '')}"] = sample.value
+    return found
+
+
+AMOUNTS = (0.2, 1.0, 1.1, 5.0, 7.0, -1.0)
+
+
+async def test_many_observations_at_once_are_what_they_are_one_by_one(seconds: SummedHistogram) -> None:
+    alone = SummedHistogram("tried_alone_seconds", "Tried.", buckets=BUCKETS, registry=CollectorRegistry())
+    tally = Tally()
+
+    for amount in AMOUNTS:
+        alone.observe(amount)
+        tally.observe(seconds, amount)
+    before = samples(seconds)
+    tally.flush()
+
+    assert before["sum"] == 0
+    assert samples(seconds) == samples(alone)
+    assert samples(seconds) == pytest.approx({"bucket1.0": 3, "bucket5.0": 5, "bucket+Inf": 6, "count": 6, "sum": 13.3})
+
+
+async def test_what_was_passed_on_is_not_passed_on_again(seconds: SummedHistogram, registry: CollectorRegistry) -> None:
+    calls = Counter("tried_calls", "Tried.", registry=registry)
+    level = Gauge("tried_level", "Tried.", registry=registry, multiprocess_mode="livesum")
+    tally = Tally()
+    tally.add(calls)
+    tally.add(calls, 2)
+    tally.observe(seconds, 2)
+    tally.set(level, 5)
+    tally.set(level, 4)
+
+    tally.flush()
+    tally.flush()
+
+    assert (calls._value.get(), level._value.get(), samples(seconds)["sum"]) == (3, 4, 2)
+    assert b"tried_calls_total" in generate_latest(registry)
+
+
+async def test_each_kind_of_figure_is_passed_on_within_a_second(seconds: SummedHistogram, registry: CollectorRegistry) -> None:
+    calls = Counter("tried_soon", "Tried.", registry=registry)
+    level = Gauge("tried_soon_level", "Tried.", registry=registry, multiprocess_mode="livesum")
+    counting, observing, setting = Tally(), Tally(), Tally()
+    counting.add(calls)
+    observing.observe(seconds, 1)
+    setting.set(level, 1)
+
+    await asyncio.sleep(1.3)
+
+    assert (calls._value.get(), samples(seconds)["count"], level._value.get()) == (1, 1, 1)
