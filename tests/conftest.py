@@ -10,6 +10,8 @@ import pytest
 
 from iafactory.local.testing import TestEnvironment
 
+from .turns import seconds_to_wait
+
 _environment = TestEnvironment()
 _environment.start()
 django.setup()
@@ -27,18 +29,12 @@ def _flush_append_only_tables_too(self: DatabaseOperations, sql_list: list[str])
 DatabaseOperations.execute_sql_flush = _flush_append_only_tables_too  # type: ignore[method-assign]
 
 
-# Hours, days and months begin at a full hour of some zone, and zones differ by halves of one.
-_TURN_SECONDS = 1800
-_LONG_TEST_SECONDS = 25
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """No test looks on while an hour, a day or a month ends: those that count within one, or ask twice what day it is, begin
     after its end instead of shortly before."""
-    left = _TURN_SECONDS - time.time() % _TURN_SECONDS
-    if left < _LONG_TEST_SECONDS:
-        time.sleep(left + 0.1)
+    if wait := seconds_to_wait(time.time()):
+        time.sleep(wait)
 
 
 @pytest.hookimpl(trylast=True)

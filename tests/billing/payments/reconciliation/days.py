@@ -11,9 +11,10 @@ from billing.payments.reconciliation.comparing import days_plan, reconciliation_
 from tests.billing.payments.market import Market
 
 
-def next_day(days: int = 1) -> Any:
-    """The product's clock days later, when today is over at gateways too."""
-    return freeze_time(datetime.now(UTC) + timedelta(days=days, hours=4), real_asyncio=True)
+def next_day(days: int = 1, *, later: timedelta = timedelta(0)) -> Any:
+    """The product's clock at noon of a later day, when the day before is over at gateways too and the day itself is not."""
+    noon = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
+    return freeze_time(noon + timedelta(days=days) + later, real_asyncio=True)
 
 
 def compared(days: int = 1) -> list[ReconciliationRow]:

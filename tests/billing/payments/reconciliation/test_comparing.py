@@ -263,7 +263,7 @@ def test_a_gateway_that_is_down_leaves_the_day_waiting_and_it_is_completed_later
     market.fake.faults.clear()
     with next_day():
         too_early = reconciliations_due()
-    with freeze_time(datetime.now(UTC) + timedelta(days=1, hours=4, minutes=16), real_asyncio=True):
+    with next_day(later=timedelta(minutes=16)):
         for run_id in reconciliations_due():
             reconciliation_run(reconciliation_id=run_id)
 
@@ -346,7 +346,7 @@ def test_a_run_whose_worker_died_is_taken_up_after_its_lease(market_of: MarketOf
         days_plan()
         Reconciliation.objects.update(state="running", next_attempt_at=datetime.now(UTC) + timedelta(minutes=30))
         during = reconciliations_due()
-    with freeze_time(datetime.now(UTC) + timedelta(days=1, hours=5), real_asyncio=True):
+    with next_day(later=timedelta(hours=1)):
         for run_id in reconciliations_due():
             reconciliation_run(reconciliation_id=run_id)
 
