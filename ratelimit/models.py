@@ -1,6 +1,7 @@
 """Who is kept out, and who behaves strangely: addresses and plain subjects, never accounts or plans."""
 
 import ipaddress
+from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -36,6 +37,10 @@ class NetworkBlock(models.Model):
         return self.network
 
 
+# What signals are called. Whoever raises them knows them and adds their names.
+SIGNAL_NAMES: dict[str, Any] = {}
+
+
 class AbuseSignal(models.Model):
     """Something about a subject that an operator should look at. One row per subject and kind while it is open."""
 
@@ -69,4 +74,9 @@ class AbuseSignal(models.Model):
         indexes = [models.Index(fields=["state", "-last_seen_at"], name="abusesignal_state_seen")]
 
     def __str__(self) -> str:
-        return f"{self.signal} {self.subject}"
+        return f"{self.name} {self.subject}"
+
+    @property
+    def name(self) -> str:
+        """What was seen, in words; the code's own where nobody named it."""
+        return str(SIGNAL_NAMES.get(self.signal) or self.signal.replace("_", " "))

@@ -32,6 +32,7 @@ from iafactory.common.admin import (
     moment_text,
 )
 from iafactory.common.errors import ApiError
+from iafactory.common.formats import span_text
 
 from .conditions import CONDITIONS
 from .models import Alert, AlertDelivery, AlertRule, AlertTarget, Level
@@ -83,8 +84,18 @@ class DeliveryInline(ReadOnlyInline):
 class AlertAdmin(ReadOnlyAdmin):
     """What is wrong now, and what was."""
 
-    list_display = ("level_mark", "title", "state_mark", "rule_link", "opened", "last_seen", "silence", "notices", "rows_link")
-    list_display_links = ("title",)
+    list_display = (
+        "level_mark",
+        "shown_title",
+        "state_mark",
+        "rule_link",
+        "opened",
+        "last_seen",
+        "silence",
+        "notices",
+        "rows_link",
+    )
+    list_display_links = ("shown_title",)
     list_filter = ("state", "level", linked_filter("rule", AlertRule, _("rule")), "opened_at")
     list_select_related = ("rule",)
     search_fields = ("title", "subject", "rule__code")
@@ -94,16 +105,33 @@ class AlertAdmin(ReadOnlyAdmin):
     inlines = (DeliveryInline,)
     change_form_template = "admin/routing/with_steps.html"
     fieldsets = (
-        (None, {"fields": ("title", "level_mark", "state_mark", "text", "rows_link", "rule_link", "subject")}),
+        (None, {"fields": ("shown_title", "level_mark", "state_mark", "shown_text", "rows_link", "rule_link", "subject")}),
         (_("Figures"), {"fields": ("figures_block",)}),
         (_("When"), {"fields": ("opened_at", "last_seen_at", "resolved_at", "notified_at", "notices")}),
         (_("Acknowledged"), {"fields": ("silenced_until", "acknowledged_by", "acknowledged_reason", "events_link")}),
     )
-    readonly_fields = ("level_mark", "state_mark", "rows_link", "rule_link", "figures_block", "events_link")
+    readonly_fields = (
+        "shown_title",
+        "shown_text",
+        "level_mark",
+        "state_mark",
+        "rows_link",
+        "rule_link",
+        "figures_block",
+        "events_link",
+    )
 
     rule_link = link_column("rule", "dashboard.alertrule", _("rule"))
     opened = moment_column("opened_at", _("since, UTC"))
     last_seen = moment_column("last_seen_at", _("last seen, UTC"))
+
+    @admin.display(description=_("title"), ordering="title")
+    def shown_title(self, alert: Alert) -> str:
+        return alert.shown_title
+
+    @admin.display(description=_("text"))
+    def shown_text(self, alert: Alert) -> str:
+        return alert.shown_text
 
     @admin.display(description=_("level"), ordering="level")
     def level_mark(self, alert: Alert) -> SafeString:
@@ -246,7 +274,7 @@ class AlertRuleAdmin(AuditedModelAdmin):
 
     @admin.display(description=_("told again after"), ordering="repeat_minutes")
     def repeat(self, rule: AlertRule) -> str:
-        return f"{rule.repeat_minutes} min" if rule.repeat_minutes else EMPTY
+        return span_text(rule.repeat_minutes, "minute") if rule.repeat_minutes else EMPTY
 
     @admin.display(description=_("quiet hours"))
     def quiet_hours(self, rule: AlertRule) -> str:

@@ -108,7 +108,7 @@ def _body(alert: Alert, rule: AlertRule, occasion: AlertDelivery.Occasion, now: 
         told = {"end": f"{now:%Y-%m-%d %H:%M} UTC", "since": since}
         lines.append(gettext("Over since %(end)s; it began %(since)s.") % told)
     else:
-        lines.append(gettext("Since %(since)s. Rule: %(rule)s.") % {"since": since, "rule": rule.name})
+        lines.append(gettext("Since %(since)s. Rule: %(rule)s.") % {"since": since, "rule": str(rule)})
     lines.append(f"{settings.PUBLIC_URL}{alert.link}")
     return "\n\n".join(lines)
 

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from iafactory.common import clock
 from iafactory.common.crypto import EncryptedTextField
 from iafactory.common.ids import uuid7
+from iafactory.common.texts import Text
 
 ERROR_LENGTH = 64
 
@@ -117,7 +118,11 @@ class AlertRule(models.Model):
 
 
 class Alert(models.Model):
-    """Something that is wrong, or was: one open row per rule and subject."""
+    """Something that is wrong, or was: one open row per rule and subject.
+
+    `title` and `text` are in the language of `ALERTS_LANGUAGE`, as they were sent; `shown_title` and `shown_text` in that of
+    the reader.
+    """
 
     class State(models.TextChoices):
         OPEN = "open", _("Open")
@@ -134,6 +139,14 @@ class Alert(models.Model):
     step = models.PositiveSmallIntegerField(default=0, help_text=_("Which threshold is passed, where there are several."))
     title = models.CharField(max_length=200)
     text = models.TextField(blank=True)
+    words = models.JSONField(
+        default=dict,
+        # Processes of the release before write rows while this one is being rolled out.
+        db_default=models.Value({}, output_field=models.JSONField()),
+        blank=True,
+        editable=False,
+        help_text=_("Title and text with their figures, to be said in any language."),
+    )
     figures = models.JSONField(default=dict, blank=True)
     link = models.CharField(max_length=500, blank=True, help_text=_("The console's page with the rows behind it."))
     opened_at = models.DateTimeField()
@@ -158,7 +171,17 @@ class Alert(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.title
+        return self.shown_title
+
+    @property
+    def shown_title(self) -> str:
+        """The title in the reader's language; as it was written down where only that is known."""
+        return Text.restored(self.words["title"]).translated() if self.words else self.title
+
+    @property
+    def shown_text(self) -> str:
+        """The text in the reader's language; as it was written down where only that is known."""
+        return " ".join(Text.restored(text).translated() for text in self.words["text"]) if self.words else self.text
 
 
 class AlertDelivery(models.Model):

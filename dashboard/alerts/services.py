@@ -16,6 +16,7 @@ from django.utils.translation import gettext as _
 from billing.events.services import SYSTEM, Actor, event_record
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.texts import Text
 
 from .conditions import CONDITIONS, Finding
 from .deliveries import notice_queue
@@ -49,7 +50,7 @@ def rules_look(*, now: datetime, kinds: Collection[str] | None = None) -> Looked
     Any number may look at once: an alert opens once, and a look that began earlier than one already noted changes nothing. A
     rule that cannot be looked at stops no other.
     """
-    # Whoever looks, a worker or a watch: what is written down is read by all operators.
+    # Whoever looks, a worker or a watch: what is sent is read by all operators.
     with translation.override(settings.ALERTS_LANGUAGE):
         return _rules_look(now, kinds)
 
@@ -88,7 +89,7 @@ def _bounded(findings: Sequence[Finding]) -> list[Finding]:
         return list(findings)
     rest = findings[MOST_SUBJECTS:]
     worst = max((finding.level for finding in rest if finding.level), key=RANK.__getitem__, default=None)
-    title = _("%(count)s more of the same") % {"count": len(rest)}
+    title = Text("%(count)s more of the same", count=len(rest))
     more = Finding("more", title, level=worst, step=0, figures={"more": len(rest)}, link=rest[0].link)
     return [*findings[:MOST_SUBJECTS], more]
 
@@ -131,8 +132,10 @@ def _open(rule: AlertRule, finding: Finding, now: datetime) -> None:
 def _take(alert: Alert, rule: AlertRule, finding: Finding, now: datetime) -> None:
     alert.level = str(finding.level or rule.level)
     alert.step = finding.step
-    alert.title = str(finding.title)[:200]
-    alert.text = str(finding.text)
+    texts = [finding.text] if isinstance(finding.text, Text) else finding.text
+    alert.words = {"title": finding.title.stored(), "text": [text.stored() for text in texts]}
+    alert.title = alert.shown_title[:200]
+    alert.text = alert.shown_text
     alert.figures = dict(finding.figures)
     alert.link = finding.link[:500]
     alert.last_seen_at = now

@@ -69,6 +69,7 @@ CATALOGUES: dict[str, tuple[str, ...]] = {
         "*/apps.py",
         "billing/**/models.py",
         "billing/**/*admin.py",
+        "billing/abuse/names.py",
         "billing/events/names.py",
         "billing/subscriptions/deeds.py",
         "billing/**/tasks.py",

@@ -1,18 +1,20 @@
 """Texts with named values: English for logs, the reader's language for people."""
 
+import json
 from decimal import Decimal
 
 import pytest
 from django.utils import translation
 
+from dashboard.alerts.models import Level
 from iafactory.common.errors import ApiError, error_body
 from iafactory.common.language import accepted_language
-from iafactory.common.texts import Text
+from iafactory.common.texts import Amount, Text, text_of
 from iafactory.local.translations import refusals
 
 LANGUAGES = ("en", "fr", "ar")
 # Words that French has too, and figures without words.
-SAME = ("image", "%(count)s %(unit)s × %(usd)s USD%(per)s = %(cost)s USD")
+SAME = ("image", "Pack %(name)s", "%(outcome)s (%(count)s)", "%(count)s %(unit)s × %(usd)s USD%(per)s = %(cost)s USD")
 MESSAGES = [(one.text, one.plural) for one in {one.key: one for one in refusals()[0]}.values() if one.text not in SAME]
 
 
@@ -114,3 +116,54 @@ def test_the_gateways_bodies_are_english_in_every_language(language: str, path: 
 )
 def test_the_best_language_that_we_speak_is_chosen(header: str, language: str) -> None:
     assert accepted_language(header) == language
+
+
+# --- Kept in rows ---
+
+
+def told() -> Text:
+    """A text with a value of every kind."""
+    return Text(
+        "%(spent)s of %(limit)s USD are spent, %(reserved)s USD more are reserved for calls under way.",
+        spent=Amount(Decimal("12345.500000000")),
+        limit=Decimal("20000.5"),
+        reserved=[Text("never"), "x", 1000],
+    )
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", "12,345.5 of 20000.5 USD are spent, never, x, 1000 USD more are reserved for calls under way."),
+        (
+            "fr",
+            "12\u202f345,5 USD sur 20\u202f000,5 sont dépensés, "
+            "jamais, x, 1\u202f000 USD de plus sont réservés aux appels en cours.",
+        ),
+        ("ar", "أُنفق 12.345,5 من أصل 20.000,5 دولار، وأبدًا، x، 1.000 دولار أخرى محجوزة لطلبات جارية."),
+    ],
+)
+def test_a_text_that_was_kept_is_said_in_any_language(language: str, said: str) -> None:
+    kept = json.loads(json.dumps(told().stored()))
+
+    with translation.override(language):
+        assert Text.restored(kept).translated() == told().translated() == said
+
+
+def test_the_number_decides_the_form_of_a_text_that_was_kept() -> None:
+    kept = json.loads(json.dumps([keys(1).stored(), keys(50).stored()]))
+
+    assert [str(Text.restored(one)) for one in kept] == [str(keys(1)), str(keys(50))]
+
+
+def test_a_value_that_json_would_change_is_not_kept() -> None:
+    with pytest.raises(TypeError, match="float cannot be kept with a text"):
+        Text("%(count)s", count=0.5).stored()
+
+
+def test_a_lazy_label_is_said_in_the_language_of_its_reader() -> None:
+    with translation.override("ar"):
+        text = text_of(Level.WARNING.label)
+
+    with translation.override("fr"):
+        assert (str(text), text.translated()) == ("Warning", "Avertissement")

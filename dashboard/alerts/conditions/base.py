@@ -1,9 +1,11 @@
 """What a look at the product finds, and what a kind of rule is made of."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from iafactory.common.texts import Text
 
 Thresholds = Mapping[str, int]
 
@@ -16,8 +18,8 @@ class Finding:
     """
 
     subject: str
-    title: str
-    text: str = ""
+    title: Text
+    text: Text | Sequence[Text] = ()
     level: str | None = None
     step: int = 0
     figures: Mapping[str, Any] = field(default_factory=dict)

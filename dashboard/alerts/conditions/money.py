@@ -5,16 +5,16 @@ from decimal import Decimal
 
 from django.db.models import Count, Q, Sum
 from django.urls import reverse
-from django.utils.translation import gettext as _
 
 from billing.abuse.selectors import open_signals_by_account
 from billing.events.models import Event
 from billing.ledger.models import BooksVerification, LedgerAccount, LedgerEntry, LedgerTransaction
 from billing.payments.inbox.models import GatewayWebhook
-from billing.payments.models import Dispute, Payment
+from billing.payments.models import Dispute, GatewayName, Payment
 from billing.payments.reconciliation.models import ReconciliationRow
 from billing.payments.reconciliation.selectors import reconciliation_standing
-from iafactory.common.admin import change_url, decimal_text, list_url
+from iafactory.common.admin import change_url, list_url
+from iafactory.common.texts import Amount, Text, text_of
 from routing.budgets import Period, budget_states
 from routing.economics import public_economics
 from routing.models import Budget
@@ -42,19 +42,20 @@ def budgets(thresholds: Thresholds, now: datetime) -> list[Finding]:
         if not passed or state.limit_usd is None:
             continue
         step, level = max(passed)
-        whose = state.provider or _("all providers")
-        period = _("the day") if state.period is Period.DAY else _("the month")
+        whose = state.provider or Text("all providers")
+        period = Text("the day") if state.period is Period.DAY else Text("the month")
         found.append(
             Finding(
                 subject=f"{state.provider or 'all'}:{state.period}",
-                title=_("Budget of %(period)s, %(whose)s: %(percent)s %% spent")
-                % {"period": period, "whose": whose, "percent": percent},
-                text=_("%(spent)s of %(limit)s USD are spent, %(reserved)s USD more are reserved for calls under way.")
-                % {
-                    "spent": decimal_text(state.spent_usd),
-                    "limit": decimal_text(state.limit_usd),
-                    "reserved": decimal_text(state.reserved_usd),
-                },
+                title=Text(
+                    "Budget of %(period)s, %(whose)s: %(percent)s %% spent", period=period, whose=whose, percent=percent
+                ),
+                text=Text(
+                    "%(spent)s of %(limit)s USD are spent, %(reserved)s USD more are reserved for calls under way.",
+                    spent=Amount(state.spent_usd),
+                    limit=Amount(state.limit_usd),
+                    reserved=Amount(state.reserved_usd),
+                ),
                 level=level,
                 step=step,
                 figures={"percent": percent, "spent_usd": str(state.spent_usd), "limit_usd": str(state.limit_usd)},
@@ -78,11 +79,13 @@ def abusive_users(thresholds: Thresholds, now: datetime) -> list[Finding]:
     return [
         Finding(
             subject="all",
-            title=_("%(count)s users are over the limit of messages") % {"count": len(over)},
-            text=_("More than %(limit)s accounts sent more messages today than their plan and the abuse limit allow.")
-            % {"limit": thresholds["more_than"]},
+            title=Text("%(count)s users are over the limit of messages", count=len(over)),
+            text=Text(
+                "More than %(limit)s accounts sent more messages today than their plan and the abuse limit allow.",
+                limit=thresholds["more_than"],
+            ),
             figures={"accounts": len(over)},
-            link=list_url("ratelimit.abusesignal", state__exact="open", signal__exact=OVER_THE_LIMIT),
+            link=list_url("ratelimit.abusesignal", state__exact="open", signal=OVER_THE_LIMIT),
         )
     ]
 
@@ -95,8 +98,8 @@ def payments(thresholds: Thresholds, now: datetime) -> list[Finding]:
         found.append(
             Finding(
                 subject="review",
-                title=_("%(count)s payments wait for review") % {"count": review},
-                text=_("What the gateway says differs from what was asked for; nothing moved."),
+                title=Text("%(count)s payments wait for review", count=review),
+                text=Text("What the gateway says differs from what was asked for; nothing moved."),
                 figures={"payments": review},
                 link=list_url("billing.payment", state__exact=Payment.State.REVIEW),
             )
@@ -106,20 +109,23 @@ def payments(thresholds: Thresholds, now: datetime) -> list[Finding]:
         found.append(
             Finding(
                 subject="unapplied",
-                title=_("%(count)s payments brought money that pays nothing") % {"count": unapplied},
-                text=_("Money came that no open invoice waited for: pay an invoice with it, or send it back."),
+                title=Text("%(count)s payments brought money that pays nothing", count=unapplied),
+                text=Text("Money came that no open invoice waited for: pay an invoice with it, or send it back."),
                 figures={"payments": unapplied},
                 link=list_url("billing.payment", unapplied="1"),
             )
         )
     standing = reconciliation_standing()
     if standing.open_findings >= thresholds["mismatches"]:
-        outcomes = ", ".join(f"{outcome} {count}" for outcome, count in standing.open_by_outcome.items())
+        outcomes = [
+            Text("%(outcome)s (%(count)s)", outcome=text_of(ReconciliationRow.Outcome(outcome).label), count=count)
+            for outcome, count in standing.open_by_outcome.items()
+        ]
         found.append(
             Finding(
                 subject="mismatch",
-                title=_("%(count)s differences between our books and the gateways") % {"count": standing.open_findings},
-                text=_("By outcome: %(outcomes)s.") % {"outcomes": outcomes},
+                title=Text("%(count)s differences between our books and the gateways", count=standing.open_findings),
+                text=Text("By outcome: %(outcomes)s.", outcomes=outcomes),
                 figures=standing.open_by_outcome,
                 link=list_url("billing.reconciliationrow", state__exact=ReconciliationRow.State.OPEN),
             )
@@ -129,8 +135,8 @@ def payments(thresholds: Thresholds, now: datetime) -> list[Finding]:
         found.append(
             Finding(
                 subject="unreconciled",
-                title=_("%(count)s days are not compared with their gateways") % {"count": standing.unfinished_days},
-                text=_("The oldest is %(day)s; its note says why.") % {"day": oldest.isoformat()},
+                title=Text("%(count)s days are not compared with their gateways", count=standing.unfinished_days),
+                text=Text("The oldest is %(day)s; its note says why.", day=oldest.isoformat()),
                 figures={"days": standing.unfinished_days},
                 link=list_url("billing.reconciliation"),
             )
@@ -141,8 +147,8 @@ def payments(thresholds: Thresholds, now: datetime) -> list[Finding]:
         found.append(
             Finding(
                 subject="disputes",
-                title=_("%(count)s disputes want an answer soon") % {"count": disputes},
-                text=_("Without an answer in time the money goes back."),
+                title=Text("%(count)s disputes want an answer soon", count=disputes),
+                text=Text("Without an answer in time the money goes back."),
                 figures={"disputes": disputes},
                 link=list_url("billing.dispute", state__exact=Dispute.State.OPEN),
             )
@@ -166,6 +172,7 @@ def gateway_webhooks(thresholds: Thresholds, now: datetime) -> list[Finding]:
             rejected=Count("pk", filter=lately),
         )
     )
+    names = dict(GatewayName.choices)
     found = []
     for row in rows.order_by("gateway"):
         if not row["failed"] and not row["waiting"] and row["rejected"] < thresholds["rejected_an_hour"]:
@@ -173,10 +180,15 @@ def gateway_webhooks(thresholds: Thresholds, now: datetime) -> list[Finding]:
         found.append(
             Finding(
                 subject=row["gateway"],
-                title=_("Webhooks of %(gateway)s are not worked") % {"gateway": row["gateway"]},
-                text=_("%(failed)s failed, %(waiting)s wait, %(rejected)s could not be verified within an hour.") % row,
+                title=Text("Webhooks of %(gateway)s are not worked", gateway=str(names.get(row["gateway"], row["gateway"]))),
+                text=Text(
+                    "%(failed)s failed, %(waiting)s wait, %(rejected)s could not be verified within an hour.",
+                    failed=row["failed"],
+                    waiting=row["waiting"],
+                    rejected=row["rejected"],
+                ),
                 figures={name: row[name] for name in ("failed", "waiting", "rejected")},
-                link=list_url("billing.gatewaywebhook", gateway=row["gateway"]),
+                link=list_url("billing.gatewaywebhook", gateway__exact=row["gateway"]),
             )
         )
     return found
@@ -190,9 +202,11 @@ def books(thresholds: Thresholds, now: datetime) -> list[Finding]:
         return [
             Finding(
                 subject="books",
-                title=_("The books do not agree"),
-                text=_("The last verification found differences: %(checks)s. Stop selling until it is explained.")
-                % {"checks": ", ".join(broken) or "?"},
+                title=Text("The books do not agree"),
+                text=Text(
+                    "The last verification found differences: %(checks)s. Stop selling until it is explained.",
+                    checks=[Text(name) for name in broken] or "?",
+                ),
                 level=Level.CRITICAL,
                 step=2,
                 figures={"checks": broken},
@@ -207,8 +221,8 @@ def books(thresholds: Thresholds, now: datetime) -> list[Finding]:
     return [
         Finding(
             subject="books",
-            title=_("The books were not verified for %(hours)s hours") % {"hours": hours},
-            text=_("Run the job verify-books now, and see why it did not run."),
+            title=Text("The books were not verified for %(hours)s hours", hours=hours),
+            text=Text("Run the job verify-books now, and see why it did not run."),
             step=1,
             figures={"hours": hours},
             link=list_url("billing.booksverification"),
@@ -234,8 +248,8 @@ def plan_margins(thresholds: Thresholds, now: datetime) -> list[Finding]:
         found.append(
             Finding(
                 subject=plan.plan.code,
-                title=_("Plan %(plan)s can lose money") % {"plan": plan.plan.code},
-                text=" ".join(plan.risks),
+                title=Text("Plan %(plan)s can lose money", plan=plan.plan.code),
+                text=plan.risk_texts,
                 figures=figures,
                 link=change_url("billing.plan", plan.plan.pk),
             )
@@ -254,8 +268,8 @@ def losses(thresholds: Thresholds, now: datetime) -> list[Finding]:
     return [
         Finding(
             subject="usd",
-            title=_("%(usd)s USD borne by us in a day") % {"usd": decimal_text(lost.quantize(Decimal("0.01")))},
-            text=_("Calls cost more than was held, or nobody knows what they cost."),
+            title=Text("%(usd)s USD borne by us in a day", usd=Amount(lost.quantize(Decimal("0.01")))),
+            text=Text("Calls cost more than was held, or nobody knows what they cost."),
             figures={"usd": str(lost)},
             link=reverse("admin:losses"),
         )

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 from cryptography import x509
 from django.conf import settings
 from django.db.models import OuterRef, Subquery
-from django.utils.translation import gettext as _
 
 from billing.events.models import Event
 from iafactory.common.admin import change_url, list_url
+from iafactory.common.texts import Text
 from routing.health.services import health_read
 from routing.health.state import Standing
 from routing.models import HealthCheck, ModelProfile, Provider, ProviderCredential
@@ -47,9 +47,12 @@ def breakers_open(thresholds: Thresholds, now: datetime) -> list[Finding] | None
         found.append(
             Finding(
                 subject=slug,
-                title=_("Breaker of %(route)s is open") % {"route": slug},
-                text=_("Open since %(since)s UTC: %(reason)s. It is tried again by itself.")
-                % {"since": f"{since:%Y-%m-%d %H:%M}", "reason": state.reason or "?"},
+                title=Text("Breaker of %(route)s is open", route=slug),
+                text=Text(
+                    "Open since %(since)s UTC: %(reason)s. It is tried again by itself.",
+                    since=f"{since:%Y-%m-%d %H:%M}",
+                    reason=state.reason or "?",
+                ),
                 figures={"openings": state.openings, "last_failure": state.last_failure},
                 link=change_url("routing.profilehealth", profile),
             )
@@ -81,9 +84,10 @@ def providers_down(thresholds: Thresholds, now: datetime) -> list[Finding] | Non
         found.append(
             Finding(
                 subject=provider,
-                title=_("Provider %(provider)s is down") % {"provider": provider},
-                text=_("None of its %(count)s routes works: breakers are open, or the last checks failed.")
-                % {"count": len(known)},
+                title=Text("Provider %(provider)s is down", provider=provider),
+                text=Text(
+                    "None of its %(count)s routes works: breakers are open, or the last checks failed.", count=len(known)
+                ),
                 figures={"routes": bad[:20]},
                 link=change_url("routing.provider", ids[provider]),
             )
@@ -132,9 +136,12 @@ def credentials(thresholds: Thresholds, now: datetime) -> list[Finding]:
         found.append(
             Finding(
                 subject=str(credential.pk),
-                title=_("Credential %(name)s of %(provider)s does not work")
-                % {"name": credential.label, "provider": credential.provider.slug},
-                text=_("%(trouble)s Credentials of the provider still in use: %(left)s.") % {"trouble": trouble, "left": left},
+                title=Text(
+                    "Credential %(name)s of %(provider)s does not work",
+                    name=credential.label,
+                    provider=credential.provider.slug,
+                ),
+                text=Text("%(trouble)s Credentials of the provider still in use: %(left)s.", trouble=Text(trouble), left=left),
                 level=None if left else Level.CRITICAL,
                 step=0 if left else 1,
                 figures={"enabled": credential.enabled, "left": left},
@@ -153,19 +160,19 @@ def certificate(thresholds: Thresholds, now: datetime) -> list[Finding] | None:
         ends = certificate_end(address.hostname, address.port or 443)
     except ssl.SSLError as error:
         reason = getattr(error, "verify_message", "") or getattr(error, "reason", "") or type(error).__name__
-        return [_certificate_trouble(address.hostname, str(reason), Level.CRITICAL, 2, {})]
+        return [_certificate_trouble(address.hostname, Text(str(reason)), Level.CRITICAL, 2, {})]
     except OSError:
         # Whether the product can be reached is for those outside to say.
         return None
     days = (ends - now) // timedelta(days=1)
     if days >= thresholds["days"]:
         return []
-    text = _("It ends on %(day)s, in %(days)s days.") % {"day": f"{ends:%Y-%m-%d %H:%M} UTC", "days": days}
+    text = Text("It ends on %(day)s, in %(days)s days.", day=f"{ends:%Y-%m-%d %H:%M} UTC", days=days)
     return [_certificate_trouble(address.hostname, text, None, 1, {"days": days})]
 
 
-def _certificate_trouble(host: str, text: str, level: Level | None, step: int, figures: dict[str, int]) -> Finding:
-    title = _("Certificate of %(host)s") % {"host": host}
+def _certificate_trouble(host: str, text: Text, level: Level | None, step: int, figures: dict[str, int]) -> Finding:
+    title = Text("Certificate of %(host)s", host=host)
     return Finding(
         subject=host, title=title, text=text, level=level, step=step, figures=figures, link=list_url("dashboard.alert")
     )

@@ -1,11 +1,12 @@
 """Whether the product's own work is done: schedule, jobs, queues, messages to customers, and what was left lying."""
 
+from copy import copy
 from datetime import datetime, timedelta
+from typing import Any
 
 from celery.schedules import maybe_schedule
 from django.conf import settings
 from django.db.models import Q
-from django.utils.translation import gettext as _
 from django_celery_beat.models import PeriodicTask
 from django_redis import get_redis_connection
 from redis.exceptions import RedisError
@@ -20,6 +21,7 @@ from billing.webhooks.models import WebhookDelivery, WebhookEndpoint
 from dashboard.jobs.models import JobState
 from dashboard.jobs.selectors import heartbeat
 from iafactory.common.admin import list_url
+from iafactory.common.texts import Text
 
 from ..models import AlertDelivery, Level
 from ..queues import queue_depths
@@ -38,13 +40,15 @@ def scheduled_work(thresholds: Thresholds, now: datetime) -> list[Finding]:
     age = None if beat.at is None else int((now - beat.at).total_seconds())
     if age is not None and age <= thresholds["seconds"]:
         return []
-    since = _("never") if beat.at is None else f"{beat.at:%Y-%m-%d %H:%M:%S} UTC"
+    since = Text("never") if beat.at is None else f"{beat.at:%Y-%m-%d %H:%M:%S} UTC"
     return [
         Finding(
             subject="beat",
-            title=_("Scheduled work stands still"),
-            text=_("It last began: %(since)s. Holds are not closed, nothing is renewed or retried. Start beat and a worker.")
-            % {"since": since},
+            title=Text("Scheduled work stands still"),
+            text=Text(
+                "It last began: %(since)s. Holds are not closed, nothing is renewed or retried. Start beat and a worker.",
+                since=since,
+            ),
             level=Level.CRITICAL,
             figures={"seconds": age},
             link=list_url("django_celery_beat.periodictask"),
@@ -66,17 +70,17 @@ def jobs(thresholds: Thresholds, now: datetime) -> list[Finding]:
         well = state.succeeded_at
         failing = timedelta(minutes=thresholds["failing_minutes"])
         if state.state == JobState.Phase.FAILED and (well is None or now - well > failing):
-            title, text, step = _("Job %(job)s fails"), state.result, 2
-        elif lateness_told and _overdue(entry["schedule"], state) > timedelta(minutes=thresholds["late_minutes"]):
-            title, text, step = _("Job %(job)s is late"), "", 1
+            title, step = Text("Job %(job)s fails", job=name), 2
+        elif lateness_told and _overdue(entry["schedule"], state, now) > timedelta(minutes=thresholds["late_minutes"]):
+            title, step = Text("Job %(job)s is late", job=name), 1
         else:
             continue
-        last = f"{well:%Y-%m-%d %H:%M} UTC" if well else _("never")
+        last = f"{well:%Y-%m-%d %H:%M} UTC" if well else Text("never")
         found.append(
             Finding(
                 subject=name,
-                title=title % {"job": name},
-                text=_("It last ended well: %(last)s. %(text)s") % {"last": last, "text": text},
+                title=title,
+                text=Text("It last ended well: %(last)s. %(text)s", last=last, text=state.result if step == 2 else ""),
                 step=step,
                 figures={"runs": state.runs, "failures": state.failures},
                 link=list_url("django_celery_beat.periodictask", q=name),
@@ -85,11 +89,14 @@ def jobs(thresholds: Thresholds, now: datetime) -> list[Finding]:
     return found
 
 
-def _overdue(schedule: object, state: JobState) -> timedelta:
-    """How long ago the run after the last good one should have begun."""
+def _overdue(entry: Any, state: JobState, now: datetime) -> timedelta:
+    """How long before `now` the run after the last good one should have begun."""
     if state.succeeded_at is None:
         return timedelta(0)
-    left: timedelta = maybe_schedule(schedule).remaining_estimate(state.succeeded_at)
+    # The settings' own schedule is beat's as well.
+    schedule = copy(maybe_schedule(entry))
+    schedule.nowfun = lambda: now
+    left: timedelta = schedule.remaining_estimate(state.succeeded_at)
     return -left
 
 
@@ -105,8 +112,8 @@ def queues(thresholds: Thresholds, now: datetime) -> list[Finding] | None:
         found.append(
             Finding(
                 subject="tasks",
-                title=_("%(count)s tasks wait for a worker") % {"count": tasks},
-                text=_("Start more workers, and see which tasks take so long."),
+                title=Text("%(count)s tasks wait for a worker", count=tasks),
+                text=Text("Start more workers, and see which tasks take so long."),
                 figures={"tasks": tasks},
                 link=list_url("django_celery_beat.periodictask"),
             )
@@ -115,8 +122,8 @@ def queues(thresholds: Thresholds, now: datetime) -> list[Finding] | None:
         found.append(
             Finding(
                 subject="bookings",
-                title=_("%(count)s bookings wait for PostgreSQL") % {"count": bookings},
-                text=_("PostgreSQL does not answer or is too slow; with a full queue new calls are refused."),
+                title=Text("%(count)s bookings wait for PostgreSQL", count=bookings),
+                text=Text("PostgreSQL does not answer or is too slow; with a full queue new calls are refused."),
                 level=Level.CRITICAL,
                 figures={"bookings": bookings},
                 link=list_url("billing.hold"),
@@ -137,8 +144,8 @@ def customer_webhooks(thresholds: Thresholds, now: datetime) -> list[Finding]:
         found.append(
             Finding(
                 subject="endpoints",
-                title=_("%(count)s endpoints of customers take nothing") % {"count": failing},
-                text=_("One is its owner's matter; many at once may be ours."),
+                title=Text("%(count)s endpoints of customers take nothing", count=failing),
+                text=Text("One is its owner's matter; many at once may be ours."),
                 figures={"endpoints": failing},
                 link=list_url("billing.webhookendpoint"),
             )
@@ -152,8 +159,8 @@ def customer_webhooks(thresholds: Thresholds, now: datetime) -> list[Finding]:
         found.append(
             Finding(
                 subject="sending",
-                title=_("%(count)s messages to customers are overdue") % {"count": overdue},
-                text=_("Workers do not keep up with sending."),
+                title=Text("%(count)s messages to customers are overdue", count=overdue),
+                text=Text("Workers do not keep up with sending."),
                 figures={"messages": overdue},
                 link=list_url("billing.webhookdelivery", state__exact=WebhookDelivery.State.PENDING),
             )
@@ -165,51 +172,48 @@ def left_undone(thresholds: Thresholds, now: datetime) -> list[Finding]:
     """Rows that sweepers should have worked long ago, and what was given up."""
     late = now - timedelta(minutes=thresholds["minutes"])
     day = now - timedelta(days=1)
+    failed = AlertDelivery.objects.filter(
+        state=AlertDelivery.State.FAILED, finished_at__gt=day, target__is_enabled=True
+    ).exclude(occasion=AlertDelivery.Occasion.TEST)
+    stuck = Refund.objects.filter(
+        state__in=(Refund.State.REQUESTED, Refund.State.PENDING),
+        requested_at__lte=now - timedelta(days=thresholds["refund_days"]),
+    )
+    holds = Hold.objects.filter(expires_at__lte=now - timedelta(minutes=2)).count()
+    renewals = Subscription.objects.filter(state__in=Subscription.LIVE).exclude(last_error="").count()
+    reminders = notices_unsent(now=late).count()
+    invoices = invoices_undelivered(now=late).filter(HAS_ADDRESS).distinct().count()
+    refunds, alerts = stuck.count(), failed.count()
     counts = (
-        (
-            "holds",
-            _("%(count)s holds outlive their expiry"),
-            Hold.objects.filter(expires_at__lte=now - timedelta(minutes=2)).count(),
-            list_url("billing.hold"),
-        ),
+        ("holds", holds, Text("%(count)s holds outlive their expiry", count=holds), list_url("billing.hold")),
         (
             "renewals",
-            _("%(count)s renewals fail"),
-            Subscription.objects.filter(state__in=Subscription.LIVE).exclude(last_error="").count(),
+            renewals,
+            Text("%(count)s renewals fail", count=renewals),
             list_url("billing.subscription", state__exact=Subscription.State.ACTIVE),
         ),
         (
             "reminders",
-            _("%(count)s reminders were not mailed"),
-            notices_unsent(now=late).count(),
+            reminders,
+            Text("%(count)s reminders were not mailed", count=reminders),
             list_url("billing.dunningnotice"),
         ),
-        (
-            "invoices",
-            _("%(count)s invoices were not mailed"),
-            invoices_undelivered(now=late).filter(HAS_ADDRESS).distinct().count(),
-            list_url("billing.invoice"),
-        ),
+        ("invoices", invoices, Text("%(count)s invoices were not mailed", count=invoices), list_url("billing.invoice")),
         (
             "refunds",
-            _("%(count)s refunds are stuck"),
-            Refund.objects.filter(
-                state__in=(Refund.State.REQUESTED, Refund.State.PENDING),
-                requested_at__lte=now - timedelta(days=thresholds["refund_days"]),
-            ).count(),
+            refunds,
+            Text("%(count)s refunds are stuck", count=refunds),
             list_url("billing.refund", state__exact=Refund.State.PENDING),
         ),
         (
             "alerts",
-            _("%(count)s alerts could not be delivered"),
-            AlertDelivery.objects.filter(state=AlertDelivery.State.FAILED, finished_at__gt=day, target__is_enabled=True)
-            .exclude(occasion=AlertDelivery.Occasion.TEST)
-            .count(),
+            alerts,
+            Text("%(count)s alerts could not be delivered", count=alerts),
             list_url("dashboard.alertdelivery", state__exact=AlertDelivery.State.FAILED),
         ),
     )
     return [
-        Finding(subject=subject, title=title % {"count": count}, figures={"count": count}, link=link)
-        for subject, title, count, link in counts
+        Finding(subject=subject, title=title, figures={"count": count}, link=link)
+        for subject, count, title, link in counts
         if count
     ]

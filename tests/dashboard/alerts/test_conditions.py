@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from django.test import Client
+from django.utils import translation
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from django_redis import get_redis_connection
 from pytest_django import Settings
@@ -64,6 +65,8 @@ def open_now(db: None, client: Client, django_user_model: Any) -> Callable[..., 
         assert rules_look(now=at, kinds=[kind]).failed == 0, AlertRule.objects.get(code=kind).look_error
         alerts = Alert.objects.filter(state="open").order_by("subject")
         assert [client.get(alert.link).status_code for alert in alerts] == [200] * len(alerts)
+        with translation.override("ar"):
+            assert [alert.title for alert in alerts if alert.shown_title == alert.title] == []
         return [(alert.subject, alert.level, alert.title) for alert in alerts]
 
     return look
@@ -233,7 +236,7 @@ def test_webhooks_of_gateways_that_fail_wait_or_cannot_be_verified(open_now: Ope
     assert before == []
     assert open_now("gateway_webhooks", rejected_an_hour=21) == []
     assert [subject for subject, _level, _title in found] == ["chargily", "paypal", "payu"]
-    assert found[1] == ("paypal", "warning", "Webhooks of paypal are not worked")
+    assert found[1] == ("paypal", "warning", "Webhooks of PayPal are not worked")
     assert Alert.objects.get(subject="chargily").text == ("0 failed, 0 wait, 20 could not be verified within an hour.")
 
 

@@ -1,14 +1,18 @@
 """Targets, rules and alerts in the console: addresses never shown, a test that is a real message, reasons and events."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
+from django.utils import translation
 from freezegun import freeze_time
+from pytest_django import Settings
 
 from billing.accounts.models import User
+from billing.accounts.tokens import session_tokens
 from billing.events.models import Event
 from dashboard.alerts.models import Alert, AlertDelivery, AlertRule, AlertTarget
 from tests.billing.webhooks.receiver import Receiver
@@ -166,3 +170,70 @@ def test_who_may_only_look_acknowledges_and_tests_nothing(rule: AlertRule, targe
     assert [answer.status_code for answer in answers] == [403, 403]
     assert client.get(reverse("admin:dashboard_alert_change", args=[alert.pk])).status_code == 200
     assert receiver.requests == []
+
+
+# --- In the reader's language ---
+
+
+@pytest.fixture(autouse=True)
+def english_afterwards() -> Iterator[None]:
+    """The language of a request stays with the thread that served it."""
+    with translation.override("en"):
+        yield
+
+
+PAGES = ("admin:index", "admin:dashboard_alert_changelist", "admin:dashboard_alert_change")
+
+
+def read_in(console: Client, language: str, page: str) -> str:
+    """A page that shows the only alert there is, as an operator of this language reads it."""
+    User.objects.update(language=language)
+    arguments = [Alert.objects.get().pk] if page.endswith("_change") else []
+    return console.get(reverse(page, args=arguments)).content.decode()
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    ("language", "title"),
+    [("en", "Job seal-days fails"), ("fr", "La tâche seal-days échoue"), ("ar", "تفشل المهمة seal-days")],
+)
+def test_each_operator_reads_an_alert_in_their_language(
+    console: Client, rule: AlertRule, settings: Settings, language: str, title: str, page: str
+) -> None:
+    settings.ALERTS_LANGUAGE = "fr"
+    job_fails()
+    look()
+
+    assert title in read_in(console, language, page)
+
+
+def test_the_text_of_an_alert_is_said_with_its_figures(console: Client, rule: AlertRule) -> None:
+    job_fails()
+    look()
+
+    page = read_in(console, "fr", "admin:dashboard_alert_change")
+
+    assert "Dernière fin réussie : 2026-11-20 11:00 UTC. OSError: no disk" in page
+    assert "It last ended well" not in page
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_alert_whose_figures_were_not_kept_is_shown_as_it_was_written(console: Client, rule: AlertRule, page: str) -> None:
+    job_fails()
+    look()
+    Alert.objects.update(words={}, title="Une phrase d’avant", text="Son texte")
+
+    assert "Une phrase d’avant" in read_in(console, "ar", page)
+
+
+def test_programs_are_told_alerts_in_the_language_they_ask_for(console: Client, rule: AlertRule, settings: Settings) -> None:
+    settings.ALERTS_LANGUAGE = "ar"
+    job_fails()
+    look()
+    token = f"Bearer {session_tokens(User.objects.get()).access_token}"
+
+    french = console.get("/api/admin/dashboard", headers={"authorization": token, "accept-language": "fr"}).json()["alerts"]
+    english = console.get("/api/admin/dashboard", headers={"authorization": token}).json()["alerts"]
+
+    assert french[0]["message"].startswith("La tâche seal-days échoue. Dernière fin réussie : 2026-11-20 11:00 UTC.")
+    assert english[0]["message"].startswith("Job seal-days fails. It last ended well: 2026-11-20 11:00 UTC.")
