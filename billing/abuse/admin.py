@@ -32,7 +32,6 @@ from iafactory.common.admin import (
     list_url,
     moment_column,
     table,
-    text_filter,
     viewer_may,
 )
 from iafactory.common.client_address import parse_address, request_client_address
@@ -43,6 +42,7 @@ from ratelimit.blocks import BlockedNetwork, BlockList, network_normalise
 from ratelimit.models import AbuseSignal, NetworkBlock
 
 from . import services
+from .names import SIGNALS, figure_label
 from .selectors import accounts_of_subjects
 
 # More addresses than these have more owners than one: an entry that large asks to be confirmed.
@@ -149,12 +149,25 @@ DEEDS = {
 }
 
 
+class SignalFilter(admin.SimpleListFilter):
+    """What was seen, by its name."""
+
+    title = _("signal")
+    parameter_name = "signal"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return sorted(((code, str(name)) for code, name in SIGNALS.items()), key=lambda choice: choice[1])
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[AbuseSignal]) -> QuerySet[AbuseSignal]:
+        return queryset.filter(signal=self.value()) if self.value() else queryset
+
+
 @admin.register(AbuseSignal)
 class AbuseSignalAdmin(ReadOnlyAdmin):
     """What looks like abuse, open signals first, and what to do about it."""
 
-    list_display = ("last_seen", "signal", "subject_column", "evidence_line", "first_seen", "state_label")
-    list_filter = ("state", "last_seen_at", text_filter("signal", _("signal")))
+    list_display = ("last_seen", "signal_name", "subject_column", "evidence_line", "first_seen", "state_label")
+    list_filter = ("state", "last_seen_at", SignalFilter)
     # The states in reverse alphabetical order: open, dismissed, acted on.
     ordering = ("-state", "-last_seen_at")
     search_fields = ("subject", "signal")
@@ -162,14 +175,18 @@ class AbuseSignalAdmin(ReadOnlyAdmin):
     search_help_text = _("Account or key id, address, kind of signal.")
     actions = ("warn_selected", "slow_down_selected", "ban_selected", "dismiss_selected")
     fieldsets = (
-        (None, {"fields": ("signal", "subject_column", "account_column", "state_label", "deeds")}),
+        (None, {"fields": ("signal_name", "subject_column", "account_column", "state_label", "deeds")}),
         (_("Evidence"), {"fields": ("evidence_table", "first_seen_at", "last_seen_at", "until")}),
         (_("Decision"), {"fields": ("closed_at", "closed_reason")}),
     )
-    readonly_fields = ("subject_column", "account_column", "state_label", "deeds", "evidence_table")
+    readonly_fields = ("signal_name", "subject_column", "account_column", "state_label", "deeds", "evidence_table")
 
     last_seen = moment_column("last_seen_at", _("last seen, UTC"))
     first_seen = moment_column("first_seen_at", _("first seen, UTC"))
+
+    @admin.display(description=_("signal"), ordering="signal")
+    def signal_name(self, signal: AbuseSignal) -> str:
+        return signal.name
 
     @admin.display(description=_("subject"), ordering="subject")
     def subject_column(self, signal: AbuseSignal) -> SafeString:
@@ -191,9 +208,7 @@ class AbuseSignalAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("evidence"))
     def evidence_line(self, signal: AbuseSignal) -> str:
-        figures = (
-            f"{name.replace('_', ' ')} {value}" for name, value in signal.evidence.items() if not isinstance(value, list)
-        )
+        figures = (f"{figure_label(name)} {value}" for name, value in signal.evidence.items() if not isinstance(value, list))
         return ", ".join(figures)
 
     @admin.display(description=_("evidence"))
@@ -203,7 +218,7 @@ class AbuseSignalAdmin(ReadOnlyAdmin):
                 return format_html_join(", ", "{}", ((change_link("billing.account", pk),) for pk in value))
             return ", ".join(map(str, value)) if isinstance(value, list) else value
 
-        rows = [(name.replace("_", " "), cell(name, value)) for name, value in signal.evidence.items()]
+        rows = [(figure_label(name), cell(name, value)) for name, value in signal.evidence.items()]
         return table((_("figure"), _("value")), rows)
 
     @admin.display(description=_("state"), ordering="state")
@@ -280,7 +295,7 @@ class AbuseSignalAdmin(ReadOnlyAdmin):
             else:
                 self.message_user(request, deed.done, messages.SUCCESS)
                 return HttpResponseRedirect(list_url("ratelimit.abusesignal"))
-        about = [format_html("{}: {}", signal.signal, self.evidence_line(signal)) for signal in signals]
+        about = [format_html("{}: {}", signal.name, self.evidence_line(signal)) for signal in signals]
         return self.render_step(
             request,
             title=deed.label,

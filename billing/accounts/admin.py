@@ -143,7 +143,7 @@ class ApiKeyAdmin(AccountSearchMixin, ReadOnlyAdmin):
 
     @admin.display(description=_("scopes"))
     def scope_list(self, key: ApiKey) -> str:
-        return ", ".join(key.scopes)
+        return " · ".join(str(ApiKey.Scope(scope).label) if scope in ApiKey.Scope else scope for scope in key.scopes)
 
     @admin.display(description=_("limits"))
     def limits_table(self, key: ApiKey) -> SafeString:

@@ -64,7 +64,11 @@ def verify_email(request: HttpRequest) -> HttpResponse:
             user = services.email_verify(token=form.cleaned_data["token"])
         except ApiError as error:
             return _page(request, error.status, title=title, message=_("The link is damaged, used or too old."))
-        return _page(request, title=title, message=_("%(email)s is confirmed. Thank you.") % {"email": user.email})
+        return _page(
+            request,
+            title=_("Your address is confirmed"),
+            message=_("%(email)s is confirmed. Thank you.") % {"email": user.email},
+        )
     return _page(request, 400, title=title, message=_("The link is damaged, used or too old."))
 
 

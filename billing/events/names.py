@@ -143,6 +143,31 @@ VERBS = {
     "won": pgettext_lazy("event", "won"),
 }
 
+# What fields are called that no model has, or that it calls by a word too short to be understood in a timeline.
+FIELDS = {
+    "means": pgettext_lazy("event", "paid by"),
+    "missed": pgettext_lazy("event", "passed without being billed"),
+}
+# How money came or went, by the code that invoices and payments keep; others are codes of an operator's own.
+MEANS = {
+    "balance": pgettext_lazy("means", "money in hand"),
+    "bank_transfer": pgettext_lazy("means", "bank transfer"),
+    "card": pgettext_lazy("means", "card"),
+    "cash": pgettext_lazy("means", "cash"),
+    "ccp": pgettext_lazy("means", "CCP"),
+    "chargily": "Chargily",
+    "cheque": pgettext_lazy("means", "cheque"),
+    "cib": pgettext_lazy("means", "CIB card"),
+    "edahabia": pgettext_lazy("means", "EDAHABIA card"),
+    "manual": pgettext_lazy("means", "by hand"),
+    "online": pgettext_lazy("means", "online"),
+    "paypal": "PayPal",
+    "payu": "PayU",
+    "razorpay": "Razorpay",
+    "stripe": "Stripe",
+    "upi": "UPI",
+}
+
 
 @cache
 def _model(object_type: str) -> type[Model] | None:
@@ -167,11 +192,18 @@ def kind_label(kind: str) -> str:
 
 def field_label(name: str) -> str:
     """The name of a field that changed, as forms and lists call it."""
-    return gettext(name.replace("_", " "))
+    return str(FIELDS.get(name) or gettext(name.replace("_", " ")))
+
+
+def means_label(code: str) -> str:
+    """How something was paid: a gateway, or a way of paying; what nobody named as it is written."""
+    return str(MEANS.get(code, code))
 
 
 def value_label(object_type: str, name: str, value: Any) -> Any:
     """What a value is called where its field has choices; any other value as it is."""
+    if name in ("means", "method") and isinstance(value, str):
+        return means_label(value)
     model = _model(object_type)
     if model is None or not isinstance(value, str):
         return value

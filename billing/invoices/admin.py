@@ -23,6 +23,7 @@ from django.utils.translation import gettext_lazy as _
 from billing.accounts.admin import AccountSearchMixin
 from billing.accounts.models import Account
 from billing.events.admin import AuditedModelAdmin, operator_actor
+from billing.events.names import means_label
 from billing.events.services import Actor
 from iafactory.common.admin import (
     EMPTY,
@@ -35,6 +36,7 @@ from iafactory.common.admin import (
     link_column,
     linked_filter,
     list_link,
+    localised,
     moment_column,
     presence_filter,
     table,
@@ -56,13 +58,25 @@ from .selectors import creditable
 from .serializers import amount_due
 from .tax import tax_rule_read
 
+# What is told of a seller and a customer, in this order.
+_PARTY_FACTS = {
+    "legal_form": _("legal form"),
+    "address": _("address"),
+    "postal_code": _("postal code"),
+    "city": _("city"),
+    "region": _("region"),
+    "country": _("country"),
+    "email": _("e-mail"),
+    "phone": _("phone"),
+    "language": _("language"),
+}
 # Lines that stand for calls of a period.
 _USED = (InvoiceLine.Kind.PLAN, InvoiceLine.Kind.PRORATION, InvoiceLine.Kind.OVERAGE)
 
 
 def money(amount: Decimal, currency: str) -> str:
     """An amount at its currency's minor unit, thousands apart."""
-    return f"{amount:,.{minor_digits(currency)}f} {currency}"
+    return f"{localised(f'{amount:,.{minor_digits(currency)}f}')} {currency}"
 
 
 def _figure(amount: Decimal, currency: str) -> SafeString:
@@ -228,11 +242,12 @@ class InvoiceAdmin(AccountSearchMixin, ReadOnlyAdmin):
         (_("Lines"), {"fields": ("line_table", "corrections")}),
         (_("Sold by, billed to"), {"fields": ("parties",)}),
         (_("Dates, UTC"), {"fields": ("created_at", "issued_at", "issue_date", "due_at", "paid_at", "closed_at", "mailed_at")}),
-        (_("Payment"), {"fields": ("payment_means", "payments")}),
+        (_("Payment"), {"fields": ("means", "payments")}),
         (_("How it came about"), {"classes": ("collapse",), "fields": ("origin_key", "subscription_id", "fx_rate", "reason")}),
     )
     readonly_fields = (
         *("name", "state_label", "account_link", "documents", "explore", "amounts", "line_table", "corrections", "parties"),
+        "means",
         "payments",
     )
 
@@ -330,12 +345,15 @@ class InvoiceAdmin(AccountSearchMixin, ReadOnlyAdmin):
     @admin.display(description=_("parties"))
     def parties(self, invoice: Invoice) -> SafeString:
         seller, customer = invoice.seller_snapshot, invoice.customer_snapshot
-        names = ("legal_form", "address", "postal_code", "city", "region", "country", "email", "phone", "language")
         rows: list[tuple[Any, ...]] = [(_("Name"), seller.get("legal_name", ""), customer.get("name", ""))]
-        rows += [(name.replace("_", " "), seller.get(name, ""), customer.get(name, "")) for name in names]
+        rows += [(told, seller.get(name, ""), customer.get(name, "")) for name, told in _PARTY_FACTS.items()]
         known = [party.get("identifiers") or {} for party in (seller, customer)]
         rows += [(name.upper(), *(party.get(name, "") for party in known)) for name in sorted({*known[0], *known[1]})]
         return table(("", _("seller"), _("customer")), [row for row in rows if any(row[1:])])
+
+    @admin.display(description=_("payment means"))
+    def means(self, invoice: Invoice) -> str:
+        return means_label(invoice.payment_means) or EMPTY
 
     @admin.display(description=_("payments"))
     def payments(self, invoice: Invoice) -> SafeString:

@@ -1,17 +1,17 @@
 """The mail that brings an invoice or a credit note, with its PDF, in the customer's language."""
 
 import re
-from datetime import datetime
 
 from django.conf import settings
 from django.core.mail import EmailMessage
 from django.template.loader import render_to_string
+from django.utils import translation
 
 from billing.accounts.models import Membership, User
+from iafactory.common.formats import day_text, money_text
 
 from .models import Invoice
 from .paying import automatic_payment, pay_link
-from .pdf.formatting import date_format, money_text
 from .printing import language_of
 
 
@@ -27,18 +27,21 @@ def invoice_mail_send(*, invoice: Invoice, pdf: bytes) -> bool:
     to_pay = invoice.kind == Invoice.Kind.INVOICE and invoice.due > 0
     automatic = automatic_payment(invoice) if to_pay else None
     template = "credit_note" if invoice.kind == Invoice.Kind.CREDIT_NOTE else "invoice"
-    context = {
-        "account": invoice.account.name,
-        "seller": invoice.seller_snapshot.get("legal_name", ""),
-        "number": invoice.number,
-        "corrects": invoice.corrects.number if invoice.corrects else "",
-        "total": money_text(invoice.total, invoice.currency, language),
-        "due": money_text(invoice.due, invoice.currency, language) if invoice.due else "",
-        "due_date": _date(invoice.due_at, invoice, language) if invoice.due_at else "",
-        "link": pay_link(invoice).url if to_pay else f"{settings.PUBLIC_URL}/billing/",
-        "charged_to": automatic.card if automatic else "",
-        "charged_on": _date(automatic.at, invoice, language) if automatic else "",
-    }
+    zone = invoice.seller.zone
+    # As every other mail and page writes them; the document beside it has the style of documents.
+    with translation.override(language):
+        context = {
+            "account": invoice.account.name,
+            "seller": invoice.seller_snapshot.get("legal_name", ""),
+            "number": invoice.number,
+            "corrects": invoice.corrects.number if invoice.corrects else "",
+            "total": money_text(invoice.total, invoice.currency),
+            "due": money_text(invoice.due, invoice.currency) if invoice.due else "",
+            "due_date": day_text(invoice.due_at, zone) if invoice.due_at else "",
+            "link": pay_link(invoice).url if to_pay else f"{settings.PUBLIC_URL}/billing/",
+            "charged_to": automatic.card if automatic else "",
+            "charged_on": day_text(automatic.at, zone) if automatic else "",
+        }
     subject, _, body = render_to_string(f"billing/mail/{language}/{template}.txt", context).strip().partition("\n")
     message = EmailMessage(subject.strip(), body.strip() + "\n", settings.DEFAULT_FROM_EMAIL, recipients)
     message.attach(file_name(invoice), pdf, "application/pdf")
@@ -58,7 +61,3 @@ def invoice_recipients(invoice: Invoice) -> list[str]:
 def file_name(invoice: Invoice) -> str:
     """The name of a document's file: its number, with what file systems do not take replaced."""
     return f"{re.sub('[^0-9A-Za-z-]+', '-', invoice.number or 'draft')}.pdf"
-
-
-def _date(at: datetime, invoice: Invoice, language: str) -> str:
-    return date_format(at.astimezone(invoice.seller.zone).date(), language)

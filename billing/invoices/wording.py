@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from django.utils.translation import gettext, override
+
 
 @dataclass(frozen=True, slots=True)
 class Wording:
@@ -57,6 +59,12 @@ _WORDINGS = {
         credit_note="إشعار دائن عن {line}",
     ),
 }
+
+
+def shipped_name(name: str, language: str) -> str:
+    """What is sold as it is called in `language`, if it is sold as shipped; an operator's own name stays as it is."""
+    with override(language):
+        return gettext(name) if name else name
 
 
 def words(language: str) -> Wording:

@@ -9,6 +9,7 @@ from typing import Any
 from celery import Task
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
@@ -34,9 +35,11 @@ from iafactory.common.admin import (
     EMPTY,
     ReadOnlyAdmin,
     ReadOnlyInline,
+    arrow,
     change_link,
     decimal_column,
     decimal_text,
+    in_order,
     json_block,
     link_column,
     linked_filter,
@@ -50,7 +53,7 @@ from iafactory.common.admin import (
     text_filter,
 )
 from iafactory.common.csv_lists import CsvListMixin
-from iafactory.common.formats import number_text
+from iafactory.common.formats import duration_text, number_text
 from iafactory.common.ids import uuid_or_none
 from iafactory.common.money import credits_for_cost, usd_quantise
 
@@ -70,6 +73,7 @@ from .models import (
 )
 from .seals import kept_seals
 from .selectors import balance_at
+from .sources import source_names
 from .tasks import seal_days, verify_books
 
 MILLION = Decimal(1_000_000)
@@ -100,6 +104,7 @@ def lot_parts(lot_ids: list[Any] | None, amounts: list[Decimal] | None, verb: An
     if not lot_ids:
         return SafeString(EMPTY)
     lots = {lot.pk: lot for lot in Lot.objects.filter(pk__in=lot_ids)}
+    names = source_names(lot.source for lot in lots.values())
     rows = []
     for lot_id, amount in zip(lot_ids, amounts or [], strict=False):
         lot = lots.get(lot_id)
@@ -107,7 +112,7 @@ def lot_parts(lot_ids: list[Any] | None, amounts: list[Decimal] | None, verb: An
             (
                 change_link("billing.lot", lot_id, f"…{str(lot_id)[-12:]}"),
                 lot.get_kind_display() if lot else EMPTY,
-                lot.source if lot else EMPTY,
+                names[lot.source] if lot else EMPTY,
                 amount,
                 lot.remaining if lot else EMPTY,
             )
@@ -198,10 +203,11 @@ class WalletAdmin(AccountSearchMixin, ReadOnlyAdmin):
     @admin.display(description=_("open lots, in burn order"))
     def open_lots(self, wallet: Wallet) -> SafeString:
         lots = wallet.lots.filter(closed_at__isnull=True).order_by("priority", "expires_at", "created_at")[:50]
+        names = source_names(lot.source for lot in lots)
         rows = [
             (
                 change_link("billing.lot", lot.pk, lot.get_kind_display()),
-                lot.source,
+                names[lot.source],
                 lot.amount,
                 lot.remaining,
                 lot.held,
@@ -223,11 +229,23 @@ class WalletAdmin(AccountSearchMixin, ReadOnlyAdmin):
         )
 
 
+class LotChangeList(ChangeList):
+    """A page of lots with the names of what they came from, in two queries."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        lots: list[Any] = list(self.result_list)
+        names = source_names(lot.source for lot in lots)
+        for lot in lots:
+            lot.source_text = names[lot.source]
+        self.result_list = lots
+
+
 @admin.register(Lot)
 class LotAdmin(AccountSearchMixin, ReadOnlyAdmin):
     """Credits that arrived together."""
 
-    list_display = ("created", "account_link", "kind", "amount_", "remaining_", "held_", "expires", "closed", "source")
+    list_display = ("created", "account_link", "kind", "amount_", "remaining_", "held_", "expires", "closed", "source_name")
     list_filter = (
         "kind",
         presence_filter("closed_at", _("life"), given=_("Closed"), empty=_("Open")),
@@ -241,13 +259,13 @@ class LotAdmin(AccountSearchMixin, ReadOnlyAdmin):
     search_exact_fields = ("grant_key", "source")
     search_help_text = _("Lot or payment id, idempotency key of the grant, source, account or e-mail.")
     fieldsets = (
-        (None, {"fields": ("account_link", "kind", "source", "explore")}),
+        (None, {"fields": ("account_link", "kind", "source_name", "explore")}),
         (_("Credits"), {"fields": ("amount_", "remaining_", "held_", "priority")}),
         (_("Paid"), {"fields": ("paid", "payment_id", "grant_key")}),
         (_("Life, UTC"), {"fields": ("created_at", "effective_at", "booked_at", "expires_at", "closed_at")}),
         (_("What moved it"), {"fields": ("movements",)}),
     )
-    readonly_fields = ("account_link", "amount_", "remaining_", "held_", "paid", "movements", "explore")
+    readonly_fields = ("account_link", "source_name", "amount_", "remaining_", "held_", "paid", "movements", "explore")
 
     created = moment_column("created_at", _("created, UTC"))
     expires = moment_column("expires_at", _("expires, UTC"))
@@ -255,6 +273,13 @@ class LotAdmin(AccountSearchMixin, ReadOnlyAdmin):
     amount_ = decimal_column("amount", _("amount"))
     remaining_ = decimal_column("remaining", _("remaining"))
     held_ = decimal_column("held", _("held"))
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return LotChangeList
+
+    @admin.display(description=_("source"), ordering="source")
+    def source_name(self, lot: Any) -> str:
+        return str(lot.source_text if hasattr(lot, "source_text") else source_names([lot.source])[lot.source])
 
     @admin.display(description=_("account"), ordering="wallet__account__name")
     def account_link(self, lot: Lot) -> SafeString:
@@ -702,7 +727,7 @@ class UsageRecordAdmin(CsvListMixin, AccountSearchMixin, ReadOnlyAdmin):
     @admin.display(description=_("tokens in → out"))
     def tokens(self, usage: UsageRecord) -> SafeString:
         both = number_text(usage.input_tokens), number_text(usage.output_tokens)
-        figures = format_html('<span class="figure">{} → {}</span>', *both)
+        figures = format_html('<span class="figure">{} {} {}</span>', both[0], arrow(), both[1])
         others = ", ".join(f"{decimal_text(count)} {unit}" for unit, count in (units(usage) or {}).items())
         if not others:
             return figures
@@ -734,7 +759,7 @@ class UsageRecordAdmin(CsvListMixin, AccountSearchMixin, ReadOnlyAdmin):
     def route(self, usage: UsageRecord) -> str:
         served = " / ".join(part for part in (usage.provider, usage.model) if part) or str(_("nobody"))
         profile = f" ({usage.profile})" if usage.profile else ""
-        return f"{served}{profile}, " + str(_("%d attempts") % usage.attempts)
+        return in_order(f"{served}{profile}") + ", " + str(_("%d attempts") % usage.attempts)
 
     @admin.display(description=_("why this one"))
     def why(self, usage: UsageRecord) -> SafeString:
@@ -768,12 +793,12 @@ class UsageRecordAdmin(CsvListMixin, AccountSearchMixin, ReadOnlyAdmin):
     @admin.display(description=_("time"))
     def timing(self, usage: UsageRecord) -> str:
         def milliseconds(value: int | None) -> str:
-            return EMPTY if value is None else f"{number_text(value)} ms"
+            return EMPTY if value is None else in_order(duration_text(value))
 
         return str(
             _("began %(began)s UTC, first byte after %(first)s, whole answer after %(whole)s")
             % {
-                "began": f"{usage.started_at:%Y-%m-%d %H:%M:%S.%f}"[:-3],
+                "began": in_order(f"{usage.started_at:%Y-%m-%d %H:%M:%S.%f}"[:-3]),
                 "first": milliseconds(usage.first_byte_ms),
                 "whole": milliseconds(usage.latency_ms),
             }
@@ -862,8 +887,10 @@ class UsageRecordAdmin(CsvListMixin, AccountSearchMixin, ReadOnlyAdmin):
             return cost
         share = f"{decimal_text(usage.list_cost_usd)} × {decimal_text(factor)}"
         if usd_quantise(usage.list_cost_usd * factor) == usage.cost_usd:
-            return f"{cost} = {share}"
-        return str(_("%(cost)s; list cost × our factor would be %(share)s") % {"cost": cost, "share": share})
+            return in_order(f"{cost} = {share}")
+        return str(
+            _("%(cost)s; list cost × our factor would be %(share)s") % {"cost": in_order(cost), "share": in_order(share)}
+        )
 
     @admin.display(description=_("charged"))
     def charge(self, usage: UsageRecord) -> str:
@@ -899,7 +926,7 @@ class UsageRecordAdmin(CsvListMixin, AccountSearchMixin, ReadOnlyAdmin):
     def balance_change(self, usage: UsageRecord) -> SafeString:
         balances = balances_of(usage)
         before, after = decimal_text(balances.before), decimal_text(balances.after)
-        return format_html('<span class="figure">{} → {}</span> {}', before, after, _("credits"))
+        return format_html('<span class="figure">{} {} {}</span> {}', before, arrow(), after, _("credits"))
 
     @admin.display(description=_("borne by us"))
     def borne_by_us(self, usage: UsageRecord) -> SafeString:
@@ -1220,7 +1247,7 @@ class BooksVerificationAdmin(AskedWorkMixin, ReadOnlyAdmin):
     @admin.display(description=_("took"))
     def duration(self, run: BooksVerification) -> str:
         seconds = (run.finished_at - run.started_at).total_seconds()
-        return f"{seconds:.1f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
+        return duration_text(round(seconds * 1000)) if seconds < 120 else str(timedelta(seconds=round(seconds)))
 
     @admin.display(description=_("checks, with their first differences"))
     def check_tables(self, run: BooksVerification) -> SafeString:

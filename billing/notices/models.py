@@ -111,10 +111,17 @@ class NoticePreference(models.Model):
 class CustomerNotice(models.Model):
     """Something a customer was told, once: `key` names the crossing. Whether a mail about it goes out, and when it did."""
 
+    class Level(models.TextChoices):
+        LOW = "low", _("Nearly used up")
+        EXHAUSTED = "exhausted", _("Used up")
+        ENDING = "ending", _("Ends soon")
+        EXPIRING = "expiring", _("Expire soon")
+        PLANNED = "planned", _("Planned")
+
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="notices")
     kind = models.CharField(max_length=32, choices=NoticeKind)
-    level = models.CharField(max_length=16, help_text=_("How far it has come: low, exhausted, ending, expiring, planned."))
+    level = models.CharField(max_length=16, choices=Level, help_text=_("How far it has come."))
     key = models.CharField(max_length=200, help_text=_("Which crossing: each is told once."))
     facts = models.JSONField(default=dict, help_text=_("What the mail says."))
     is_mailed = models.BooleanField(default=True, help_text=_("Off: the account does not want mails of this kind."))
@@ -132,4 +139,4 @@ class CustomerNotice(models.Model):
         constraints = [models.UniqueConstraint(fields=["account", "kind", "key"], name="customernotice_once")]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.level}"
+        return f"{self.get_kind_display()} ({self.get_level_display()})"

@@ -180,8 +180,7 @@ class PaymentAdmin(DeedsMixin, AccountSearchMixin, ReadOnlyAdmin):
         "moment",
         "account_link",
         "invoice_link",
-        "gateway",
-        "method",
+        "means",
         "sum",
         "currency",
         "state_label",
@@ -219,7 +218,7 @@ class PaymentAdmin(DeedsMixin, AccountSearchMixin, ReadOnlyAdmin):
             {
                 "fields": (
                     "gateway",
-                    "method",
+                    "means",
                     "card_link",
                     "mode",
                     "checkout_id",
@@ -236,6 +235,7 @@ class PaymentAdmin(DeedsMixin, AccountSearchMixin, ReadOnlyAdmin):
     readonly_fields = (
         "state_label",
         "deed_buttons",
+        "means",
         "account_link",
         "invoice_link",
         "card_link",
@@ -258,6 +258,10 @@ class PaymentAdmin(DeedsMixin, AccountSearchMixin, ReadOnlyAdmin):
     applied = decimal_column("applied_amount", _("applied"))
     unapplied = decimal_column("unapplied_amount", _("unapplied"))
     refunded = decimal_column("refunded_amount", _("sent back"))
+
+    @admin.display(description=_("paid by"), ordering="gateway")
+    def means(self, payment: Payment) -> str:
+        return payment.means_name
 
     @admin.display(description=_("state"), ordering="state")
     def state_label(self, payment: Payment) -> SafeString:
@@ -307,7 +311,9 @@ class PaymentAdmin(DeedsMixin, AccountSearchMixin, ReadOnlyAdmin):
 
     def deed_items(self, row: Payment, name: str) -> list[Any]:
         return [
-            format_html("{}: {} {} · {} · {}", row.reference, row.amount.normalize(), row.currency, row.account, row.method),
+            format_html(
+                "{}: {} {} · {} · {}", row.reference, row.amount.normalize(), row.currency, row.account, row.means_name
+            ),
             *([format_html("{}: {}", _("Transfer number"), row.customer_reference)] if row.customer_reference else []),
             *([self.proof_list(row)] if name in ("confirm", "reject") else []),
         ]

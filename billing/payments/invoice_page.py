@@ -13,9 +13,9 @@ from billing.events.models import Event
 from billing.events.services import Actor
 from billing.invoices.models import Invoice
 from billing.invoices.paying import pay_link_read
-from billing.invoices.pdf.formatting import money_text
 from billing.invoices.printing import language_of
 from iafactory.common.errors import ApiError
+from iafactory.common.formats import money_text
 
 from .manual import GATEWAY as MANUAL
 from .models import ManualMethod, Payment
@@ -63,7 +63,7 @@ def _shown(request: HttpRequest, invoice: Invoice) -> HttpResponse:
         return _page(request, context | {"message": say.paid, "state": "paid"})
     if invoice.state not in (Invoice.State.OPEN, Invoice.State.UNCOLLECTIBLE) or invoice.due <= 0:
         return _page(request, context | {"message": say.closed, "state": "closed"})
-    due = money_text(invoice.due, invoice.currency, language)
+    due = money_text(invoice.due, invoice.currency)
     return _page(request, context | {"message": f"{say.due}: {due}", "button": say.pay, "state": "open"})
 
 
@@ -72,7 +72,7 @@ def _by_hand(payment: Payment, language: str) -> dict[str, object]:
     method = ManualMethod.objects.filter(code=payment.method).first()
     return {
         "title": say.by_hand_title,
-        "message": money_text(payment.amount, payment.currency, language),
+        "message": money_text(payment.amount, payment.currency),
         "instructions": method.instructions if method else "",
         "reference": say.by_hand.format(reference=payment.reference),
         "state": "by_hand",

@@ -13,6 +13,7 @@ from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
 from billing.accounts.models import Account
+from billing.events.names import means_label
 from billing.invoices.models import MONEY_DIGITS, Invoice
 from iafactory.common import clock
 from iafactory.common.ids import uuid7
@@ -49,6 +50,17 @@ class ManualMethod(models.Model):
         return self.name
 
 
+class GatewayName(models.TextChoices):
+    """Every gateway there is, and paying without one."""
+
+    CHARGILY = "chargily", _("Chargily")
+    PAYPAL = "paypal", _("PayPal")
+    PAYU = "payu", _("PayU")
+    RAZORPAY = "razorpay", _("Razorpay")
+    STRIPE = "stripe", _("Stripe")
+    MANUAL = "manual", _("By hand")
+
+
 class SavedCard(models.Model):
     """A card that a customer let us keep at a gateway: what names it there, and what its owner knows it by. Never its number.
 
@@ -57,7 +69,7 @@ class SavedCard(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="saved_cards")
-    gateway = models.CharField(max_length=32)
+    gateway = models.CharField(max_length=32, choices=GatewayName)
     mode = models.CharField(max_length=8)
     gateway_customer_id = models.CharField(max_length=128)
     gateway_card_id = models.CharField(max_length=128)
@@ -143,7 +155,7 @@ class Payment(models.Model):
     )
     purpose = models.CharField(max_length=16, choices=Purpose)
     state = models.CharField(max_length=16, choices=State, default=State.CREATED)
-    gateway = models.CharField(max_length=32, help_text=_("`manual` or a gateway's name."))
+    gateway = models.CharField(max_length=32, choices=GatewayName, help_text=_("Whose money it is, or by hand."))
     mode = models.CharField(max_length=8, choices=Mode, default=Mode.LIVE)
     method = models.CharField(max_length=32, blank=True, help_text=_("Bank transfer, card, CIB …"))
     amount = models.DecimalField(**MONEY_DIGITS)
@@ -231,6 +243,13 @@ class Payment(models.Model):
     def __str__(self) -> str:
         return self.reference
 
+    @property
+    def means_name(self) -> str:
+        """How it is paid in the reader's language: the gateway, by hand the way that was chosen."""
+        if self.gateway == GatewayName.MANUAL:
+            return means_label(self.method or self.gateway)
+        return " · ".join(means_label(code) for code in (self.gateway, self.method) if code)
+
 
 class AutoRenewalConsent(models.Model):
     """A customer's word that renewals may be charged to their card: when, to which wording, and when it was taken back.
@@ -295,7 +314,7 @@ class PaymentEffect(models.Model):
     """Something a payment brought about, once. Append-only."""
 
     payment = models.ForeignKey(Payment, on_delete=models.PROTECT, related_name="effects")
-    gateway = models.CharField(max_length=32)
+    gateway = models.CharField(max_length=32, choices=GatewayName)
     effect = models.CharField(max_length=64, help_text=_("`succeeded`, `refund:<reference>`, `dispute:<id>` …"))
     at = models.DateTimeField()
 

@@ -109,7 +109,7 @@ def refund_preview(payment: Payment, *, part: str, amount: Decimal, by_hand: boo
             param="amount",
         )
     credits = sum((taken for _lot, taken in refund_shares(found, amount, payment.currency)), ZERO)
-    gateway = _("by hand: you send it and confirm it afterwards") if by_hand else payment.gateway
+    gateway = _("by hand: you send it and confirm it afterwards") if by_hand else payment.get_gateway_display()
     told: list[tuple[Any, Any]] = [
         (_("Payment"), f"{payment.reference} · {payment.account}"),
         (_("Of"), found.invoice.number if found.invoice else _("Money without an invoice")),

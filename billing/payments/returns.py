@@ -26,6 +26,7 @@ from rest_framework.response import Response
 from billing.accounts.api import AccountsView, errors
 from billing.accounts.credentials import request_account
 from iafactory.common.errors import ApiError
+from iafactory.common.formats import money_text
 
 from .configuration import gateway_configured
 from .confirmation import payment_confirm
@@ -73,6 +74,8 @@ def payment_return(request: HttpRequest, reference: str) -> HttpResponse:
         "title": _TITLES[State(payment.state)],
         "message": _MESSAGES[State(payment.state)],
         "payment": payment,
+        "amount": money_text(payment.amount, payment.currency),
+        "can_try_again": payment.state in (State.FAILED, State.EXPIRED, State.CANCELED),
         "refresh_seconds": REFRESH_SECONDS if payment.state in OPEN else None,
         "pay_url": payment.checkout_url if payment.state == State.PENDING else "",
     }

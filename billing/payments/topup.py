@@ -1,5 +1,6 @@
 """Credits bought outside of a plan."""
 
+import contextlib
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -15,7 +16,7 @@ from billing.invoices.models import Invoice, InvoiceLine
 from billing.invoices.parties import profile_of
 from billing.invoices.rounding import money_quantise, quantise
 from billing.invoices.selectors import sold_gross
-from billing.invoices.wording import words
+from billing.invoices.wording import shipped_name, words
 from billing.ledger.models import Lot
 from billing.ledger.services import credits_grant, wallet_open
 from billing.plans.models import CreditPack
@@ -41,19 +42,31 @@ def pack_price(*, pack: CreditPack, currency: str, at: datetime) -> Decimal:
     return quantise(Fraction(pack.amount) * Fraction(other) / Fraction(own), Decimal(1)).quantize(Decimal("0.01"))
 
 
+def hundred_credits_price(*, currency: str, at: datetime) -> Decimal | None:
+    """What a hundred bought credits cost in `currency` at `at`, at the cheapest public pack; None where none is sold in it."""
+    prices = []
+    for pack in CreditPack.objects.filter(is_public=True):
+        with contextlib.suppress(ApiError):
+            credits = pack.credits + pack.bonus_credits
+            prices.append(Fraction(pack_price(pack=pack, currency=currency, at=at)) * 100 / Fraction(credits))
+    return money_quantise(min(prices), currency) if prices else None
+
+
 def topup_draft(*, account: Account, pack: CreditPack, currency: str | None = None, in_cash: bool = False) -> Invoice:
     """A frozen offer of a pack's credits to `account`; they are granted when it is paid. Raises as `pack_price`."""
     currency = currency or account.currency
     amount = pack_price(pack=pack, currency=currency, at=clock.now())
     with transaction.atomic():
         account = account_lock(account.pk)
+        language = profile_of(account).language
+        say = words(language)
         return invoices.invoice_draft(
             account=account,
             purpose=Invoice.Purpose.TOPUP,
             items=[
                 LineItem(
                     kind=InvoiceLine.Kind.TOPUP,
-                    description=words(profile_of(account).language).topup.format(pack=pack.name),
+                    description=say.topup.format(pack=shipped_name(pack.name, language)),
                     amount=amount,
                     facts={"pack": pack.code},
                 )

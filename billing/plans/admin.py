@@ -97,9 +97,7 @@ class PlanAdmin(AuditedModelAdmin):
         "period",
         "credits",
         "limit",
-        "requests_per_minute",
         "priority",
-        "sort_order",
     )
     list_filter = ("visibility", "billing_mode", "interval", "renews")
     search_fields = ("code", "name", "family")

@@ -19,8 +19,10 @@ from iafactory.common import clock
 from iafactory.common.admin import (
     ReadOnlyAdmin,
     ReasonForm,
+    arrow,
     change_link,
     decimal_text,
+    in_order,
     link_column,
     list_url,
     moment_column,
@@ -57,7 +59,7 @@ def change_preview(subscription: Subscription, *, plan: Plan, when: str, reason:
     offer = changes.change_offer(subscription=subscription, plan=plan, when=when)
     price = f"{plain(offer.price.amount)} {offer.price.currency}" if offer.price is not None else _("free")
     told: list[tuple[Any, Any]] = [
-        (_("Plan"), f"{subscription.plan} → {plan}"),
+        (_("Plan"), f"{subscription.plan} {arrow()} {plan}"),
         (_("Price of a period"), price),
         (_("Takes effect"), _("at the end of the period") if offer.at_period_end else _("now")),
     ]
@@ -104,7 +106,7 @@ def extension_preview(subscription: Subscription, *, days: int, reason: str) -> 
     offer = extension_offer(subscription=subscription, days=days)
     told = [
         (_("Plan"), str(subscription.plan)),
-        (_("The period ends"), f"{moment_text(offer.ends)} → {moment_text(offer.new_end)} UTC"),
+        (_("The period ends"), f"{in_order(moment_text(offer.ends))} {arrow()} {in_order(moment_text(offer.new_end))} UTC"),
         (_("Days given"), str(offer.days)),
         (_("Worth at the plan's price"), f"{plain(offer.worth)} {offer.currency}"),
         (_("Next charge"), _("not before the new end; an unpaid invoice for the next period is voided")),
@@ -227,9 +229,10 @@ class LifecycleMixin(DeedsMixin):
         facts = [
             _("%d running subscriptions would renew at another price.") % preview.subscriptions,
             format_html(
-                "{}: {} → {} {}",
+                "{}: {} {} {} {}",
                 _("Together, per period"),
                 decimal_text(preview.paid_now),
+                arrow(),
                 decimal_text(preview.paid_then),
                 price.currency,
             ),

@@ -9,7 +9,7 @@ from uuid import UUID
 from billing.invoices.lines import LineItem
 from billing.invoices.models import InvoiceLine
 from billing.invoices.rounding import money_quantise
-from billing.invoices.wording import words
+from billing.invoices.wording import shipped_name, words
 from billing.plans.models import Coupon, Plan, PlanPrice
 from iafactory.common.money import ZERO
 
@@ -73,7 +73,7 @@ def period_items(
     items = [
         LineItem(
             kind=InvoiceLine.Kind.PLAN,
-            description=say.plan.format(plan=plan.name),
+            description=say.plan.format(plan=shipped_name(plan.name, language)),
             amount=amount,
             tax_included=price.tax_included,
             period_start=start,
@@ -113,7 +113,7 @@ def change_items(
     items = [
         LineItem(
             kind=InvoiceLine.Kind.PRORATION,
-            description=say.upgrade_new.format(plan=new_plan.name),
+            description=say.upgrade_new.format(plan=shipped_name(new_plan.name, language)),
             amount=proration.charge,
             tax_included=price.tax_included,
             period_start=start,
@@ -125,7 +125,7 @@ def change_items(
         items.append(
             LineItem(
                 kind=InvoiceLine.Kind.PRORATION,
-                description=say.upgrade_unused.format(plan=old_plan.name),
+                description=say.upgrade_unused.format(plan=shipped_name(old_plan.name, language)),
                 amount=-proration.unused,
                 tax_included=old_tax_included,
                 period_start=start,
@@ -144,7 +144,7 @@ def overage_items(
     return [
         LineItem(
             kind=InvoiceLine.Kind.OVERAGE,
-            description=words(language).overage.format(plan=plan.name),
+            description=words(language).overage.format(plan=shipped_name(plan.name, language)),
             quantity=burnt,
             unit_price=price.overage_amount,
             amount=money_quantise(Fraction(burnt) * Fraction(price.overage_amount), price.currency),

@@ -21,6 +21,7 @@ from iafactory.common.admin import (
     EMPTY,
     ReadOnlyAdmin,
     ReasonForm,
+    arrow,
     change_link,
     change_url,
     first_words,
@@ -266,6 +267,8 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
             explanation=_(
                 "The same messages are sent again under the same webhook-id; receivers may take them for repetitions."
             ),
-            items=[format_html("{} → {}", delivery, Truncator(delivery.endpoint.url).chars(60)) for delivery in chosen],
+            items=[
+                format_html("{} {} {}", delivery, arrow(), Truncator(delivery.endpoint.url).chars(60)) for delivery in chosen
+            ],
             back=list_url("billing.webhookdelivery"),
         )

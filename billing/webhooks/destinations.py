@@ -76,6 +76,14 @@ def _refused(message: Text) -> ApiError:
     return ApiError(400, "invalid_request", message, param="url")
 
 
+def address_check(text: str, *, loopback: bool = False) -> Address:
+    """An address that may be connected to; raises `AddressForbidden` for any other, and for what is none."""
+    address = _literal(text)
+    if address is None or not (address_allowed(address) or (loopback and address == _LOOPBACK)):
+        raise AddressForbidden(f"{text} is not public")
+    return address
+
+
 def system_lookup(host: str, port: int) -> list[str]:
     """Every address of a name; OSError when it has none."""
     return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
@@ -92,9 +100,7 @@ class CheckedResolver(AbstractResolver):
         addresses = await asyncio.get_running_loop().run_in_executor(_LOOKUPS, self._lookup, host, port)
         results: list[ResolveResult] = []
         for text in addresses:
-            address = _literal(text)
-            if address is None or not (address_allowed(address) or (self._loopback and address == _LOOPBACK)):
-                raise AddressForbidden(f"{host} leads to {text}")
+            address = address_check(text, loopback=self._loopback)
             results.append(
                 ResolveResult(
                     hostname=host,
@@ -119,9 +125,7 @@ def connector(*, loopback: bool, lookup: Lookup = system_lookup, limit: int = 10
 
     def checked_socket(info: Any) -> socket.socket:
         family, kind, protocol, _, destination = info
-        address = _literal(str(destination[0]))
-        if address is None or not (address_allowed(address) or (loopback and address == _LOOPBACK)):
-            raise AddressForbidden(f"{destination[0]} is not public")
+        address_check(str(destination[0]), loopback=loopback)
         return socket.socket(family=family, type=kind, proto=protocol)
 
     return aiohttp.TCPConnector(

@@ -72,12 +72,6 @@ def money_parts(amount: Decimal, currency: str, language: str) -> tuple[str, str
     return ("", number, symbol) if language != "en" else (symbol + NO_BREAK_SPACE, number, "")
 
 
-def money_text(amount: Decimal, currency: str, language: str) -> str:
-    """An amount with its currency as one text, for mails and pages."""
-    before, number, after = money_parts(amount, currency, language)
-    return f"{before}{number}{NO_BREAK_SPACE}{after}" if after else before + number
-
-
 def percent_format(rate: Decimal, language: str) -> str:
     """A rate given as a fraction: 0.19 is 19 % (English: 19%)."""
     percent = rate * 100

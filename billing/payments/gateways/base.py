@@ -364,8 +364,8 @@ class Gateway(ABC):
     def problems(self) -> Sequence[Problem]:
         """What is wrong with the settings it was made from; a gateway with problems must not be offered. Asks nobody."""
 
-    def only(self, currency: str, money: Money) -> MoneyRefusal:
-        """The refusal of a gateway that takes one currency."""
+    def other_currency_refusal(self, currency: str, money: Money) -> MoneyRefusal:
+        """The refusal of `money` by a gateway that takes `currency` alone."""
         told = {"gateway": self.display_name, "taken": currency, "currency": money.currency}
         return MoneyRefusal("%(gateway)s takes %(taken)s only, not %(currency)s.", **told)
 

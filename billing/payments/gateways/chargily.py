@@ -78,7 +78,7 @@ class Chargily(Checkouts, Cancels, Fetches, ListsPayments, Webhooks):
 
     def money_refusal(self, money: Money) -> MoneyRefusal | None:
         if money.currency not in self.currencies:
-            return self.only("DZD", money)
+            return self.other_currency_refusal("DZD", money)
         if money.amount != money.amount.to_integral_value():
             return MoneyRefusal("Chargily takes whole dinars only.")
         if money.amount <= MORE_THAN_DINARS:

@@ -118,7 +118,7 @@ class PayU(Checkouts, Fetches, ListsPayments, Refunds, Webhooks, Returns):
 
     def money_refusal(self, money: Money) -> MoneyRefusal | None:
         if money.currency not in self.currencies:
-            return self.only("INR", money)
+            return self.other_currency_refusal("INR", money)
         try:
             to_units(money, PAISE_DIGITS)
         except ValueError:

@@ -105,7 +105,7 @@ class Razorpay(Checkouts, Cancels, Fetches, ListsPayments, ListsRefunds, Capture
 
     def money_refusal(self, money: Money) -> MoneyRefusal | None:
         if money.currency not in self.currencies:
-            return self.only("INR", money)
+            return self.other_currency_refusal("INR", money)
         try:
             units = to_units(money, PAISE_DIGITS)
         except ValueError:

@@ -4,7 +4,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from billing.payments.models import Payment
+from billing.payments.models import GatewayName, Payment
 from iafactory.common import clock
 from iafactory.common.ids import uuid7
 
@@ -31,7 +31,7 @@ class GatewayWebhook(models.Model):
     }
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    gateway = models.CharField(max_length=32)
+    gateway = models.CharField(max_length=32, choices=GatewayName)
     mode = models.CharField(max_length=8, choices=Payment.Mode)
     state = models.CharField(max_length=16, choices=State, default=State.RECEIVED)
     received_at = models.DateTimeField(default=clock.now, editable=False)
@@ -86,4 +86,4 @@ class GatewayWebhook(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.gateway} {self.event_type or self.state}"
+        return f"{self.get_gateway_display()} {self.event_type or self.get_state_display()}"

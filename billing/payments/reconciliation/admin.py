@@ -197,7 +197,6 @@ class ReconciliationRowAdmin(DeedsMixin, ReadOnlyAdmin):
         "our_money",
         "their_money",
         "payment_link",
-        "key",
         "note",
     )
     list_filter = (
@@ -289,7 +288,7 @@ class ReconciliationRowAdmin(DeedsMixin, ReadOnlyAdmin):
 
     def deed_items(self, row: ReconciliationRow, name: str) -> list[Any]:
         return [
-            f"{row.gateway} · {row.get_subject_display()} {row.key} · {row.get_outcome_display()}",
+            f"{row.get_gateway_display()} · {row.get_subject_display()} {row.key} · {row.get_outcome_display()}",
             _("Our books: %(ours)s · gateway: %(theirs)s") % {"ours": self.our_money(row), "theirs": self.their_money(row)},
             *([row.note] if row.note else []),
         ]

@@ -5,7 +5,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from billing.invoices.models import MONEY_DIGITS
-from billing.payments.models import Payment, Refund
+from billing.payments.models import GatewayName, Payment, Refund
 from iafactory.common import clock
 from iafactory.common.ids import uuid7
 
@@ -28,7 +28,7 @@ class Reconciliation(models.Model):
     }
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    gateway = models.CharField(max_length=32)
+    gateway = models.CharField(max_length=32, choices=GatewayName)
     mode = models.CharField(max_length=8, choices=Payment.Mode)
     day = models.DateField(help_text=_("UTC."))
     state = models.CharField(max_length=16, choices=State, default=State.PLANNED)
@@ -60,7 +60,7 @@ class Reconciliation(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.gateway} {self.day:%Y-%m-%d}"
+        return f"{self.get_gateway_display()} {self.day:%Y-%m-%d}"
 
 
 class ReconciliationRow(models.Model):
@@ -94,7 +94,7 @@ class ReconciliationRow(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     reconciliation = models.ForeignKey(Reconciliation, on_delete=models.PROTECT, related_name="rows")
-    gateway = models.CharField(max_length=32)
+    gateway = models.CharField(max_length=32, choices=GatewayName)
     mode = models.CharField(max_length=8, choices=Payment.Mode)
     subject = models.CharField(max_length=16, choices=Subject)
     key = models.CharField(max_length=128, help_text=_("The gateway's id of the money, else our reference."))
@@ -131,4 +131,4 @@ class ReconciliationRow(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.gateway} {self.subject} {self.key}"
+        return f"{self.get_gateway_display()} {self.get_subject_display()} {self.key}"

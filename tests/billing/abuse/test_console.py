@@ -117,7 +117,7 @@ def test_every_deed_asks_first(console: Client, account: Account, signal: AbuseS
     unsaid = console.post(act_address(name, signal), {})
 
     assert (page.status_code, unsaid.status_code) == (200, 200)
-    assert "messages_a_day: limit 400, messages 401" in text_of(page)
+    assert "More messages than the plan allows: limit 400, messages 401" in text_of(page)
     assert account.name in text_of(page)
     signal.refresh_from_db()
     assert signal.state == "open"

@@ -8,7 +8,11 @@ import pytest
 from django.utils.translation import override
 
 from billing.events import names
-from billing.events.names import VERBS, field_label, kind_label, object_label, value_label
+from billing.events.names import MEANS, VERBS, field_label, kind_label, means_label, object_label, value_label
+from billing.invoices.pdf.wording import WORDINGS
+from billing.payments.gateways.registry import GATEWAYS
+from billing.payments.manual import GATEWAY as MANUAL
+from billing.payments.models import GatewayName
 from billing.webhooks.catalogue import CATALOGUE
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -86,3 +90,25 @@ def test_fields_and_values_are_called_as_in_lists() -> None:
 
     assert told == ("Clé API", "état", "Réussi")
     assert plain == ("p1", "x", "y")
+
+
+@pytest.mark.parametrize(
+    ("language", "fields", "value"),
+    [
+        ("en", ("paid by", "passed without being billed"), "bank transfer"),
+        ("fr", ("moyen de paiement", "passée sans être facturée"), "virement bancaire"),
+        ("ar", ("وسيلة الدفع", "مضت دون فوترة"), "تحويل بنكي"),
+    ],
+)
+def test_fields_that_no_model_has_are_told_in_words(language: str, fields: tuple[str, str], value: str) -> None:
+    with override(language):
+        assert (field_label("means"), field_label("missed")) == fields
+        assert value_label("invoice", "means", "bank_transfer") == value
+        assert value_label("payment", "method", "bank_transfer") == value
+
+
+def test_each_way_of_paying_that_a_document_prints_has_a_name() -> None:
+    assert set(WORDINGS["en"].means) - set(MEANS) == set()
+    assert set(GATEWAYS) - set(MEANS) == set()
+    assert set(GATEWAYS) | {MANUAL} == set(GatewayName.values)
+    assert means_label("an operator's own") == "an operator's own"

@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from smtplib import SMTPServerDisconnected
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 from django.core import mail
 from django.core.mail import EmailMessage
 from django.db import IntegrityError, connection
+from django.utils import translation
 from freezegun import freeze_time
 
 from billing.accounts.models import Account
@@ -24,6 +25,7 @@ from billing.invoices.printing import document_of, edition_of
 from billing.invoices.tasks import deliver, deliver_late
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
+from iafactory.common.formats import day_lazy, money_lazy
 
 from .conftest import NOON
 from .test_invoice_services import draft, issued, paid
@@ -225,10 +227,34 @@ def test_an_invoice_is_mailed_once_with_its_pdf(seller: SellerProfile, french_ac
     assert isinstance(sent, EmailMessage)
     assert sent.to == ["compta@benali.example"]
     assert sent.subject == f"Facture {invoice.number}"
-    assert "11\u202f900,00\u00a0DA" in str(sent.body)
+    assert "11\u202f900\u00a0DZD" in str(sent.body)
     assert tuple(attachment) == (f"{invoice.number}.pdf", bytes(InvoicePdf.objects.get().content), "application/pdf")
     invoice.refresh_from_db()
     assert invoice.mailed_at is not None
+
+
+@pytest.mark.parametrize(
+    ("language", "total", "due_on"),
+    [
+        ("en", "DZD\u00a011,900", "31 Mar 2026"),
+        ("fr", "11\u202f900\u00a0DZD", "31 mars 2026"),
+        ("ar", "11.900\u00a0د.ج.\u200f", "31 مارس 2026"),
+    ],
+)
+def test_the_mail_writes_money_and_days_as_reminders_of_the_invoice_do(
+    seller: SellerProfile, account: Account, language: str, total: str, due_on: str
+) -> None:
+    BillingProfile.objects.create(account=account, name="Benali", email="a@b.example", language=language)
+    invoice = issued(account)
+    Invoice.objects.filter(pk=invoice.pk).update(due_at=datetime(2026, 3, 31, 12, tzinfo=UTC))
+
+    delivery.invoice_deliver(invoice_id=invoice.pk)
+
+    body = str(mail.outbox[0].body)
+    assert total in body
+    assert due_on in body
+    with translation.override(language):
+        assert (str(money_lazy(invoice.due, "DZD")), str(day_lazy(date(2026, 3, 31)))) == (total, due_on)
 
 
 def test_a_credit_note_is_mailed_in_arabic(seller: SellerProfile, account: Account) -> None:
