@@ -215,6 +215,7 @@ LANGUAGES = [("en", _("English")), ("fr", _("French")), ("ar", _("Arabic"))]
 # What customers read, refusals of the API, what operators read: the catalogues of `iafactory/local/translations.py`.
 LOCALE_PATHS = [BASE_DIR / "locale", BASE_DIR / "locale" / "errors", BASE_DIR / "locale" / "console"]
 USE_I18N = True
+FORMAT_MODULE_PATH = ["iafactory.common.date_formats"]
 USE_TZ = True
 TIME_ZONE = "UTC"
 DEFAULT_ACCOUNT_TIME_ZONE = env.str("DEFAULT_ACCOUNT_TIME_ZONE", default="Africa/Algiers")
@@ -305,6 +306,18 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
     "GET_LIB_DOC_EXCLUDES": "iafactory.common.schema.doc_excludes",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "iafactory.common.schema.summaries_fill",
+    ],
+    # What clients call first; operators' own last.
+    "TAGS": [
+        {"name": name}
+        for name in (
+            *("OpenAI-compatible", "Anthropic-compatible", "Own", "keys", "billing", "subscriptions", "payment", "webhooks"),
+            *("accounts", "auth", "credits", "operators", "Operations"),
+        )
+    ],
     # Without a name of their own these would be called after the first field that uses them.
     "ENUM_NAME_OVERRIDES": {
         "AccountKind": "billing.accounts.models.Account.Kind",
@@ -361,7 +374,7 @@ RAPIDAPI_PROXY_SECRETS = env.list("RAPIDAPI_PROXY_SECRETS", default=[])
 PROVIDERS_ALLOW_PRIVATE_ADDRESSES = not PRODUCTION or env.bool("PROVIDERS_ALLOW_PRIVATE_ADDRESSES", default=False)
 
 # --- Alerts to operators ---
-# In which language alerts and their messages are written: operators share them.
+# In which language messages about alerts are written: operators share them.
 ALERTS_LANGUAGE = env.str("ALERTS_LANGUAGE", default="en")
 if ALERTS_LANGUAGE not in ("en", "fr", "ar"):
     raise ImproperlyConfigured(f"ALERTS_LANGUAGE must be en, fr or ar, not {ALERTS_LANGUAGE!r}")

@@ -155,7 +155,7 @@ def _economics_body(economics: Economics) -> dict[str, Any]:
 
 def _alerts() -> list[dict[str, Any]]:
     return [
-        {"level": alert.level, "message": f"{alert.title}. {alert.text}".removesuffix(" "), "action": alert.link}
+        {"level": alert.level, "message": f"{alert.shown_title}. {alert.shown_text}".removesuffix(" "), "action": alert.link}
         for alert in open_alerts()[:ALERTS_SHOWN]
     ]
 

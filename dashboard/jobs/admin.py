@@ -27,6 +27,7 @@ from django_celery_beat.models import (
 from billing.events.admin import operator_actor
 from billing.events.services import event_record
 from iafactory.common.admin import EMPTY, ConsoleAdmin, change_url, moment_text
+from iafactory.common.formats import duration_text, span_text
 
 from .models import JobState
 from .selectors import description_of, task_of
@@ -35,13 +36,13 @@ from .selectors import description_of, task_of
 LAST = ("state", "started_at", "succeeded_at", "milliseconds", "result", "runs", "failures")
 
 
-def span_text(span: timedelta) -> str:
-    """A span in its largest whole unit: 3 s, 5 min, 6 h."""
+def rhythm_text(span: timedelta) -> str:
+    """A span in its largest whole unit: 3 sec, 5 min, 6 hr."""
     seconds = round(span.total_seconds())
-    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+    for length, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= length and seconds % length == 0:
-            return f"{seconds // length} {unit}"
-    return f"{seconds} s"
+            return span_text(seconds // length, unit)
+    return span_text(seconds, "second")
 
 
 # What the scheduler's package calls its rows, which it translates into some languages only.
@@ -128,12 +129,12 @@ class JobAdmin(ConsoleAdmin):
             month_day = "" if crontab.day_of_month == "*" else _(", day %s of the month") % crontab.day_of_month
             return f"{at}{day}{month_day} {crontab.timezone}"
         if job.interval is not None:
-            return str(_("every %s") % span_text(job.interval.schedule.run_every))
+            return str(_("every %s") % rhythm_text(job.interval.schedule.run_every))
         return EMPTY
 
     @admin.display(description=_("forgotten after"))
     def expires_after(self, job: PeriodicTask) -> str:
-        return EMPTY if job.expire_seconds is None else f"{job.expire_seconds} s"
+        return EMPTY if job.expire_seconds is None else span_text(job.expire_seconds, "second")
 
     @admin.display(description=_("on"), boolean=True, ordering="enabled")
     def switched_on(self, job: PeriodicTask) -> bool:
@@ -156,7 +157,7 @@ class JobAdmin(ConsoleAdmin):
 
     @admin.display(description=_("took"))
     def took(self, job: PeriodicTask) -> str:
-        return EMPTY if job.last_milliseconds is None else f"{job.last_milliseconds / 1000:.2f} s"
+        return EMPTY if job.last_milliseconds is None else duration_text(job.last_milliseconds)
 
     @admin.display(description=_("result"))
     def result(self, job: PeriodicTask) -> str:

@@ -9,7 +9,7 @@ from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
-from billing.payments.topup import pack_price
+from billing.payments.topup import hundred_credits_price, pack_price
 from billing.plans.models import CreditPack, Plan
 from billing.plans.selectors import public_offers
 from iafactory.common import clock
@@ -26,7 +26,8 @@ def plans(request: Any) -> HttpResponseBase:
     panel = request.panel
     status = panel.api.get("payment-status")
     families: dict[str, list[dict[str, Any]]] = {}
-    for offer in public_offers(at=clock.now()):
+    now = clock.now()
+    for offer in public_offers(at=now):
         price = next((one for one in offer.prices if one.currency == panel.account.currency), None)
         price = price or next(iter(offer.prices), None)
         families.setdefault(offer.plan.family, []).append(
@@ -35,6 +36,9 @@ def plans(request: Any) -> HttpResponseBase:
                 "price": price,
                 "is_free": offer.is_free,
                 "is_metered_only": offer.is_metered_only,
+                "hundred_credits": hundred_credits_price(currency=panel.account.currency, at=now)
+                if offer.is_metered_only
+                else None,
                 "is_running": status["tier"] == offer.plan.code,
             }
         )

@@ -171,7 +171,7 @@ class CancelForm(ApiForm):
         initial="true",
         widget=forms.RadioSelect,
     )
-    reason = forms.CharField(label=_("What made you leave?"), max_length=200, required=False)
+    reason = forms.CharField(label=_("Why are you leaving?"), max_length=200, required=False)
 
 
 class WebhookForm(ApiForm):
@@ -208,7 +208,7 @@ class UserForm(ApiForm):
 
 class PasswordForm(ApiForm):
     password = forms.CharField(
-        label=_("Present password"),
+        label=_("Current password"),
         max_length=256,
         strip=False,
         widget=forms.PasswordInput(attrs={"autocomplete": "current-password", "dir": "ltr"}),
@@ -227,7 +227,7 @@ class AccountForm(ApiForm):
     country = forms.ChoiceField(label=_("Country"), choices=COUNTRIES, help_text=_("Decides how you can pay."))
     currency = forms.ChoiceField(label=_("Currency"), help_text=_("Of prices and invoices."))
     time_zone = forms.ChoiceField(
-        label=_("Time zone"), help_text=_("In which days and months begin; a change applies after the running window.")
+        label=_("Time zone"), help_text=_("Sets when days and months begin; a change applies from the next period on.")
     )
 
     def __init__(self, *args: Any, currencies: list[str], **kwargs: Any) -> None:

@@ -9,6 +9,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from billing.accounts.selectors import account_for_user
+from billing.ledger.sources import source_names
 from dashboard.impersonation.permitted import refused_in_their_name
 from iafactory.common import clock
 from iafactory.common.money import ZERO
@@ -29,7 +30,11 @@ def home(request: Any) -> HttpResponseBase:
     today = now.astimezone(panel.account.zone).date()
     spending = spending_of(account=panel.account, since=today - timedelta(days=DAYS - 1), until=today)
     status = panel.api.get("payment-status")
+    every = panel.api.get("subscriptions")
+    live = next((one for one in every if one["id"] == status["subscription_id"]), None)
     granted = sum((lot["amount"] for lot in me["lots"]), ZERO)
+    names = source_names(lot["source"] for lot in me["lots"])
+    me = me | {"lots": [lot | {"source": names[lot["source"]]} for lot in me["lots"]]}
     notice = panel.api.get("billing-notices")
     context = {
         "me": me,
@@ -41,6 +46,7 @@ def home(request: Any) -> HttpResponseBase:
         "daily_percent": _percent(me["daily"]["used"], me["daily"]["limit"]) if me["daily"] else None,
         "status": status,
         "notice": notice,
+        "costs": bool(live and live["amount"]),
         "has_keys": bool(panel.api.get("keys", state="active", page_size=1)["results"]),
     }
     return render(request, "panel/home.html", context)

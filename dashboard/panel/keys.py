@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpResponseBase
 from django.shortcuts import render
 from django.utils.translation import gettext as _
@@ -13,6 +14,11 @@ from iafactory.common.errors import ApiError
 
 from .forms import KeyLimitsForm, KeyNameForm
 from .session import done, panel_page, refused
+
+
+def base_url() -> str:
+    """What OpenAI's clients call the base URL."""
+    return f"{settings.PUBLIC_URL}/v1"
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -30,7 +36,7 @@ def keys(request: Any) -> HttpResponseBase:
     return render(
         request,
         "panel/keys.html",
-        {"form": form, "page": page, "state": wanted},
+        {"form": form, "page": page, "state": wanted, "base_url": base_url()},
         status=400 if form.is_bound else 200,
     )
 
@@ -80,4 +86,4 @@ def key_revoke(request: Any, key_id: str) -> HttpResponseBase:
 @sensitive_variables("made")
 def _secret(request: Any, made: dict[str, Any]) -> HttpResponseBase:
     """The one page that shows a secret: it is the answer itself, kept nowhere."""
-    return render(request, "panel/key_secret.html", {"key": made})
+    return render(request, "panel/key_secret.html", {"key": made, "base_url": base_url()})

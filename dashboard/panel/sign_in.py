@@ -99,7 +99,9 @@ def language_choose(request: HttpRequest) -> HttpResponseBase:
     if is_impersonating(request):
         return not_in_their_name(request)
     language = request.POST.get("language", "")
-    response = HttpResponseRedirect(safe_next(request, request.POST.get("next", "")))
+    wanted = request.POST.get("next", "")
+    # The front page has the choice too.
+    response = HttpResponseRedirect("/" if wanted == "/" else safe_next(request, wanted))
     if language in dict(settings.LANGUAGES):
         language_use(request, language)
         if isinstance(request.user, User):

@@ -7,6 +7,7 @@ from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
+from billing.plans.models import Plan
 from iafactory.common.errors import ApiError
 
 from .forms import CancelForm
@@ -20,8 +21,11 @@ def subscription(request: Any) -> HttpResponseBase:
     api = request.panel.api
     every = api.get("subscriptions")
     live = next((one for one in every if one["state"] in ("trialing", "active", "past_due", "paused")), None)
+    plans = Plan.objects.in_bulk([live["plan"], live["next_plan"]], field_name="code") if live else {}
     context = {
         "live": live,
+        "plan": plans.get(live["plan"]) if live else None,
+        "next_plan": plans.get(live["next_plan"]) if live else None,
         "costs": bool(live and live["amount"]),
         "earlier": [one for one in every if one is not live],
         "form": CancelForm(),

@@ -7,6 +7,10 @@ from django.http import HttpResponseBase
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
+from billing.ledger.sources import source_names
+from billing.plans.models import Plan
+from routing.models import Provider
+
 from .forms import UsageFilterForm
 from .session import is_htmx, panel_page
 
@@ -33,7 +37,15 @@ def usage(request: Any) -> HttpResponseBase:
 def request_detail(request: Any, request_id: str) -> HttpResponseBase:
     """One call: prices of that time, the arithmetic, the lots that paid."""
     call = request.panel.api.get("billing-usage-explain", request_id)
-    return render(request, "panel/request.html", {"call": call})
+    names = source_names(lot["source"] for lot in call["lots"])
+    context = {
+        "call": call | {"lots": [lot | {"source": names[lot["source"]]} for lot in call["lots"]]},
+        # What has another name meanwhile, or none, stays as it was booked.
+        "provider_name": Provider.objects.filter(slug=call["provider"]).values_list("name", flat=True).first()
+        or call["provider"],
+        "plan_name": Plan.objects.filter(code=call["plan"]).values_list("name", flat=True).first() or call["plan"],
+    }
+    return render(request, "panel/request.html", context)
 
 
 def _query(form: UsageFilterForm, zone: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
+from billing.payments.topup import hundred_credits_price
 from billing.plans.models import CreditPack
 from billing.plans.selectors import public_offers
 from iafactory.common import clock
@@ -13,13 +14,16 @@ from iafactory.common import clock
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
     """Public; shows no account's data."""
+    now = clock.now()
+    packs = list(CreditPack.objects.filter(is_public=True))
     return render(
         request,
         "site/home.html",
         {
             "base_url": f"{settings.PUBLIC_URL}/v1",
-            "offers": public_offers(at=clock.now()),
-            "packs": CreditPack.objects.filter(is_public=True),
+            "offers": public_offers(at=now),
+            "packs": packs,
+            "hundred_credits": hundred_credits_price(currency=packs[0].currency, at=now) if packs else None,
             "simulated": bool(settings.SIMULATOR_URL),
         },
     )

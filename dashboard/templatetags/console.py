@@ -2,15 +2,15 @@
 
 from datetime import date
 from decimal import Decimal
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from django import template
-from django.utils.translation import get_language_bidi
 
 from billing.events.names import kind_label, object_label
 from billing.ledger.rollups import day_begin
-from iafactory.common.admin import EMPTY, decimal_text, localised
-from iafactory.common.formats import number_text
+from iafactory.common.admin import EMPTY, arrow, decimal_text, in_order, localised
+from iafactory.common.formats import duration_text, number_text
 
 register = template.Library()
 
@@ -19,6 +19,12 @@ register = template.Library()
 def amount(value: Decimal | None) -> str:
     """An amount for reading."""
     return decimal_text(value)
+
+
+@register.filter
+def brief(value: Decimal | None) -> str:
+    """An amount in a summary: four places at most; the rows behind it have all of them."""
+    return EMPTY if value is None else number_text(value, 4)
 
 
 @register.filter
@@ -68,4 +74,16 @@ def object_name(object_type: str) -> str:
 @register.filter
 def isolated(value: object) -> str:
     """A date or a code inside a sentence: keeps its own order where the sentence runs from right to left."""
-    return f"\u2066{value}\u2069" if value and get_language_bidi() else str(value)
+    return in_order(value)
+
+
+@register.simple_tag(name="arrow")
+def arrow_tag() -> str:
+    """What stands between before and after."""
+    return arrow()
+
+
+@register.filter
+def duration(value: Any) -> str:
+    """How long something took, in milliseconds or seconds."""
+    return duration_text(value)

@@ -89,6 +89,27 @@ def ago(value: Any) -> str:
 
 
 @register.filter
+def duration(value: Any) -> str:
+    return "" if value is None else formats.duration_text(value)
+
+
+@register.filter
+def country(value: Any) -> str:
+    return formats.country_text(str(value))
+
+
+@register.filter
+def currency(value: Any) -> str:
+    return formats.currency_text(str(value))
+
+
+@register.filter
+def whole(value: Any) -> int:
+    """A whole number as languages count by it: the words beside "3" or "1,000" depend on it."""
+    return int(value)
+
+
+@register.filter
 def state(value: Any) -> SafeString:
     """A state as a badge."""
     words, colour = STATES.get(str(value), (value, ""))
@@ -113,6 +134,37 @@ FEATURES: dict[str, Any] = {
 }
 
 
+# What a key may do.
+SCOPES: dict[str, Any] = {"inference": _("Call models"), "billing:read": _("Read balance and usage")}
+
+
+@register.filter
+def scope(value: Any) -> str:
+    """What a key may do, in words."""
+    return str(SCOPES.get(str(value), value))
+
+
+# Why a message did not arrive; any other reason is a status of HTTP.
+_NOT_DELIVERED: dict[str, Any] = {
+    "address_forbidden": _("This address may not be called"),
+    "address_invalid": _("The address is not valid"),
+    "connection_broken": _("The connection broke off"),
+    "connection_failed": _("No connection"),
+    "gone": _("The server says: gone for good"),
+    "name_not_resolved": _("No server has this name"),
+    "redirect": _("It leads elsewhere, which is not followed"),
+    "timeout": _("No answer in time"),
+    "tls_failed": _("The certificate is not valid"),
+}
+
+
+@register.simple_tag
+def server_answer(status: Any, error: Any) -> str:
+    """What a customer's server answered to a message, or why it could not."""
+    words = str(_NOT_DELIVERED.get(str(error), ""))
+    return " ".join(part for part in (str(status or ""), words) if part)
+
+
 @register.filter
 def feature(value: Any) -> str:
     """A plan's feature in words."""
@@ -125,17 +177,6 @@ def shipped(value: Any) -> str:
     text = str(value or "")
     # The translation of the empty text is the catalogue's own head.
     return gettext(text) if text else ""
-
-
-# What the ledger writes before the code of what was bought.
-_SOURCES = {"Plan": _("Plan"), "Pack": _("Pack")}
-
-
-@register.filter
-def lot_source(source: str) -> str:
-    """Where credits came from: "Plan pro" in the reader's language, other sources as they were written."""
-    kind, _space, code = source.partition(" ")
-    return f"{_SOURCES[kind]} {code}" if kind in _SOURCES and " " not in code else source
 
 
 @register.filter

@@ -22,10 +22,12 @@ from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
+from django.utils.translation import get_language_bidi
 from django.utils.translation import gettext_lazy as _
 
 from .formats import locale, number_text
 from .ids import uuid_or_none
+from .money import plain
 
 EMPTY = "–"
 
@@ -41,6 +43,16 @@ def decimal_text(value: Decimal | None) -> str:
 def localised(text: str) -> str:
     """A number written the English way (1,234.5), as the operator's language writes it."""
     return text.translate(_separators(locale()))
+
+
+def arrow() -> str:
+    """What stands between before and after: it points to where the operator's language runs."""
+    return "←" if get_language_bidi() else "→"
+
+
+def in_order(text: object) -> str:
+    """A date, a code or a sum inside a sentence: keeps its own order where the sentence runs from right to left."""
+    return f"\u2066{text}\u2069" if text and get_language_bidi() else str(text)
 
 
 @lru_cache
@@ -273,6 +285,13 @@ def linked_filter(field: str, related: type[models.Model], label: Any) -> type[L
     )
 
 
+class PlainNumberInput(forms.NumberInput):
+    """A decimal without the zeros that its column adds: 3, not 3.000000."""
+
+    def format_value(self, value: Any) -> Any:
+        return f"{plain(value):f}" if isinstance(value, Decimal) else super().format_value(value)
+
+
 class ConsoleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Every list of the console: bounded counting, no second count, uuid-safe search.
 
@@ -280,6 +299,7 @@ class ConsoleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """
 
     paginator = BoundedPaginator
+    formfield_overrides = {models.DecimalField: {"widget": PlainNumberInput}}
     show_full_result_count = False
     # Facets count every filter's choices over the whole table.
     show_facets = admin.ShowFacets.NEVER

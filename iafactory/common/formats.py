@@ -4,8 +4,10 @@ from datetime import UTC, date, datetime, tzinfo
 from decimal import Decimal, localcontext
 from typing import Any
 
+from babel import Locale
 from babel.dates import format_date, format_datetime, format_timedelta
-from babel.numbers import format_currency, format_decimal, format_percent, get_currency_symbol
+from babel.numbers import format_currency, format_decimal, format_percent, get_currency_name, get_currency_symbol
+from babel.units import format_unit
 from django.utils.functional import lazy
 from django.utils.translation import get_language
 
@@ -48,6 +50,30 @@ def money_text(value: Any, currency: str) -> str:
 def percent_text(share: Any) -> str:
     """0.25 as 25 %."""
     return format_percent(Decimal(str(share)), format="#,##0.#%", locale=locale())
+
+
+def duration_text(milliseconds: Any) -> str:
+    """How long something took: milliseconds, from a second on seconds with two places."""
+    took = Decimal(str(milliseconds))
+    unit, amount = ("millisecond", took) if took < 1000 else ("second", (took / 1000).quantize(Decimal("0.01")).normalize())
+    return format_unit(amount, f"duration-{unit}", "short", locale=locale())
+
+
+def span_text(amount: int, unit: str) -> str:
+    """A length of time in whole units (`second`, `minute`, `hour`, `day`)."""
+    return format_unit(amount, f"duration-{unit}", "short", locale=locale())
+
+
+def country_text(code: str) -> str:
+    """The name of a country; of one that is not known its code."""
+    return str(Locale.parse(locale()).territories.get(code, code))
+
+
+def currency_text(code: str) -> str:
+    """The name of a currency, as sentences have it."""
+    found = locale()
+    # What Arabic says of two is not what it says of many.
+    return get_currency_name(code, count=None if found.startswith("ar") else 2, locale=found)
 
 
 def instant_of(value: Any) -> datetime | None:

@@ -10,6 +10,7 @@ from django.db.models import Model
 from django.urls import reverse
 from playwright.sync_api import Page, expect
 
+from billing.accounts.models import User
 from billing.accounts.services import api_key_create
 from billing.events.models import Event
 from billing.events.services import SYSTEM
@@ -61,6 +62,33 @@ def test_no_list_of_the_console_has_a_serious_fault(filled: Site, serious_faults
     found = faults(filled, page, lists() | special(), serious_faults)
 
     assert found == {}
+
+
+# How much wider a list's rows are than the room they have, in pixels, and the columns that take most of it.
+TOO_WIDE = """() => {
+    const rows = document.querySelector('#changelist .results');
+    if (!rows) return null;
+    const more = rows.scrollWidth - rows.clientWidth;
+    const columns = [...rows.querySelectorAll('thead th')].map((th) => [th.offsetWidth, th.innerText.trim()]);
+    columns.sort((a, b) => b[0] - a[0]);
+    return [more, columns.slice(0, 6).map((column) => column.join(' ')).join(', ')];
+}"""
+
+
+@pytest.mark.parametrize("language", ["en", "fr", "ar"])
+def test_no_list_of_the_console_scrolls_sideways_on_a_small_laptop(filled: Site, operator: User, language: str) -> None:
+    User.objects.filter(pk=operator.pk).update(language=language)
+    page = filled.contexts[0].pages[0]
+    page.set_viewport_size({"width": 1280, "height": 800})
+
+    found = {}
+    for name, address in lists().items():
+        page.goto(address)
+        if wide := page.evaluate(TOO_WIDE):
+            found[name] = wide
+
+    assert len(found) > 60
+    assert [f"{name} {wide}" for name, wide in found.items() if wide[0] > 0] == []
 
 
 def forms() -> dict[str, str]:

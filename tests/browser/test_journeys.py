@@ -35,7 +35,7 @@ def test_from_signing_up_to_the_first_streamed_answer(site: Site, language: str,
     assert page.locator("html").get_attribute("dir") == ("rtl" if language == "ar" else "ltr")
     assert user.language == language
     assert "simulator" in page.locator(".bubble").last.inner_text()
-    assert page.locator("[data-figure=request] a").inner_text() == str(call.pk)
+    assert page.locator("[data-figure=request] a").get_attribute("href") == f"/billing/usage/{call.pk}"
     assert page.locator("[data-figure=cost]").inner_text().split(": ")[1].startswith("1 ")
     assert (call.end, call.quota_units, call.streamed) == ("complete", 1, True)
     assert too_wide(page) == 0

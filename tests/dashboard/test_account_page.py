@@ -389,4 +389,7 @@ def test_lots_are_shown_in_burn_order(console: Client, account: Account) -> None
 
     page = account_page(account, may=lambda right: True, now=clock.now())
 
-    assert [lot.pk for lot in page.lots or []] == [*Lot.objects.filter(amount=100).values_list("pk", flat=True), late.pk]
+    assert [lot.pk for lot, _source in page.lots or []] == [
+        *Lot.objects.filter(amount=100).values_list("pk", flat=True),
+        late.pk,
+    ]

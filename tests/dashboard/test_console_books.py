@@ -202,7 +202,7 @@ def test_differences_of_any_check_are_shown(console: Client, check: str, what: s
     answer = console.get(address(BooksVerification, "change", run.pk))
 
     assert link in answer.content.decode()
-    assert "90.0 s" in text_of(answer)
+    assert "90 sec" in text_of(answer)
 
 
 def test_home_says_that_the_books_were_never_verified(console: Client) -> None:

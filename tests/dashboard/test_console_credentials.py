@@ -11,7 +11,8 @@ from django.urls import reverse
 from billing.accounts.models import User
 from billing.events.models import Event
 from routing.models import Provider, ProviderCredential
-from tests.routing.credentials.conftest import BAD, BETTER, GOOD, Company, company, provider
+from tests.fakes.company import BAD, BETTER, GOOD, Company
+from tests.routing.credentials.conftest import company, provider
 
 __all__ = ["company", "provider"]
 
@@ -85,7 +86,7 @@ def test_the_button_tests_now(console: Client, credential: ProviderCredential, c
     assert (looked.status_code, calls_before) == (302, [])
     assert "works: acme/cheap answered in" in passed.content.decode()
     assert "auth: " in failed.content.decode()
-    assert [call[0] for call in company.calls] == [GOOD, GOOD]
+    assert [call.key for call in company.calls] == [GOOD, GOOD]
 
 
 def test_the_list_tests_what_is_chosen(console: Client, credential: ProviderCredential, company: Company) -> None:

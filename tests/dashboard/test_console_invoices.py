@@ -10,11 +10,13 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
+from django.utils.translation import override
 from freezegun import freeze_time
 
 from billing.accounts.models import Account, User
 from billing.events.models import Event
 from billing.events.services import SYSTEM
+from billing.invoices.admin import money
 from billing.invoices.balance import money_balance
 from billing.invoices.lines import LineItem
 from billing.invoices.models import BillingProfile, Invoice, InvoicePdf, SellerProfile, TaxRate
@@ -376,3 +378,9 @@ def test_a_subscription_tells_its_next_invoice(console: Client, account: Account
 
     assert "2026-04-27 Subscription Pro 2,176.47 413.53 2,590 0 2,590 DZD" in text
     assert not Invoice.objects.exists()
+
+
+@pytest.mark.parametrize(("language", "told"), [("en", "2,590.00 DZD"), ("fr", "2\u202f590,00 DZD"), ("ar", "2.590,00 DZD")])
+def test_amounts_are_written_as_the_operators_language_has_it(language: str, told: str) -> None:
+    with override(language):
+        assert money(Decimal(2590), "DZD") == told

@@ -1,6 +1,7 @@
 """The console in the language its operator chose: words, direction, numbers, and nothing more asked of the database."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -14,11 +15,13 @@ from billing.accounts.models import Account, ApiKey, User
 from billing.accounts.services import api_key_create
 from billing.events.models import Event
 from billing.events.services import SYSTEM
-from billing.ledger.models import UsageRecord
+from billing.ledger.models import Lot, UsageRecord
+from billing.ledger.sources import source_names
+from billing.models import CreditPack, CustomerNotice, Payment, Plan
 from dashboard.alerts.models import AlertRule
+from dashboard.jobs.admin import rhythm_text
 from dashboard.jobs.selectors import description_of
-from dashboard.templatetags.console import isolated
-from dashboard.templatetags.panel import lot_source
+from dashboard.templatetags.console import duration, isolated
 
 from .conftest import PASSWORD, call, grant, hold, inbound, outbound
 
@@ -242,9 +245,79 @@ def test_a_date_keeps_its_own_order_in_a_sentence_from_right_to_left(language: s
 
 
 @pytest.mark.parametrize(
-    ("language", "source", "told"),
-    [("fr", "Plan pro", "Offre pro"), ("fr", "Gift of the house", "Gift of the house"), ("en", "Pack x-1", "Pack x-1")],
+    ("language", "told"),
+    [
+        ("en", ["Plan Credits Business", "Pack My own pack", "Granted by you@x.y", "Plan gone", "Gift of the house"]),
+        ("fr", ["Offre Crédits Business", "Pack My own pack", "Attribués par you@x.y", "Plan gone", "Gift of the house"]),
+    ],
 )
-def test_credits_of_plans_and_packs_say_so_in_the_readers_language(language: str, source: str, told: str) -> None:
+def test_credits_are_named_after_the_plan_or_pack_they_came_from(db: None, language: str, told: list[str]) -> None:
+    Plan.objects.create(code="credits-business", family="credits", name="Credits Business", interval=Plan.Interval.MONTH)
+    CreditPack.objects.create(code="own-1", name="My own pack", credits=1, amount=1, currency="DZD")
+    sources = ["Plan credits-business", "Pack own-1", "granted by you@x.y", "Plan gone", "Gift of the house"]
+
+    with translation.override(language), CaptureQueriesContext(connection) as asked:
+        names = source_names(sources)
+
+    assert [names[source] for source in sources] == told
+    assert len(asked) == 2
+
+
+def lot_of(account: Account, source: str) -> None:
+    Lot.objects.filter(wallet_id=account.pk).update(source=source)
+
+
+@pytest.mark.parametrize(
+    "page", ["billing_account_change", "billing_wallet_change", "billing_lot_changelist", "billing_lot_change"]
+)
+def test_pages_name_the_plan_that_credits_came_from(console: Client, account: Account, page: str) -> None:
+    Plan.objects.create(code="credits-business", family="credits", name="Credits Business", interval=Plan.Interval.MONTH)
+    lot_of(account, "Plan credits-business")
+    arguments = {"billing_account_change": [account.pk], "billing_wallet_change": [account.pk]}
+    arguments["billing_lot_change"] = [Lot.objects.get().pk]
+
+    page_shown = shown(console, reverse(f"admin:{page}", args=arguments.get(page, [])))
+
+    assert "Plan Credits Business" in page_shown
+    assert "Plan credits-business" not in page_shown
+
+
+def test_payments_are_listed_with_the_words_for_how_they_are_paid(console: Client, operator: User, account: Account) -> None:
+    common = {"account": account, "purpose": "topup", "amount": 10, "currency": "DZD", "mode": "live"}
+    Payment.objects.create(gateway="manual", method="bank_transfer", reference="P-1", **common)
+    Payment.objects.create(gateway="chargily", method="edahabia", reference="P-2", **common)
+    speak(operator, "fr")
+
+    listed = shown(console, reverse("admin:billing_payment_changelist"))
+    of_account = shown(console, reverse("admin:billing_account_change", args=[account.pk]))
+
+    for page in (listed, of_account):
+        assert "virement bancaire" in page
+        assert "Chargily · carte EDAHABIA" in page
+        assert "bank_transfer" not in page
+
+
+def test_a_notice_says_its_level_in_words(console: Client, operator: User, account: Account) -> None:
+    CustomerNotice.objects.create(account=account, kind="plan_ending", level="ending", key="x")
+    speak(operator, "ar")
+
+    listed = shown(console, reverse("admin:billing_customernotice_changelist"))
+    of_account = shown(console, reverse("admin:billing_account_change", args=[account.pk]))
+
+    assert "ينتهي قريبًا" in listed
+    assert "ينتهي قريبًا" in of_account
+
+
+@pytest.mark.parametrize(
+    ("language", "told"),
+    [
+        ("en", ["840 ms", "1.5 sec", "3 sec", "5 min", "2 days"]),
+        ("fr", ["840\u202fms", "1,5\u202fs", "3\u202fs", "5\u00a0min", "2\u202fj"]),
+        ("ar", ["840 ملي ث", "1,5 ث", "3 ث", "5 د", "يومان"]),
+    ],
+)
+def test_lengths_of_time_have_the_units_of_the_language(language: str, told: list[str]) -> None:
     with translation.override(language):
-        assert lot_source(source) == told
+        spans = [rhythm_text(timedelta(seconds=seconds)) for seconds in (3, 300, 172_800)]
+
+        assert [duration(840), duration(1500), *spans] == told

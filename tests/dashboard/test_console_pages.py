@@ -11,6 +11,7 @@ from django.db import connection, models
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils.translation import override
 
 from billing.models import (
     Account,
@@ -33,7 +34,7 @@ from billing.models import (
     User,
     Wallet,
 )
-from iafactory.common.admin import BoundedPaginator
+from iafactory.common.admin import BoundedPaginator, arrow, in_order
 from ratelimit.models import AbuseSignal
 from routing.models import AiModel, ModelPrice, ModelProfile, Provider
 
@@ -332,3 +333,37 @@ def test_banner_tells_of_the_simulator(console: Client, settings: object, url: s
 def text_of(answer: object) -> str:
     """The words of a page, one blank apart."""
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", answer.content.decode())))
+
+
+def test_a_section_of_the_path_lists_its_models(console: Client) -> None:
+    page = console.get("/admin/billing/").content.decode()
+
+    content = page[page.index('id="content-main"') :]
+    assert 'href="/admin/billing/invoice/"' in content
+    assert 'class="range"' not in content
+
+
+def test_decimals_are_edited_without_added_zeros(console: Client, free_plan: Plan) -> None:
+    page = console.get(f"/admin/billing/plan/{free_plan.pk}/change/").content.decode()
+
+    assert 'name="daily_limit" value="3" ' in page
+
+
+@pytest.mark.parametrize(
+    ("language", "sign", "order"), [("en", "→", "2026-11-20"), ("fr", "→", "2026-11-20"), ("ar", "←", "\u20662026-11-20\u2069")]
+)
+def test_signs_and_dates_run_with_the_language(language: str, sign: str, order: str) -> None:
+    with override(language):
+        assert (arrow(), in_order("2026-11-20")) == (sign, order)
+
+
+@pytest.mark.parametrize(("language", "name"), [("en", "Plan"), ("fr", "Offre")])
+def test_a_form_is_called_by_the_name_of_its_thing(
+    console: Client, operator: User, free_plan: Plan, language: str, name: str
+) -> None:
+    User.objects.filter(pk=operator.pk).update(language=language)
+
+    page = console.get(f"/admin/billing/plan/{free_plan.pk}/change/").content.decode()
+
+    assert f"<h1>{name}</h1>" in page
+    assert f"<title>Free | {name} | " in page

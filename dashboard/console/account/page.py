@@ -18,6 +18,7 @@ from billing.events.models import Event
 from billing.events.names import field_label, value_label
 from billing.invoices.models import Invoice, MoneyBalance
 from billing.ledger.models import Hold, Lot, UsageRecord, Wallet
+from billing.ledger.sources import source_names
 from billing.ledger.usage_reports import By, UsageLine, UsageReport, UsageScope, usage_report
 from billing.notices.models import CustomerNotice
 from billing.payments.models import Payment, Refund, SavedCard
@@ -116,7 +117,8 @@ class AccountPage:
     subscription: Subscription | None = None
     may_extend: bool = False
     flags: list[Flag] = field(default_factory=list)
-    lots: list[Lot] | None = None
+    lots: list[tuple[Lot, str]] | None = None
+    """Each with what it came from."""
     use: Use | None = None
     calls: list[UsageRecord] | None = None
     keys: list[KeyLine] | None = None
@@ -176,7 +178,9 @@ def account_page(account: Account, *, may: Callable[[str], bool], now: datetime)
         page.subscriptions = list(own.order_by("-created_at")[:ROWS])
     if may("billing.view_lot"):
         open_lots = Lot.objects.filter(wallet_id=account.pk, closed_at__isnull=True)
-        page.lots = list(open_lots.order_by("priority", "expires_at", "created_at")[:ROWS])
+        lots = list(open_lots.order_by("priority", "expires_at", "created_at")[:ROWS])
+        names = source_names(lot.source for lot in lots)
+        page.lots = [(lot, names[lot.source]) for lot in lots]
     if may("billing.view_usagerecord"):
         page.use = use_of(account, now=now)
         page.calls = list(UsageRecord.objects.filter(account=account).order_by("-started_at")[:ROWS])

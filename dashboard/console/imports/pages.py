@@ -21,6 +21,7 @@ from dashboard.console.wizards.models import ConsoleDraft
 from iafactory.common import clock
 from iafactory.common.admin import list_url
 from iafactory.common.errors import ApiError
+from iafactory.common.formats import number_text
 from routing.economics import PlanEconomics, public_economics, risk_accepted
 
 from .lists import (
@@ -52,7 +53,7 @@ class FileForm(PageForm):
         super().__init__(data, files)
         self.kind, self.has_file = kind, has_file
         told = _("CSV (UTF-8) or XLSX, at most %(mb)s MB and %(rows)s lines, as this list's own buttons write it.")
-        self.fields["file"].help_text = told % {"mb": LARGEST_FILE // 1024 // 1024, "rows": f"{MOST_ROWS:,}"}
+        self.fields["file"].help_text = told % {"mb": LARGEST_FILE // 1024 // 1024, "rows": number_text(MOST_ROWS)}
         self.table: Table | None = None
 
     def clean_file(self) -> Any:

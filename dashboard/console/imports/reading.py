@@ -12,6 +12,8 @@ from typing import Any
 from django.utils.translation import gettext as _
 from openpyxl import load_workbook
 
+from iafactory.common.formats import number_text
+
 LARGEST_FILE = 2 * 1024 * 1024
 # Of a spreadsheet, which is a compressed archive.
 LARGEST_UNPACKED = 40 * 1024 * 1024
@@ -140,7 +142,7 @@ def _table(lines: list[list[str]], *, name: str, sha256: str) -> Table:
     if not rows:
         raise FileRefused(_("The file has no lines below the first."))
     if len(rows) > MOST_ROWS:
-        raise FileRefused(_("A file has at most %s lines.") % f"{MOST_ROWS:,}")
+        raise FileRefused(_("A file has at most %s lines.") % number_text(MOST_ROWS))
     return Table(name, sha256, columns, rows)
 
 

@@ -14,6 +14,7 @@ from billing.plans.models import Plan, PlanPrice, plan_price_at
 from dashboard.console.wizards.models import ConsoleDraft
 from iafactory.common import clock
 from iafactory.common.admin import EMPTY, change_url
+from iafactory.common.formats import number_text
 from routing.admin.figures import economics_table, usd
 from routing.admin.pairs import PairsField, decimal_string
 from routing.admin.plans import known_providers
@@ -388,10 +389,10 @@ def uses(preview: OfferPreview) -> list[tuple[Any, Any, Any]]:
         (_("Full use of what is included"), usd(found.worst_cost_usd), left(found.worst_cost_usd)),
     ]
     if found.break_even_messages is not None:
-        told = gettext("%s messages a period") % f"{found.break_even_messages:,}"
+        told = gettext("%s messages a period") % number_text(found.break_even_messages)
         rows.append((_("Break-even"), told, usd(Decimal(0))))
     if found.break_even_credits is not None:
-        told = gettext("%s credits a period, at the dearest") % f"{found.break_even_credits:,}"
+        told = gettext("%s credits a period, at the dearest") % number_text(found.break_even_credits)
         rows.append((_("Break-even"), told, usd(Decimal(0))))
     return rows
 

@@ -20,8 +20,9 @@ from billing.subscriptions.models import PriceMove, Subscription
 from billing.subscriptions.price_migration import MigrationPreview, price_migration_preview, price_move_begin
 from dashboard.console.wizards.models import ConsoleDraft
 from iafactory.common import clock
-from iafactory.common.admin import EMPTY, change_link, change_url, decimal_text
+from iafactory.common.admin import EMPTY, arrow, change_link, change_url, decimal_text
 from iafactory.common.errors import ApiError
+from iafactory.common.formats import number_text
 from iafactory.common.ids import uuid7
 from iafactory.common.money import ZERO
 from routing.admin.figures import economics_table
@@ -158,15 +159,15 @@ class AffectedPage(Page):
             (_("Price now"), EMPTY if present is None else f"{decimal_text(present.amount)} {present.currency}"),
             (_("New price"), f"{decimal_text(price.amount)} {price.currency}"),
             (_("In force"), gettext("at once") if at is None else f"{at:%Y-%m-%d %H:%M} UTC"),
-            (_("Running subscriptions in this currency"), f"{change.subscriptions:,}"),
+            (_("Running subscriptions in this currency"), number_text(change.subscriptions)),
         ]
         if moving:
             after = price.amount * change.subscriptions
             facts += [
-                (_("Renew at the new price with their next period"), f"{change.moved.subscriptions:,}"),
+                (_("Renew at the new price with their next period"), number_text(change.moved.subscriptions)),
                 (
                     _("All of them together, per period"),
-                    f"{decimal_text(change.paid_now)} → {decimal_text(after)} {price.currency}",
+                    f"{decimal_text(change.paid_now)} {arrow()} {decimal_text(after)} {price.currency}",
                 ),
                 (_("Customers"), gettext("are told by mail before their first period at the new price")),
             ]

@@ -15,6 +15,7 @@ from dashboard.console.wizards.models import ConsoleDraft
 from iafactory.common import clock
 from iafactory.common.admin import change_url, decimal_text
 from iafactory.common.errors import ApiError
+from iafactory.common.formats import number_text
 from iafactory.common.money import credits_for_cost
 from routing.connection import LISTED_PROTOCOLS, Connection, Outcome, Tried, base_url_checked, connection_try
 from routing.models import AiModel, PlanRouting, Provider
@@ -445,7 +446,7 @@ class PricesPage(Page):
 def _further(model: ListedModel) -> str:
     shown = {name for name, _label in price_fields()}
     told = [name for name in (*model.price.columns, *model.price.units) if name not in shown]
-    told += [f"> {int(tier['threshold']):,}" for tier in model.price.tiers]
+    told += [f"> {number_text(int(tier['threshold']))}" for tier in model.price.tiers]
     return ", ".join(told)
 
 

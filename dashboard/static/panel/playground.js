@@ -7,6 +7,8 @@ const say = (name) => page.dataset[`say${name}`];
 // The gateway answers in English: its codes have words of the page's language.
 const refusals = JSON.parse(document.getElementById("refusals").textContent);
 const why = (error) => refusals[error?.code] || error?.message || say("Failed");
+// French sets a colon apart.
+const colon = document.documentElement.lang === "fr" ? "\u00a0: " : ": ";
 const messages = [];
 let token = null;
 let running = null;
@@ -40,11 +42,10 @@ function bubble(text, mine) {
   return element;
 }
 
-function fact(list, label, value, link) {
+function fact(list, label, value) {
   const item = document.createElement("span");
-  item.append(`${label}: `);
-  const shown = document.createElement(link ? "a" : "bdi");
-  if (link) shown.href = link;
+  item.append(`${label}${colon}`);
+  const shown = document.createElement("bdi");
   shown.textContent = value;
   item.append(shown);
   list.append(item);
@@ -76,13 +77,19 @@ async function price(requestId, list) {
       const cost = await response.json();
       const paid = cost.quota_units ? `${cost.quota_units} ${say("Requests")}` : `${cost.credits} ${say("Credits")}`;
       fact(list, say("Cost"), paid).dataset.figure = "cost";
-      fact(list, say("Tokens"), `${cost.input_tokens} + ${cost.output_tokens}`);
+      fact(list, say("Tokens"), `${cost.input_tokens} ${say("In")} + ${cost.output_tokens} ${say("Out")}`);
       if (cost.model) fact(list, document.querySelector("label[for=model]").textContent, cost.model);
       break;
     }
     await new Promise((resolve) => setTimeout(resolve, 400 * (attempt + 1)));
   }
-  fact(list, say("Request"), requestId, page.dataset.request.replace("REQUEST", requestId)).dataset.figure = "request";
+  const why = document.createElement("a");
+  why.href = page.dataset.request.replace("REQUEST", requestId);
+  why.textContent = say("Why");
+  const item = document.createElement("span");
+  item.dataset.figure = "request";
+  item.append(why);
+  list.append(item);
 }
 
 async function ask(prompt) {

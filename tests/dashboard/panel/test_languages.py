@@ -31,7 +31,7 @@ def told(response: Any) -> tuple[int, str, str]:
         ("", "The e-mail or the password is wrong."),
         ("de", "The e-mail or the password is wrong."),
         ("en", "The e-mail or the password is wrong."),
-        ("fr-DZ", "L’e-mail ou le mot de passe est faux."),
+        ("fr-DZ", "L’e-mail ou le mot de passe est incorrect."),
         ("ar", "البريد أو كلمة المرور غير صحيح."),
     ],
 )

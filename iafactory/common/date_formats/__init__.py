@@ -1,0 +1,1 @@
+"""How Django writes dates, in each language as the panel does (`iafactory/common/formats.py`)."""

@@ -1,0 +1,143 @@
+"""What pages say instead of codes, and where they say what a client needs."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils.translation import override
+
+from billing.accounts.models import Account, User
+from billing.accounts.services import api_key_create, user_actor
+from billing.invoices.models import BillingProfile
+from billing.ledger.models import UsageRecord
+from billing.payments.topup import hundred_credits_price, topup_draft
+from billing.plans.models import CreditPack, FxRate
+from dashboard.templatetags.panel import server_answer
+from iafactory.common import clock
+from iafactory.common.formats import country_text, currency_text, duration_text
+from tests.dashboard.conftest import call
+
+from .conftest import grant
+
+Read = Callable[[str], str]
+
+
+def test_the_base_url_stands_beside_the_keys_and_the_new_secret(panel: Client, text_of: Read, settings: Any) -> None:
+    settings.PUBLIC_URL = "https://ia.example"
+
+    listed = text_of("/billing/keys")
+    made = panel.post("/billing/keys", {"name": "notebook"}).content.decode()
+
+    assert '<code id="base-url" aria-labelledby="base-url-label">https://ia.example/v1</code>' in listed
+    assert '<code id="base-url" aria-labelledby="base-url-label">https://ia.example/v1</code>' in made
+    assert "curl https://ia.example/v1/chat/completions" in made
+    assert 'client = OpenAI(base_url="https://ia.example/v1"' in made
+
+
+def test_a_call_of_the_plan_is_told_as_its_requests_not_as_nothing(account: Account, text_of: Read) -> None:
+    grant(account, 100)
+    request_id = call(account, price=Decimal(0))
+    UsageRecord.objects.filter(pk=request_id).update(quota_units=1, plan="free", provider="groq")
+
+    page = text_of(f"/billing/usage/{request_id}")
+
+    assert '<p class="figure">1 <span class="figure-unit">of the plan\'s requests</span></p>' in page
+    assert "<dt>Provider</dt><dd>Groq</dd>" in page
+    assert "<dt>Plan</dt><dd>Free</dd>" in page
+    assert "840 ms" in page
+
+
+def test_a_paid_call_is_told_in_credits_with_the_balances_around_it(account: Account, text_of: Read) -> None:
+    grant(account, 100)
+    request_id = call(account)
+
+    page = text_of(f"/billing/usage/{request_id}")
+
+    assert '<p class="figure">1.35 <span class="figure-unit">credits</span></p>' in page
+    assert '<dt>Balance before</dt><dd class="number">100</dd>' in page
+    assert '<dt>Balance after</dt><dd class="number">98.65</dd>' in page
+
+
+def test_a_key_says_what_it_may_do(account: Account, user: User, text_of: Read) -> None:
+    key, _ = api_key_create(account=account, created_by=user, name="notebook", actor=user_actor(user))
+
+    page = text_of(f"/billing/keys/{key.pk}")
+
+    assert "<dt>Allowed</dt><dd>Call models · Read balance and usage</dd>" in page
+
+
+def test_a_plan_says_what_it_includes_where_it_is_bought(text_of: Read) -> None:
+    page = text_of("/billing/plans/pro")
+
+    assert "<li>400 requests a day</li>" in page
+    assert "Country: Algeria. Currency: Algerian dinars." in page
+
+
+@pytest.mark.parametrize(
+    ("language", "told"),
+    [("en", "500 credits each period"), ("fr", "500 crédits par période"), ("ar", "500 رصيد في كل فترة")],
+)
+def test_counted_words_fit_their_number(user: User, text_of: Read, language: str, told: str) -> None:
+    User.objects.filter(pk=user.pk).update(language=language)
+
+    page = text_of("/billing/plans")
+
+    assert f"<li>{told}</li>" in page
+
+
+def test_a_hundred_credits_cost_what_the_cheapest_pack_asks(account: Account) -> None:
+    CreditPack.objects.filter(code="credits-1000").update(bonus_credits=1000)
+    now = clock.now()
+
+    dollars = hundred_credits_price(currency="USD", at=now)
+    dinars = hundred_credits_price(currency="DZD", at=now)
+    nowhere = hundred_credits_price(currency="XAF", at=now)
+
+    assert (dollars, dinars, nowhere) == (Decimal("0.50"), Decimal("115.00"), None)
+    assert FxRate.objects.filter(quote="XAF").exists() is False
+
+
+@pytest.mark.parametrize(("language", "told"), [("en", "1,000 credits"), ("fr", "1\u202f000 crédits"), ("ar", "1.000 رصيد")])
+def test_a_pack_is_called_in_the_language_of_its_invoice(account: Account, language: str, told: str) -> None:
+    BillingProfile.objects.create(account=account, name="Sara", country="DZ", language=language)
+
+    draft = topup_draft(account=account, pack=CreditPack.objects.get(code="credits-1000"))
+
+    assert draft.lines.get().description == told
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "told"),
+    [(200, "", "200"), (None, "name_not_resolved", "No server has this name"), (500, "http_500", "500"), (None, None, "")],
+)
+def test_why_a_message_did_not_arrive_is_said_in_words(status: int | None, error: str | None, told: str) -> None:
+    with override("en"):
+        assert server_answer(status, error) == told
+
+
+@pytest.mark.parametrize(
+    ("language", "took"),
+    [("en", ("840 ms", "2.03 sec")), ("fr", ("840\u202fms", "2,03\u202fs")), ("ar", ("840 ملي ث", "2,03 ث"))],
+)
+def test_how_long_something_took_is_written_by_the_language(language: str, took: tuple[str, str]) -> None:
+    with override(language):
+        told = duration_text(840), duration_text(2031)
+
+    assert told == took
+
+
+@pytest.mark.parametrize(
+    ("language", "names"),
+    [
+        ("en", ("Algeria", "XX", "Algerian dinars")),
+        ("fr", ("Algérie", "XX", "dinars algériens")),
+        ("ar", ("الجزائر", "XX", "دينار جزائري")),
+    ],
+)
+def test_countries_and_currencies_have_names(language: str, names: tuple[str, str, str]) -> None:
+    with override(language):
+        told = country_text("DZ"), country_text("XX"), currency_text("DZD")
+
+    assert told == names
