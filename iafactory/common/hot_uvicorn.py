@@ -28,10 +28,11 @@ class DirectExchange(Exchange):
         """See `Exchange.read_body`."""
         cycle = self._cycle
         if cycle.more_body or cycle.disconnected:
-            return await super().read_body()
-        body = bytes(cycle.body)
-        cycle.body = bytearray()
-        # A large body has stopped the reading, and with it the news of a client that hangs up.
+            body = await super().read_body()
+        else:
+            body = bytes(cycle.body)
+            cycle.body = bytearray()
+        # A large body, or a large last piece, has stopped the reading, and with it the news of a client that hangs up.
         cycle.flow.resume_reading()
         limit: int = settings.MAX_BODY_BYTES
         if len(body) > limit:

@@ -57,6 +57,25 @@ class Waiting(HotView):
         self.seen.append("ended")
 
 
+class Asking(HotView):
+    """Looks whether the client is still there, and is told by nobody."""
+
+    seen: ClassVar[list[bool]] = []
+
+    async def post(self, exchange: Exchange) -> None:
+        # As long as it takes to learn who asks: meanwhile a large body fills what uvicorn keeps.
+        await asyncio.sleep(0.1)
+        await exchange.read_body()
+        await exchange.start(200, [])
+        await exchange.write(b"begun")
+        for _ in range(200):
+            if exchange.gone:
+                break
+            await asyncio.sleep(0.01)
+        self.seen.append(exchange.gone)
+        await exchange.end()
+
+
 class Slow(HotView):
     ended: ClassVar[list[str]] = []
 
@@ -80,6 +99,7 @@ urlpatterns = [
     path("echo", Echo.as_view()),
     path("streamed/<int:chunks>", Streamed.as_view()),
     path("waiting", Waiting.as_view()),
+    path("asking", Asking.as_view()),
     path("slow", Slow.as_view()),
     path("split", Split.as_view()),
     path("refused", Refused.as_view()),
@@ -290,6 +310,24 @@ def test_a_client_that_hangs_up_is_noticed_and_the_view_ends(body: bytes, served
         time.sleep(0.02)
 
     assert Waiting.seen == ["gone True", "ended"]
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+@pytest.mark.parametrize("first", [150, 1_000_000])
+def test_a_view_that_looks_sees_that_its_client_has_hung_up(size: int, first: int, served: Served) -> None:
+    Asking.seen.clear()
+    whole = request("/asking", method="POST", body=b"a" * size)
+    for _ in range(3):
+        with served.connect() as connection:
+            connection.sendall(whole[:first])
+            time.sleep(0.15)
+            connection.sendall(whole[first:])
+            connection.recv(100)
+    until = time.monotonic() + 10
+    while len(Asking.seen) < 3 and time.monotonic() < until:
+        time.sleep(0.02)
+
+    assert Asking.seen == [True] * 3
 
 
 @pytest.mark.parametrize("make", [direct, Exchange], ids=["direct", "asgi"])

@@ -61,10 +61,27 @@ async def test_what_was_passed_on_is_not_passed_on_again(seconds: SummedHistogra
     tally.set(level, 4)
 
     tally.flush()
+    first = (calls._value.get(), level._value.get(), samples(seconds)["sum"], samples(seconds)["count"])
+    level.set(9)
+    tally.observe(seconds, 3)
+    tally.flush()
     tally.flush()
 
-    assert (calls._value.get(), level._value.get(), samples(seconds)["sum"]) == (3, 4, 2)
+    assert first == (3, 4, 2, 1)
+    assert (calls._value.get(), level._value.get(), samples(seconds)["sum"], samples(seconds)["count"]) == (3, 9, 5, 2)
     assert b"tried_calls_total" in generate_latest(registry)
+
+
+async def test_a_level_is_the_last_one_not_their_sum(registry: CollectorRegistry) -> None:
+    level = Gauge("tried_last_level", "Tried.", registry=registry, multiprocess_mode="livesum")
+    tally = Tally()
+
+    tally.set(level, 5)
+    tally.flush()
+    tally.set(level, 4)
+    tally.flush()
+
+    assert level._value.get() == 4
 
 
 async def test_each_kind_of_figure_is_passed_on_within_a_second(seconds: SummedHistogram, registry: CollectorRegistry) -> None:
@@ -78,3 +95,18 @@ async def test_each_kind_of_figure_is_passed_on_within_a_second(seconds: SummedH
     await asyncio.sleep(1.3)
 
     assert (calls._value.get(), samples(seconds)["count"], level._value.get()) == (1, 1, 1)
+
+
+async def test_figures_after_a_flush_are_passed_on_within_a_second_of_their_own(registry: CollectorRegistry) -> None:
+    calls = Counter("tried_again", "Tried.", registry=registry)
+    tally = Tally()
+    tally.add(calls)
+
+    await asyncio.sleep(0.7)
+    tally.flush()
+    tally.add(calls)
+    await asyncio.sleep(0.6)
+    early = calls._value.get()
+    await asyncio.sleep(0.7)
+
+    assert (early, calls._value.get()) == (1, 2)
