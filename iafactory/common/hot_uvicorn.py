@@ -52,7 +52,7 @@ class DirectExchange(Exchange):
 
     async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """See `Exchange.start`."""
-        await self._write(self._head(status, (*headers, (b"transfer-encoding", b"chunked"))))
+        await self._write(self._begin(status, (*headers, (b"transfer-encoding", b"chunked"))))
 
     async def write(self, data: bytes) -> None:
         """See `Exchange.write`."""
@@ -67,7 +67,7 @@ class DirectExchange(Exchange):
     async def answer(self, answer: Answer) -> None:
         """See `Exchange.answer`: head and body leave together."""
         length = (b"content-length", b"%d" % len(answer.body))
-        await self._write(self._head(answer.status, (*answer.headers, length)) + answer.body)
+        await self._write(self._begin(answer.status, (*answer.headers, length)) + answer.body)
         self._complete()
 
     async def _write(self, data: bytes) -> None:
@@ -77,7 +77,9 @@ class DirectExchange(Exchange):
         if not cycle.disconnected:
             cycle.transport.write(data)
 
-    def _head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    def _begin(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+        """Note with uvicorn and here that the answer has begun; returns its head. Raises RuntimeError for a header with a line
+        break, before anything is sent."""
         cycle = self._cycle
         self._started = True
         cycle.response_started = True
