@@ -293,6 +293,7 @@ def test_payment_in_parts_pays_when_the_last_one_comes(account: Account, seller:
     assert (invoice.state, invoice.paid_at, invoice.payment_means) == ("paid", NOON, "ccp")
 
 
+@freeze_time(NOON)
 def test_void_takes_it_out_of_the_books_and_keeps_the_number(account: Account, seller: SellerProfile) -> None:
     in_hand(account, "5000")
     before = booked()
@@ -349,6 +350,7 @@ def test_move_that_the_table_has(state: str, to: str) -> None:
 # --- Credit notes ---
 
 
+@freeze_time(NOON)
 def test_credit_note_mirrors_the_invoice_at_its_own_rate(account: Account, seller: SellerProfile) -> None:
     invoice = paid(account, "11900")
     seller.tax_registered = False

@@ -426,11 +426,12 @@ def test_calls_of_a_past_month_without_a_partition_are_archived_too(account: Acc
 
 
 def test_the_command_lists_verifies_restores_and_releases(account: Account, capsys: Any) -> None:
-    call_command("usage_archive", "run")
-    call_command("usage_archive", "verify")
-    call_command("usage_archive", "restore", "2026-07", "--reason", "an auditor asks")
-    call_command("usage_archive", "release", "2026-07")
-    call_command("usage_archive", "list")
+    with freeze_time(NOW):
+        call_command("usage_archive", "run")
+        call_command("usage_archive", "verify")
+        call_command("usage_archive", "restore", "2026-07", "--reason", "an auditor asks")
+        call_command("usage_archive", "release", "2026-07")
+        call_command("usage_archive", "list")
 
     told = capsys.readouterr().out
     assert "2026-07: the file is whole and agrees with the books" in told
@@ -439,7 +440,8 @@ def test_the_command_lists_verifies_restores_and_releases(account: Account, caps
 
 
 def test_the_command_fails_for_a_file_that_is_gone(account: Account, folder: Path) -> None:
-    call_command("usage_archive", "run", verbosity=0)
+    with freeze_time(NOW):
+        call_command("usage_archive", "run", verbosity=0)
     (folder / "usage-2026-06.csv.gz").unlink()
 
     with pytest.raises(CommandError, match="2026-06: the file usage-2026-06.csv.gz is not in the archive folder"):
