@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from django.utils.translation import gettext, override
+from django.utils.translation import override
+
+from iafactory.common.texts import shipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ _WORDINGS = {
 def shipped_name(name: str, language: str) -> str:
     """What is sold as it is called in `language`, if it is sold as shipped; an operator's own name stays as it is."""
     with override(language):
-        return gettext(name) if name else name
+        return shipped(name)
 
 
 def words(language: str) -> Wording:

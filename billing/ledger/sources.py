@@ -3,10 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-from django.utils.translation import gettext
-
 from billing.plans.models import CreditPack, Plan
-from iafactory.common.texts import Text
+from iafactory.common.texts import Text, shipped
 
 # The ends of what operators' gifts begin with.
 _GRANTED = "granted by "
@@ -23,8 +21,7 @@ def source_names(sources: Iterable[str]) -> dict[str, str]:
 def _names(model: type[Plan | CreditPack], sources: set[str], begins: str) -> dict[str, str]:
     codes = [source.removeprefix(begins) for source in sources if source.startswith(begins)]
     found: Any = model.objects.filter(code__in=codes).values_list("code", "name") if codes else ()
-    # As it was shipped it is translated, else it is what an operator wrote.
-    return {f"{begins}{code}": gettext(name) if name else code for code, name in found}
+    return {f"{begins}{code}": shipped(name) or code for code, name in found}
 
 
 def _named(source: str, plans: dict[str, str], packs: dict[str, str]) -> str:

@@ -6,13 +6,12 @@ from zoneinfo import available_timezones
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from iafactory.common import clock
 from iafactory.common.crypto import EncryptedTextField
 from iafactory.common.ids import uuid7
-from iafactory.common.texts import Text
+from iafactory.common.texts import Text, shipped
 
 ERROR_LENGTH = 64
 
@@ -113,8 +112,7 @@ class AlertRule(models.Model):
         ]
 
     def __str__(self) -> str:
-        # As it was shipped it is translated, else it is what an operator wrote. The empty text's is the catalogue's own head.
-        return gettext(self.name) if self.name else ""
+        return shipped(self.name)
 
 
 class Alert(models.Model):

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 
 from celery import Task, current_app
 from django.conf import settings
-from django.utils.translation import gettext
+
+from iafactory.common.texts import shipped
 
 from .models import JobState
 
@@ -42,4 +43,4 @@ def description_of(name: str) -> str:
     task = task_of(name)
     text = (getattr(task, "__doc__", None) or "").strip()
     text = " ".join(text.split("\n\n")[0].split())
-    return gettext(text) if text else ""
+    return shipped(text)

@@ -6,10 +6,9 @@ from django import template
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from iafactory.common import formats
+from iafactory.common import formats, texts
 
 register = template.Library()
 
@@ -174,9 +173,7 @@ def feature(value: Any) -> str:
 @register.filter
 def shipped(value: Any) -> str:
     """The name or description of something on sale: translated as it was shipped, else as an operator wrote it."""
-    text = str(value or "")
-    # The translation of the empty text is the catalogue's own head.
-    return gettext(text) if text else ""
+    return texts.shipped(str(value or ""))
 
 
 @register.filter

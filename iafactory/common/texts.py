@@ -48,9 +48,7 @@ class Text:
         """The text in the language that is active; English where nobody translated it."""
         if (get_language() or "en").startswith("en"):
             return str(self)
-        # The empty text's translation is the catalogue's own head.
-        one = gettext(self._one) if self._one else ""
-        text = ngettext(self._one, self._many, self._count()) if self._many else one
+        text = ngettext(self._one, self._many, self._count()) if self._many else shipped(self._one)
         return text % {name: _written(value) for name, value in self._values.items()} if self._values else text
 
     def stored(self) -> dict[str, Any]:
@@ -68,6 +66,12 @@ class Text:
         # Parts of one are more than one.
         first: int | Decimal | Amount = next(iter(self._values.values()))
         return math.ceil(first.value if isinstance(first, Amount) else first)
+
+
+def shipped(name: str) -> str:
+    """A name or description that may have come with the product: translated as it was shipped, else as an operator wrote it."""
+    # The translation of the empty text is the catalogue's own head.
+    return gettext(name) if name else ""
 
 
 def text_of(label: Any) -> Text:

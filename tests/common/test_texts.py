@@ -9,7 +9,7 @@ from django.utils import translation
 from dashboard.alerts.models import Level
 from iafactory.common.errors import ApiError, error_body
 from iafactory.common.language import accepted_language
-from iafactory.common.texts import Amount, Text, text_of
+from iafactory.common.texts import Amount, Text, shipped, text_of
 from iafactory.local.translations import refusals
 
 LANGUAGES = ("en", "fr", "ar")
@@ -67,6 +67,12 @@ def test_numbers_are_written_as_the_language_does(language: str, said: str) -> N
 def test_what_nobody_translated_stays_english() -> None:
     with translation.override("fr"):
         assert Text("Brand new: %(name)s", name="x").translated() == "Brand new: x"
+
+
+@pytest.mark.parametrize(("name", "said"), [("Warning", "Avertissement"), ("Sara's own rule", "Sara's own rule"), ("", "")])
+def test_what_was_shipped_is_translated_and_the_rest_stays(name: str, said: str) -> None:
+    with translation.override("fr"):
+        assert (shipped(name), Text(name).translated()) == (said, said)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
