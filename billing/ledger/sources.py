@@ -1,6 +1,6 @@
 """What the sources of credits are called for people. Rows keep the English words and a code: `Plan pro`, `Pack credits-500`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from billing.plans.models import CreditPack, Plan
@@ -16,6 +16,13 @@ def source_names(sources: Iterable[str]) -> dict[str, str]:
     plans = _names(Plan, wanted, "Plan ")
     packs = _names(CreditPack, wanted, "Pack ")
     return {source: _named(source, plans, packs) for source in wanted}
+
+
+def lots_named(lots: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Lots as the API tells them, with their sources in the reader's language."""
+    told = list(lots)
+    names = source_names(lot["source"] for lot in told)
+    return [{**lot, "source": names[lot["source"]]} for lot in told]
 
 
 def _names(model: type[Plan | CreditPack], sources: set[str], begins: str) -> dict[str, str]:

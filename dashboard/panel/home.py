@@ -9,7 +9,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from billing.accounts.selectors import account_for_user
-from billing.ledger.sources import source_names
+from billing.ledger.sources import lots_named
 from dashboard.impersonation.permitted import refused_in_their_name
 from iafactory.common import clock
 from iafactory.common.money import ZERO
@@ -33,8 +33,7 @@ def home(request: Any) -> HttpResponseBase:
     every = panel.api.get("subscriptions")
     live = next((one for one in every if one["id"] == status["subscription_id"]), None)
     granted = sum((lot["amount"] for lot in me["lots"]), ZERO)
-    names = source_names(lot["source"] for lot in me["lots"])
-    me = me | {"lots": [lot | {"source": names[lot["source"]]} for lot in me["lots"]]}
+    me = me | {"lots": lots_named(me["lots"])}
     notice = panel.api.get("billing-notices")
     context = {
         "me": me,

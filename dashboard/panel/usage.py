@@ -7,7 +7,7 @@ from django.http import HttpResponseBase
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from billing.ledger.sources import source_names
+from billing.ledger.sources import lots_named
 from billing.plans.models import Plan
 from routing.models import Provider
 
@@ -37,9 +37,8 @@ def usage(request: Any) -> HttpResponseBase:
 def request_detail(request: Any, request_id: str) -> HttpResponseBase:
     """One call: prices of that time, the arithmetic, the lots that paid."""
     call = request.panel.api.get("billing-usage-explain", request_id)
-    names = source_names(lot["source"] for lot in call["lots"])
     context = {
-        "call": call | {"lots": [lot | {"source": names[lot["source"]]} for lot in call["lots"]]},
+        "call": call | {"lots": lots_named(call["lots"])},
         # What has another name meanwhile, or none, stays as it was booked.
         "provider_name": Provider.objects.filter(slug=call["provider"]).values_list("name", flat=True).first()
         or call["provider"],
