@@ -8,6 +8,7 @@ from django.views.decorators.http import require_safe
 from billing.payments.topup import hundred_credits_price
 from billing.plans.models import CreditPack
 from billing.plans.selectors import public_offers
+from dashboard.panel.keys import base_url
 from iafactory.common import clock
 
 
@@ -20,7 +21,7 @@ def home(request: HttpRequest) -> HttpResponse:
         request,
         "site/home.html",
         {
-            "base_url": f"{settings.PUBLIC_URL}/v1",
+            "base_url": base_url(),
             "offers": public_offers(at=now),
             "packs": packs,
             "hundred_credits": hundred_credits_price(currency=packs[0].currency, at=now) if packs else None,
