@@ -25,11 +25,18 @@ class Call(NamedTuple):
 
 @dataclass
 class Company:
-    """What it lists and answers, and the calls it saw. `status` is what every call is answered with, if it is set."""
+    """What it lists and answers, and the calls it saw.
+
+    `status` is what every call is answered with, if it is set, and `statuses` what those of a key are; `headers` go with every
+    answer.
+    """
 
     url: str = ""
-    good_keys: set[str] = field(default_factory=lambda: {GOOD, BETTER})
+    # None: every key is good.
+    good_keys: set[str] | None = field(default_factory=lambda: {GOOD, BETTER})
     status: int | None = None
+    statuses: dict[str, int] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
     chat_status: int = 200
     models: Any = field(default_factory=lambda: {"data": [{"id": "acme-large"}, {"id": "acme-embed"}, {"id": "gpt-oss-120b"}]})
     # The list as bytes, when it is no JSON.
@@ -38,9 +45,9 @@ class Company:
 
     def answer(self, call: Call) -> tuple[int, Any]:
         """Status and body."""
-        if self.status is not None:
-            return self.status, {"error": {"message": "Something is wrong here."}}
-        if call.key not in self.good_keys:
+        if (status := self.statuses.get(call.key, self.status)) is not None:
+            return status, {"error": {"message": "Something is wrong here."}}
+        if self.good_keys is not None and call.key not in self.good_keys:
             # Some companies repeat the key they refuse.
             return 401, {"error": {"message": f"Incorrect API key provided: {call.key}.", "code": "invalid_api_key"}}
         if call.method == "GET":
@@ -56,9 +63,9 @@ class Company:
 
 
 @contextmanager
-def company_open() -> Iterator[Company]:
-    """The company while it is open, at its `url`."""
-    company = Company()
+def company_open(**answers: Any) -> Iterator[Company]:
+    """The company while it is open, at its `url`, with these fields."""
+    company = Company(**answers)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -74,6 +81,8 @@ def company_open() -> Iterator[Company]:
             status, answer = company.answer(company.calls[-1])
             data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
+            for name, value in company.headers.items():
+                self.send_header(name, value)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(data)))
             self.end_headers()
@@ -86,7 +95,9 @@ def company_open() -> Iterator[Company]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     company.url = f"http://127.0.0.1:{server.server_port}/v1"
-    yield company
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    try:
+        yield company
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)

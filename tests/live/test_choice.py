@@ -16,7 +16,7 @@ from redis import Redis
 from billing.ledger.models import Hold, UsageRecord
 from billing.plans.models import Plan
 from routing.models import AiModel, GatewayLimits, ModelPrice, ModelProfile, PlanRouting, Provider, ProviderCredential
-from tests.live.companies import Company, company_open
+from tests.fakes.company import Company, company_open
 from tests.live.conftest import Customer, Live, wait_until
 
 CHAT = "/v1/chat/completions"
@@ -100,7 +100,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def company() -> Iterator[Company]:
-    with company_open() as company:
+    with company_open(good_keys=None) as company:
         yield company
 
 
@@ -308,7 +308,7 @@ def test_a_rate_limited_key_rests_and_the_next_one_is_used(live: Live, company: 
 
     assert (first.status_code, first.headers["x-iaf-attempts"], first.headers["x-iaf-fallback"]) == (200, "2", "false")
     assert (second.status_code, second.headers["x-iaf-attempts"]) == (200, "1")
-    assert [key for _, key in company.calls] == ["sk-first", "sk-second", "sk-second"]
+    assert [call.key for call in company.calls] == ["sk-first", "sk-second", "sk-second"]
 
     company.statuses["sk-second"] = 429
     both = ask(live, customer, "keyed-model")
@@ -337,7 +337,7 @@ def test_a_refused_key_is_not_used_again_and_the_next_one_serves(live: Live, com
     answers = [ask(live, customer, "locked-model") for _ in range(4)]
 
     assert [answer.status_code for answer in answers] == [200] * 4
-    assert Counter(key for _, key in company.calls) == {"sk-revoked": 1, "sk-valid": 4}
+    assert Counter(call.key for call in company.calls) == {"sk-revoked": 1, "sk-valid": 4}
 
 
 def test_a_provider_with_nothing_left_comes_last(live: Live, company: Company) -> None:

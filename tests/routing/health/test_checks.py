@@ -14,7 +14,7 @@ from routing.health.state import FAILURES_IN_A_ROW, Kind, RouteHealth, Seen, Sta
 from routing.health.store import HEALTH_KEY, decode_record, encode_record
 from routing.models import AiModel, HealthCheck, ModelProfile, Provider, ProviderCredential
 from routing.tasks import check_health
-from tests.live.companies import Company, company_open
+from tests.fakes.company import Company, company_open
 
 pytestmark = pytest.mark.django_db
 
@@ -23,7 +23,7 @@ NOW_MS = 1_800_000_000_000
 
 @pytest.fixture
 def company() -> Iterator[Company]:
-    with company_open() as company:
+    with company_open(good_keys=None) as company:
         yield company
 
 
@@ -60,7 +60,7 @@ def test_one_list_of_models_checks_all_profiles_and_costs_nothing(company: Compa
     results = profiles_check()
 
     assert [(r.route, r.ok, r.answered) for r in results] == [("acme/one", True, False), ("acme/two", True, False)]
-    assert company.calls == [("GET", "sk-main")]
+    assert [(call.method, call.key) for call in company.calls] == [("GET", "sk-main")]
     assert list(HealthCheck.objects.values_list("ok", "failure").order_by("profile__slug")) == [(True, "")] * 2
     assert UsageRecord.objects.count() == 0
 
@@ -137,7 +137,7 @@ def test_a_key_that_is_refused_in_a_check_and_in_a_call_is_disabled(company: Com
 
     credential.refresh_from_db()
     assert (credential.enabled, credential.disabled_reason) == (False, "The provider refused it.")
-    assert [method for method, _ in company.calls] == ["GET", "POST"]
+    assert [call.method for call in company.calls] == ["GET", "POST"]
 
 
 def test_a_key_that_passes_a_call_stays(company: Company, credential: ProviderCredential) -> None:
