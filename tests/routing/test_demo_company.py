@@ -1,6 +1,9 @@
 """The made-up company: the books verify, the same seed makes the same one, and it never gets into a real one."""
 
-from datetime import date
+import os
+import sys
+from collections.abc import Iterator
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from django.db import transaction
 from django.db.models import Count, Max, Min, Sum
 from pytest_django import Settings
 
-from billing.accounts.models import ApiKey
+from billing.accounts.models import Account, ApiKey
 from billing.invoices.models import Invoice
 from billing.ledger.models import DaySeal, LedgerEntry, UsageDay, UsageRecord, Wallet
 from billing.ledger.seals import days_seal
@@ -19,8 +22,10 @@ from billing.ledger.verification import books_verify
 from billing.payments.models import Payment
 from billing.subscriptions.models import Subscription
 from iafactory.common import clock
+from iafactory.local.processes import spawn
 from routing.catalog import catalog_load
 from tests.factories import account_make
+from tests.live.conftest import PROJECT, wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -88,7 +93,7 @@ def test_the_same_seed_makes_the_same_company() -> None:
 def test_a_past_does_not_fit_before_closed_days() -> None:
     account_make(credits=Decimal(5))
     with clock.moved_to(clock.now()):
-        days_seal(now=clock.now().replace(year=clock.now().year + 1))
+        days_seal(now=clock.now() + timedelta(days=366))
 
     with pytest.raises(CommandError, match="closed days"):
         seed()
@@ -103,6 +108,28 @@ def test_it_refuses_in_production(settings: Settings) -> None:
         seed()
 
     assert not UsageRecord.objects.exists()
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[None]:
+    """A worker at the broker of these tests, with nothing to do."""
+    log = tmp_path / "worker.log"
+    celery = [sys.executable, "-m", "celery", "-A", "iafactory", "worker", "-l", "info", "--pool", "solo", "-n", "seeding@test"]
+    process = spawn([*celery, "-Q", "nothing"], environment=dict(os.environ), folder=PROJECT, log=log)
+    wait_until(lambda: "ready." in log.read_text(), seconds=60)
+    yield
+    process.terminate()
+    process.wait(30)
+
+
+def test_it_refuses_beside_a_worker_unless_told_that_it_has_another_database(worker: None) -> None:
+    with pytest.raises(CommandError, match=r"^Stop workers and beat first \(seeding@test\)"):
+        seed()
+    refused = (Account.objects.count(), UsageRecord.objects.count())
+    seed(beside_workers=True)
+
+    assert refused == (0, 0)
+    assert UsageRecord.objects.count() == 1000
 
 
 def test_the_clock_runs_on_where_it_was_moved_to_and_comes_back() -> None:

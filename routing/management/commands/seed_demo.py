@@ -3,11 +3,15 @@
 import time
 from typing import Any
 
+from celery import current_app
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from kombu.exceptions import OperationalError
 
 from iafactory.common import clock
 from routing.demo_company import DemoRefused, company_make
+
+_ANSWER_SECONDS = 1.0
 
 
 class Command(BaseCommand):
@@ -21,6 +25,9 @@ class Command(BaseCommand):
         parser.add_argument("--accounts", type=int, help="By default one for 20,000 calls, at least 40, at most 500.")
         parser.add_argument("--months", type=int, default=6, help="How far back, in months of 30 days (default: 6).")
         parser.add_argument("--seed", type=int, default=1)
+        parser.add_argument(
+            "--beside-workers", action="store_true", help="Do not ask for running workers: they have another database."
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.PRODUCTION:
@@ -28,6 +35,11 @@ class Command(BaseCommand):
         rows = options["usage_rows"]
         if rows < 0 or not 1 <= options["months"] <= 10:
             raise CommandError("--usage-rows is not negative, --months is 1 to 10.")
+        if not options["beside_workers"] and (workers := _workers()):
+            raise CommandError(
+                f"Stop workers and beat first ({', '.join(workers)}): jobs of today would end what the past has just begun. "
+                "--beside-workers where they have another database."
+            )
         started = time.monotonic()
         try:
             company = company_make(
@@ -48,3 +60,13 @@ class Command(BaseCommand):
     def _tell(self, text: str) -> None:
         self.stdout.write(text)
         self.stdout.flush()
+
+
+def _workers() -> list[str]:
+    """The names of the workers that answer at our broker."""
+    try:
+        answers = current_app.control.ping(timeout=_ANSWER_SECONDS)
+    except OperationalError:
+        # Where nobody can be asked nobody works either.
+        return []
+    return sorted(name for answer in answers for name in answer)
