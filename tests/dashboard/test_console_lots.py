@@ -1,6 +1,7 @@
 """What operators do with one lot: void, refund, dispute. Each once, with a reason, and only what the lot allows."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -207,7 +208,7 @@ def test_spent_lot_has_nothing_to_void(console: Client, lot: Lot) -> None:
 
 
 def test_lot_that_has_not_begun_is_not_voided(console: Client, account: Account) -> None:
-    later = bonus_of(account, effective_at=clock.now().replace(year=clock.now().year + 1))
+    later = bonus_of(account, effective_at=clock.now() + timedelta(days=366))
     before = written()
 
     answer = console.post(step(later, "void"), taking(), follow=True)
