@@ -55,7 +55,7 @@ def percent_text(share: Any) -> str:
 def duration_text(milliseconds: Any) -> str:
     """How long something took: milliseconds, from a second on seconds with two places."""
     took = Decimal(str(milliseconds))
-    unit, amount = ("millisecond", took) if took < 1000 else ("second", (took / 1000).quantize(Decimal("0.01")).normalize())
+    unit, amount = ("millisecond", took) if took < 1000 else ("second", (took / 1000).quantize(Decimal("0.01")))
     return format_unit(amount, f"duration-{unit}", "short", locale=locale())
 
 

@@ -25,6 +25,10 @@ def shown_state(page: str) -> str:
     return str(state)
 
 
+def buttons(page: str) -> list[tuple[str, str]]:
+    return re.findall(r'<a class="(button[^"]*)" href="([^"]*)"', page)
+
+
 @pytest.mark.parametrize("slug", ["chargily", "stripe", "paypal", "razorpay"])
 def test_the_return_page_asks_the_gateway_and_shows_the_truth(market_of: MarketOf, slug: str) -> None:
     market = market_of(slug)
@@ -37,6 +41,7 @@ def test_the_return_page_asks_the_gateway_and_shows_the_truth(market_of: MarketO
     assert landing.location.startswith(f"{market.url}/payment/return/{payment.reference}")
     assert (page.status, shown_state(page.body), payment.state) == (200, "succeeded", "succeeded")
     assert market.credits() == 1050
+    assert buttons(page.body) == [("button button-main", "/billing/")]
     assert "http-equiv" not in page.body
     assert not GatewayWebhook.objects.exists()
 
@@ -79,7 +84,7 @@ def test_the_page_of_an_open_payment_refreshes_and_leads_to_the_gateway(market_o
 
     assert shown_state(page.body) == "pending"
     assert '<meta http-equiv="refresh" content="6">' in page.body
-    assert f'href="{payment.checkout_url}"' in page.body
+    assert buttons(page.body) == [("button button-main", payment.checkout_url), ("button", "/billing/")]
     # The second view within five seconds asked nobody.
     assert len(market.fake.calls("GET", "/v1/checkout/sessions/")) == 1
 
@@ -104,7 +109,21 @@ def test_a_payment_under_review_says_so(market_of: MarketOf) -> None:
     page = browse("GET", f"{market.url}/payment/return/{payment.reference}")
 
     assert shown_state(page.body) == "review"
+    assert buttons(page.body) == [("button button-main", "/billing/")]
     assert market.credits() == 0
+
+
+@pytest.mark.parametrize("state", ["failed", "expired", "canceled"])
+def test_a_payment_that_came_to_nothing_can_be_tried_again(market_of: MarketOf, state: str) -> None:
+    market = market_of("stripe")
+    payment = market.top_up()
+    Payment.objects.update(state=state)
+
+    page = browse("GET", f"{market.url}/payment/return/{payment.reference}")
+
+    again = f"/billing/payments/{payment.reference}"
+    assert shown_state(page.body) == state
+    assert buttons(page.body) == [("button button-main", again), ("button", "/billing/")]
 
 
 def test_unknown_references_and_payments_by_hand_have_no_page(market_of: MarketOf) -> None:

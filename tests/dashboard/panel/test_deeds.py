@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.core import mail
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db.models import F
 from django.test import Client
 from freezegun import freeze_time
 
@@ -130,6 +131,36 @@ def test_a_proof_is_sent_and_only_pictures_and_pdfs_are_taken(panel: Client, acc
     assert (script.status_code, "A proof is a PNG, a JPEG or a PDF." in text(script)) == (400, True)
     assert proof.headers["Location"] == address
     assert (bytes(payment.proofs.get().content), payment.customer_reference) == (PNG, "VIR-7")
+
+
+@pytest.mark.parametrize("asked_by", ["a browser", "the page itself"])
+@pytest.mark.parametrize(
+    ("state", "buttons"),
+    [
+        ("succeeded", [("button button-main", "/billing/"), ("button", "/billing/invoices")]),
+        ("failed", [("button", "/billing/plans"), ("button", "/billing/credits")]),
+        ("expired", [("button", "/billing/plans"), ("button", "/billing/credits")]),
+        ("canceled", [("button", "/billing/plans"), ("button", "/billing/credits")]),
+        ("review", []),
+        ("pending", [("button button-main", "https://pay.example/c/1")]),
+        ("created", []),
+    ],
+)
+def test_a_payments_page_leads_on_from_each_state(
+    panel: Client, account: Account, state: str, buttons: list[tuple[str, str]], asked_by: str
+) -> None:
+    panel.post("/billing/credits/credits-500", {"way": "manual:ccp"})
+    url = "https://pay.example/c/1" if state == "pending" else ""
+    money = {"paid_at": clock.now(), "received_amount": F("amount")} if state == "succeeded" else {}
+    Payment.objects.update(state=state, gateway="stripe", checkout_url=url, **money)
+    payment = Payment.objects.get(account=account)
+    headers = {"HX-Request": "true"} if asked_by == "the page itself" else {}
+
+    page = text(panel.get(f"/billing/payments/{payment.reference}", headers=headers))
+
+    shown = page.partition('data-state="')[2].partition("</section>")[0]
+    assert shown.startswith(state)
+    assert re.findall(r'<a class="(button[^"]*)" href="([^"]*)"', shown) == buttons
 
 
 def test_a_member_sees_and_only_an_owner_buys(panel: Client, user: User, account: Account) -> None:

@@ -1,5 +1,6 @@
 """What pages say instead of codes, and where they say what a client needs."""
 
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -10,10 +11,13 @@ from django.utils.translation import override
 
 from billing.accounts.models import Account, User
 from billing.accounts.services import api_key_create, user_actor
+from billing.events.services import SYSTEM
 from billing.invoices.models import BillingProfile
 from billing.ledger.models import UsageRecord
+from billing.payments.manual import manual_confirm
+from billing.payments.models import Payment
 from billing.payments.topup import hundred_credits_price, topup_draft
-from billing.plans.models import CreditPack, FxRate
+from billing.plans.models import CreditPack, FxRate, Plan
 from dashboard.templatetags.panel import server_answer
 from iafactory.common import clock
 from iafactory.common.formats import country_text, currency_text, duration_text
@@ -22,6 +26,12 @@ from tests.dashboard.conftest import call
 from .conftest import grant
 
 Read = Callable[[str], str]
+
+
+def included(page: str) -> list[str]:
+    """What a page says that a plan includes."""
+    [ticks] = re.findall(r'<ul class="ticks">(.*?)</ul>', page, re.DOTALL)
+    return re.findall("<li>(.*?)</li>", ticks)
 
 
 def test_the_base_url_stands_beside_the_keys_and_the_new_secret(panel: Client, text_of: Read, settings: Any) -> None:
@@ -69,10 +79,53 @@ def test_a_key_says_what_it_may_do(account: Account, user: User, text_of: Read) 
 
 
 def test_a_plan_says_what_it_includes_where_it_is_bought(text_of: Read) -> None:
+    requests, credits = text_of("/billing/plans/pro"), text_of("/billing/plans/credits-starter")
+
+    assert included(requests) == ["400 requests a day"]
+    assert "Country: Algeria. Currency: Algerian dinars." in requests
+    assert included(credits) == [
+        "500 credits each period",
+        "up to 100 credits a day",
+        "Answers from your documents",
+        "Legal assistant",
+    ]
+
+
+def test_a_plan_says_its_pace_its_trial_and_whether_it_renews(text_of: Read) -> None:
+    Plan.objects.filter(code="pro").update(daily_limit=None, requests_per_minute=10, trial_days=7, renews=False)
+
     page = text_of("/billing/plans/pro")
 
-    assert "<li>400 requests a day</li>" in page
-    assert "Country: Algeria. Currency: Algerian dinars." in page
+    assert included(page) == [
+        "Requests without a daily limit",
+        "10 requests a minute",
+        "7 days on trial",
+        "Ends by itself: nothing renews",
+    ]
+
+
+START = '<a href="/billing/plans">Choose a plan, or buy credits</a>'
+
+
+def test_who_has_neither_keys_nor_credits_is_told_three_steps(panel: Client, account: Account, text_of: Read) -> None:
+    new = text_of("/billing/")
+    grant(account, 100)
+    with_credits = text_of("/billing/")
+    panel.post("/billing/keys", {"name": "notebook"})
+    with_key = text_of("/billing/")
+
+    assert ("Get started" in new, START in new) == (True, True)
+    assert ("Get started" in with_credits, START in with_credits) == (True, False)
+    assert "Get started" not in with_key
+
+
+def test_who_pays_for_a_plan_is_not_sent_to_choose_one(panel: Client, account: Account, text_of: Read) -> None:
+    panel.post("/billing/plans/pro", {"way": "manual:ccp", "kind": "buy"})
+    manual_confirm(payment=Payment.objects.get(account=account), actor=SYSTEM, reason="seen")
+
+    page = text_of("/billing/")
+
+    assert ("Get started" in page, START in page) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -119,11 +172,15 @@ def test_why_a_message_did_not_arrive_is_said_in_words(status: int | None, error
 
 @pytest.mark.parametrize(
     ("language", "took"),
-    [("en", ("840 ms", "2.03 sec")), ("fr", ("840\u202fms", "2,03\u202fs")), ("ar", ("840 ملي ث", "2,03 ث"))],
+    [
+        ("en", ("999 ms", "1 sec", "1.5 sec", "2.03 sec", "20 sec")),
+        ("fr", ("999\u202fms", "1\u202fs", "1,5\u202fs", "2,03\u202fs", "20\u202fs")),
+        ("ar", ("999 ملي ث", "1 ث", "1,5 ث", "2,03 ث", "20 ث")),
+    ],
 )
-def test_how_long_something_took_is_written_by_the_language(language: str, took: tuple[str, str]) -> None:
+def test_how_long_something_took_is_written_by_the_language(language: str, took: tuple[str, ...]) -> None:
     with override(language):
-        told = duration_text(840), duration_text(2031)
+        told = tuple(duration_text(milliseconds) for milliseconds in (999, 1000, 1500, 2031, 20_000))
 
     assert told == took
 
