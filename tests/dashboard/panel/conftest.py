@@ -54,12 +54,12 @@ def browser_of(user: User) -> Client:
     return client
 
 
-def grant(account: Account, credits: int) -> Lot:
+def grant(account: Account, credits: int, *, source: str = "Pack") -> Lot:
     return credits_grant(
         account_id=account.pk,
         amount=Decimal(credits),
         kind=Lot.Kind.PURCHASE,
-        source="Pack",
+        source=source,
         reason="test",
         actor=SYSTEM,
         idempotency_key=str(uuid7()),

@@ -70,6 +70,17 @@ def test_a_paid_call_is_told_in_credits_with_the_balances_around_it(account: Acc
     assert '<dt>Balance after</dt><dd class="number">98.65</dd>' in page
 
 
+def test_where_credits_came_from_is_called_by_its_name(account: Account, user: User, text_of: Read) -> None:
+    User.objects.filter(pk=user.pk).update(language="fr")
+    grant(account, 100, source="Plan credits-business")
+    request_id = call(account)
+
+    home, explained = text_of("/billing/"), text_of(f"/billing/usage/{request_id}")
+
+    assert '<th scope="row">Offre Crédits Business</th>' in home
+    assert "<dt>Offre Crédits Business</dt>" in explained
+
+
 def test_a_key_says_what_it_may_do(account: Account, user: User, text_of: Read) -> None:
     key, _ = api_key_create(account=account, created_by=user, name="notebook", actor=user_actor(user))
 
