@@ -13,6 +13,7 @@ from asgiref.sync import async_to_sync
 from cryptography.fernet import InvalidToken
 from django.db import transaction
 
+from billing.events.reasons import reason_said
 from billing.events.services import Actor, event_record
 from iafactory.common import clock
 from iafactory.common.errors import ApiError
@@ -133,7 +134,7 @@ def credential_rotate(
             raise ApiError(
                 409,
                 "credential_test_failed",
-                Text("The new secret was tried and failed: %(detail)s", detail=probe.detail),
+                Text("The new secret was tried and failed: %(detail)s", detail=reason_said(probe.detail)),
                 param="secret",
             )
     with transaction.atomic():

@@ -30,6 +30,7 @@ from iafactory.common.ids import uuid_or_none
 
 from .models import Event
 from .names import kind_label, object_label
+from .reasons import reason_text
 from .services import Actor, event_record
 
 
@@ -188,7 +189,7 @@ class EventAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("reason"))
     def short_reason(self, event: Event) -> str:
-        return event.reason[:80]
+        return reason_text(event.reason)[:80]
 
     @admin.display(description=_("before"))
     def before_block(self, event: Event) -> SafeString:

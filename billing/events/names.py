@@ -196,7 +196,7 @@ def field_label(name: str) -> str:
 
 
 def means_label(code: str) -> str:
-    """How something was paid: a gateway, or a way of paying; what nobody named as it is written."""
+    """How something was paid: a gateway, or a way of paying; one of an operator's own as it is written, in their words."""
     return str(MEANS.get(code, code))
 
 

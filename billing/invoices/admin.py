@@ -24,6 +24,7 @@ from billing.accounts.admin import AccountSearchMixin
 from billing.accounts.models import Account
 from billing.events.admin import AuditedModelAdmin, operator_actor
 from billing.events.names import means_label
+from billing.events.reasons import reason_text
 from billing.events.services import Actor
 from iafactory.common.admin import (
     EMPTY,
@@ -337,7 +338,12 @@ class InvoiceAdmin(AccountSearchMixin, ReadOnlyAdmin):
         if invoice.corrects_id is not None:
             return format_html("{} {}", _("Corrects"), change_link("billing.invoice", invoice.corrects_id, invoice.corrects))
         rows = [
-            (change_link("billing.invoice", note.pk, note), note.issue_date, _figure(note.total, note.currency), note.reason)
+            (
+                change_link("billing.invoice", note.pk, note),
+                note.issue_date,
+                _figure(note.total, note.currency),
+                reason_text(note.reason),
+            )
             for note in invoice.credit_notes.order_by("issued_at")
         ]
         return table((_("number"), _("date"), _("total"), _("reason")), rows) if rows else SafeString(EMPTY)
@@ -644,7 +650,7 @@ class MoneyBalanceAdmin(AccountSearchMixin, ReadOnlyAdmin):
                 _figure(entry.amount, balance.currency),
                 _figure(entry.balance_after, balance.currency),
                 change_link("billing.invoice", entry.invoice_id, entry.invoice),
-                entry.reason,
+                reason_text(entry.reason),
             )
             for entry in balance.entries.select_related("invoice").order_by("-at", "-id")[:100]
         ]

@@ -10,6 +10,7 @@ from django.urls import path
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
 from billing.accounts.admin import AccountSearchMixin
 from billing.events.admin import AuditedModelAdmin, operator_actor
@@ -224,10 +225,19 @@ class LifecycleMixin(DeedsMixin):
         back = list_url("billing.planprice", plan__id__exact=price.plan_id)
         if request.method == "POST" and form.is_valid():
             moved = price_migrate(price=price, actor=operator_actor(request), reason=form.cleaned_data["reason"])
-            self.message_user(request, _("%d subscriptions renew at this price.") % moved, messages.SUCCESS)
+            self.message_user(
+                request,
+                ngettext("%d subscription renews at this price.", "%d subscriptions renew at this price.", moved) % moved,
+                messages.SUCCESS,
+            )
             return HttpResponseRedirect(back)
         facts = [
-            _("%d running subscriptions would renew at another price.") % preview.subscriptions,
+            ngettext(
+                "%d running subscription would renew at another price.",
+                "%d running subscriptions would renew at another price.",
+                preview.subscriptions,
+            )
+            % preview.subscriptions,
             format_html(
                 "{}: {} {} {} {}",
                 _("Together, per period"),

@@ -10,6 +10,14 @@ class ConsoleAdminConfig(AdminConfig):
 
     def ready(self) -> None:
         super().ready()
+        from django.contrib.auth.models import Permission
+
+        from .names import permission_label
+        from .shown import values_show
+
+        values_show()
+        # Forms, read-only pages and histories all say a permission as text.
+        Permission.add_to_class("__str__", permission_label)
         import_module("dashboard.console.admin")
         import_module("dashboard.console.lots")
         import_module("dashboard.console.wizards.admin")

@@ -18,6 +18,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
 from billing.events.admin import operator_actor
+from billing.events.reasons import reason_text
 from billing.ledger.admin import LotAdmin
 from billing.ledger.models import LedgerAccount, LedgerTransaction, Lot, Wallet
 from billing.ledger.services import dispute_lose, dispute_win, lot_refund_fail, lot_refund_open, lot_refundable, lot_void
@@ -58,7 +59,7 @@ class Taking:
             "credits": decimal_text(self.credits),
             "debt": debt,
             "at": moment_text(self.transaction.at),
-            "reason": self.transaction.reason,
+            "reason": reason_text(self.transaction.reason),
         }
         return str(told)
 

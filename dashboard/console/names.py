@@ -3,13 +3,26 @@
 `iafactory.local.translations` gathers the same names from the classes, so each of them is in the catalogues.
 """
 
+from typing import TYPE_CHECKING
+
 from django.apps import apps
 from django.db.models import Field
 from django.utils import translation
 from django.utils.functional import Promise, lazy
-from django.utils.translation import gettext, gettext_lazy
+from django.utils.text import capfirst
+from django.utils.translation import gettext, gettext_lazy, pgettext, pgettext_lazy
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import Permission
 
 OURS = ("billing", "dashboard", "ratelimit", "routing")
+# What every model's permissions allow; those of a model's own are called as its class says.
+DEEDS = {
+    "add": pgettext_lazy("permission", "add"),
+    "change": pgettext_lazy("permission", "change"),
+    "delete": pgettext_lazy("permission", "delete"),
+    "view": pgettext_lazy("permission", "view"),
+}
 
 
 def names_translate() -> None:
@@ -29,6 +42,16 @@ def names_translate() -> None:
             for field in meta.local_fields + meta.local_many_to_many:
                 if isinstance(field, Field) and not isinstance(field.verbose_name, Promise):
                     field.verbose_name = gettext_lazy(str(field.verbose_name))
+
+
+def permission_label(permission: "Permission") -> str:
+    """What a permission allows: "Accounts: view", where Django would say "Can view account" in English."""
+    model = permission.content_type.model_class()
+    if model is None:
+        return permission.name
+    deed, _line, thing = permission.codename.partition("_")
+    what = DEEDS[deed] if deed in DEEDS and thing == model._meta.model_name else gettext(permission.name)
+    return pgettext("permission", "%(things)s: %(what)s") % {"things": capfirst(model._meta.verbose_name_plural), "what": what}
 
 
 def _plural_now(name: str | Promise) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 from django import template
 
 from billing.events.names import kind_label, object_label
+from billing.events.reasons import reason_text
 from billing.ledger.rollups import day_begin
 from iafactory.common.admin import EMPTY, arrow, decimal_text, in_order, localised
 from iafactory.common.formats import duration_text, number_text
@@ -63,6 +64,12 @@ def query_with(given: dict[str, str], page: int) -> str:
 def event_kind(kind: str) -> str:
     """What happened, in the operator's language."""
     return kind_label(kind)
+
+
+@register.filter
+def reason(text: str) -> str:
+    """Why something happened, in the operator's language where the product itself said so."""
+    return reason_text(text)
 
 
 @register.filter

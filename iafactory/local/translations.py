@@ -262,10 +262,17 @@ def _in_tasks(tree: ast.AST, place: str) -> Iterator[Marked]:
 
 
 def _in_models(tree: ast.AST, place: str) -> Iterator[Marked]:
-    """The names that Django makes for models and fields whose classes name none, plurals with an s."""
+    """The names that Django makes for models and fields whose classes name none, plurals with an s, and own permissions."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.ClassDef):
             continue
+        meta = next((one for one in node.body if isinstance(one, ast.ClassDef) and one.name == "Meta"), ast.Module([], []))
+        said = {
+            statement.targets[0].id: statement.value
+            for statement in meta.body
+            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
+        }
+        yield from (Marked(_named(pair.elts[1]), place=place) for pair in getattr(said.get("permissions"), "elts", ()))
         fields = {
             statement.targets[0].id: statement.value
             for statement in node.body
@@ -281,12 +288,6 @@ def _in_models(tree: ast.AST, place: str) -> Iterator[Marked]:
             for name, call in fields.items()
             if not any(keyword.arg == "verbose_name" for keyword in call.keywords)
         )
-        meta = next((one for one in node.body if isinstance(one, ast.ClassDef) and one.name == "Meta"), ast.Module([], []))
-        said = {
-            statement.targets[0].id: statement.value
-            for statement in meta.body
-            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
-        }
         if "abstract" in said:
             continue
         name = _named(said["verbose_name"]) if "verbose_name" in said else camel_case_to_spaces(node.name)

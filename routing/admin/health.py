@@ -11,14 +11,17 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext_lazy
 
 from billing.events.admin import operator_actor
+from billing.events.reasons import reason_text
 from billing.events.services import Actor
 from iafactory.common import clock
 from iafactory.common.admin import (
     EMPTY,
     ReadOnlyAdmin,
     ReadOnlyInline,
+    ValuesFilter,
     link_column,
     list_link,
     moment_column,
@@ -30,6 +33,15 @@ from routing.health.checks import profiles_check
 from routing.health.services import breaker_close, breaker_open, health_forget, health_read, profile_drain
 from routing.health.state import RouteHealth, Standing
 from routing.models import HealthCheck, ProfileHealth
+
+
+class ReasonsFilter(ValuesFilter):
+    """Offers the ways that calls failed in words."""
+
+    def choices(self, changelist: Any) -> Any:
+        for choice in super().choices(changelist):
+            yield choice | {"display": reason_text(str(choice["display"]))}
+
 
 # Providers asked while the operator waits.
 MOST_CHECKED = 20
@@ -120,7 +132,7 @@ class ProfileHealthAdmin(ReadOnlyAdmin):
         return format_html(
             '<span class="state state-failed">{}</span> {}<p class="help">{} {}, {}</p>',
             text,
-            state.reason,
+            reason_text(state.reason),
             _("since"),
             _moment(state.changed_at_ms),
             until,
@@ -140,7 +152,7 @@ class ProfileHealthAdmin(ReadOnlyAdmin):
         if state is None or not state.errors_at_ms:
             return SafeString(EMPTY)
         share = f"{state.error_share(clock.now_ms()) * 100:.0f} %"
-        last = f"{_('last')}: {state.last_failure}, {_moment(state.failed_at_ms)}" if state.failed_at_ms else ""
+        last = f"{_('last')}: {reason_text(state.last_failure)}, {_moment(state.failed_at_ms)}" if state.failed_at_ms else ""
         return format_html('<span class="figure" title="{}">{}</span>', last, share)
 
     @admin.display(description=_("limits left"))
@@ -162,7 +174,9 @@ class ProfileHealthAdmin(ReadOnlyAdmin):
     def last_check(self, row: Any) -> SafeString:
         if row.checked_at is None:
             return SafeString(EMPTY)
-        kind, text = ("passed", duration_text(row.check_ms or 0)) if row.check_ok else ("failed", row.check_failure)
+        kind, text = (
+            ("passed", duration_text(row.check_ms or 0)) if row.check_ok else ("failed", reason_text(row.check_failure))
+        )
         return format_html(
             '<span class="state state-{}">{}</span> <span class="moment">{}</span>', kind, text, moment_text(row.checked_at)
         )
@@ -187,25 +201,44 @@ class ProfileHealthAdmin(ReadOnlyAdmin):
     def check_now(self, request: HttpRequest, queryset: QuerySet[ProfileHealth]) -> None:
         """Ask the providers while the operator waits, ten seconds at most."""
         for result in profiles_check(queryset.values_list("slug", flat=True)[:MOST_CHECKED]):
-            said = f"{result.failure}: {result.detail}" if result.latency_ms is None else duration_text(result.latency_ms)
+            failed = reason_text(f"{result.failure}: {result.detail}")
+            said = failed if result.latency_ms is None else duration_text(result.latency_ms)
             self.message_user(request, f"{result.route}: {said}", messages.SUCCESS if result.ok else messages.ERROR)
 
     @admin.action(description=_("Open the breaker: no calls until it is closed"), permissions=["operate"])
     def open_breaker(self, request: HttpRequest, queryset: QuerySet[ProfileHealth]) -> None:
-        self._each(request, queryset, lambda slug, actor: breaker_open(slug, actor=actor), _("%d breakers are open."))
+        self._each(
+            request,
+            queryset,
+            lambda slug, actor: breaker_open(slug, actor=actor),
+            ngettext_lazy("%d breaker is open.", "%d breakers are open."),
+        )
 
     @admin.action(description=_("Close the breaker"), permissions=["operate"])
     def close_breaker(self, request: HttpRequest, queryset: QuerySet[ProfileHealth]) -> None:
-        self._each(request, queryset, lambda slug, actor: breaker_close(slug, actor=actor), _("%d breakers are closed."))
+        self._each(
+            request,
+            queryset,
+            lambda slug, actor: breaker_close(slug, actor=actor),
+            ngettext_lazy("%d breaker is closed.", "%d breakers are closed."),
+        )
 
     @admin.action(description=_("Forget what was seen: breaker, latency, errors"), permissions=["operate"])
     def forget(self, request: HttpRequest, queryset: QuerySet[ProfileHealth]) -> None:
-        self._each(request, queryset, lambda slug, actor: health_forget(slug, actor=actor), _("%d routes begin anew."))
+        self._each(
+            request,
+            queryset,
+            lambda slug, actor: health_forget(slug, actor=actor),
+            ngettext_lazy("%d route begins anew.", "%d routes begin anew."),
+        )
 
     @admin.action(description=_("Drain: no new calls"), permissions=["operate"])
     def drain(self, request: HttpRequest, queryset: QuerySet[ProfileHealth]) -> None:
         self._each(
-            request, queryset, lambda slug, actor: profile_drain(slug, draining=True, actor=actor), _("%d routes run dry.")
+            request,
+            queryset,
+            lambda slug, actor: profile_drain(slug, draining=True, actor=actor),
+            ngettext_lazy("%d route runs dry.", "%d routes run dry."),
         )
 
     @admin.action(description=_("End draining"), permissions=["operate"])
@@ -214,7 +247,7 @@ class ProfileHealthAdmin(ReadOnlyAdmin):
             request,
             queryset,
             lambda slug, actor: profile_drain(slug, draining=False, actor=actor),
-            _("%d routes take calls again."),
+            ngettext_lazy("%d route takes calls again.", "%d routes take calls again."),
         )
 
     def _each(
@@ -236,7 +269,7 @@ class HealthCheckAdmin(ReadOnlyAdmin):
     """The latest checks of every route."""
 
     list_display = ("checked", "profile_link", "ok", "latency_ms", "failure", "detail")
-    list_filter = ("ok", "failure", "profile__provider", "checked_at")
+    list_filter = ("ok", ("failure", ReasonsFilter), "profile__provider", "checked_at")
     list_select_related = ("profile",)
     search_fields = ("profile__slug",)
     fields = ("checked", "profile_link", "ok", "latency_ms", "failure", "detail")

@@ -15,11 +15,13 @@ from django.urls import path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
 from billing.events.admin import operator_actor
 from iafactory.common import clock
 from iafactory.common.admin import EMPTY, ReadOnlyAdmin, ReasonForm, change_url, list_url
 from iafactory.common.errors import ApiError
+from iafactory.common.formats import number_text
 from routing.catalog import ROUTING_FOLDER
 from routing.price_import.models import PriceProposal, PriceProposalLine
 from routing.price_import.reading import PriceFileError, price_file_read
@@ -153,7 +155,7 @@ class PriceProposalAdmin(ReadOnlyAdmin):
             return None
         proposal, found = price_proposal_create(file=file, actor=operator_actor(request))
         if proposal is None:
-            told = _("The file changes nothing: %s prices are the same.") % found.unchanged
+            told = _("The file changes nothing. Prices that are the same: %s.") % number_text(found.unchanged)
             self.message_user(request, told, messages.SUCCESS)
             return HttpResponseRedirect(list_url("routing.priceproposal"))
         return HttpResponseRedirect(change_url("routing.priceproposal", proposal.pk))
@@ -211,7 +213,11 @@ class PriceProposalAdmin(ReadOnlyAdmin):
             return False
         self.log_change(request, proposal, f"Applied {len(rows)} prices.")
         at = rows[0].effective_from
-        said = _("%(count)s prices are added, in force from %(at)s UTC.") % {"count": len(rows), "at": f"{at:%Y-%m-%d %H:%M}"}
+        said = ngettext(
+            "%(count)s price is added, in force from %(at)s UTC.",
+            "%(count)s prices are added, in force from %(at)s UTC.",
+            len(rows),
+        ) % {"count": number_text(len(rows)), "at": f"{at:%Y-%m-%d %H:%M}"}
         self.message_user(request, said, messages.SUCCESS)
         return True
 

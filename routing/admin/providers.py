@@ -15,6 +15,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from billing.events.admin import AuditedModelAdmin, operator_actor
+from billing.events.reasons import reason_text
 from iafactory.common.admin import (
     EMPTY,
     ReadOnlyInline,
@@ -187,13 +188,13 @@ class ProviderCredentialAdmin(AuditedModelAdmin):
     def last_test(self, credential: ProviderCredential) -> SafeString:
         if credential.tested_at is None:
             return SafeString(EMPTY)
-        kind, text = ("failed", credential.test_result) if credential.test_result else ("passed", _("passed"))
+        kind, text = ("failed", _("failed")) if credential.test_result else ("passed", _("passed"))
         return format_html(
             '<span class="state state-{}">{}</span> <span class="moment">{} UTC</span>{}',
             kind,
-            _("failed") if credential.test_result else text,
+            text,
             moment_text(credential.tested_at),
-            format_html('<p class="help">{}</p>', text) if credential.test_result else "",
+            format_html('<p class="help">{}</p>', reason_text(credential.test_result)) if credential.test_result else "",
         )
 
     @admin.display(description=_("see also"))
@@ -274,7 +275,7 @@ class ProviderCredentialAdmin(AuditedModelAdmin):
             told = {"name": credential, "profile": probe.profile, "ms": number_text(probe.latency_ms)}
             self.message_user(request, text % told, messages.SUCCESS)
         else:
-            self.message_user(request, f"{credential}: {probe.detail}", messages.ERROR)
+            self.message_user(request, f"{credential}: {reason_text(probe.detail)}", messages.ERROR)
 
     def test_view(self, request: HttpRequest, credential_id: UUID) -> HttpResponse:
         """One real call now; its result is noted and shown."""

@@ -85,7 +85,7 @@ def test_the_button_tests_now(console: Client, credential: ProviderCredential, c
 
     assert (looked.status_code, calls_before) == (302, [])
     assert "works: acme/cheap answered in" in passed.content.decode()
-    assert "auth: " in failed.content.decode()
+    assert "key refused: " in failed.content.decode()
     assert [call.key for call in company.calls] == [GOOD, GOOD]
 
 
@@ -110,7 +110,7 @@ def test_rotation_puts_the_new_secret_in_place(console: Client, credential: Prov
 def test_a_rotation_that_fails_says_why_and_changes_nothing(console: Client, credential: ProviderCredential) -> None:
     page = console.post(page_of(credential, "rotate"), {"new_secret": BAD, "reason": "yearly"})
 
-    assert "The new secret was tried and failed: auth" in page.content.decode()
+    assert "The new secret was tried and failed: key refused" in page.content.decode()
     assert ProviderCredential.objects.get().secret == GOOD
 
 

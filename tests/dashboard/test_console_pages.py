@@ -2,17 +2,20 @@
 
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from html import unescape
 
 import pytest
 from django.contrib import admin
-from django.contrib.auth.models import Permission
+from django.contrib.auth.models import Group, Permission
 from django.db import connection, models
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils.translation import override
 
+from billing.events.services import SYSTEM
+from billing.ledger.services import credits_grant
 from billing.models import (
     Account,
     ApiKey,
@@ -38,7 +41,7 @@ from iafactory.common.admin import BoundedPaginator, arrow, in_order
 from ratelimit.models import AbuseSignal
 from routing.models import AiModel, ModelPrice, ModelProfile, Provider
 
-from .conftest import SECRET, call
+from .conftest import SECRET, call, grant
 
 MODELS = sorted(admin.site._registry, key=lambda model: model._meta.label)
 ADDABLE = [
@@ -367,3 +370,65 @@ def test_a_form_is_called_by_the_name_of_its_thing(
 
     assert f"<h1>{name}</h1>" in page
     assert f"<title>Free | {name} | " in page
+
+
+@pytest.mark.parametrize(
+    ("language", "amount", "in_short"), [("en", "1,234.5", "1,234.5"), ("fr", "1\u202f234,5", "1\u202f234,5")]
+)
+def test_decimals_are_read_as_the_language_writes_them_without_added_zeros(
+    console: Client, operator: User, account: Account, language: str, amount: str, in_short: str
+) -> None:
+    User.objects.filter(pk=operator.pk).update(language=language)
+    grant(account, Decimal("1234.5"))
+    lot = Lot.objects.order_by("created_at").last()
+    rate = FxRate.objects.create(base="USD", quote="DZD", rate=Decimal("230"), effective_from=lot.created_at)
+
+    shown = console.get(address(FxRate, "change", rate.pk)).content.decode()
+    money = unescape(console.get(address(Lot, "change", lot.pk)).content.decode())
+
+    assert '<div class="readonly">230</div>' in shown
+    assert amount in money
+    assert f"{in_short}0" not in money
+
+
+@pytest.mark.parametrize(
+    ("language", "told"),
+    [
+        ("en", ("Accounts: view", "Payments: add", "Can void invoices")),
+        ("fr", ("Comptes : voir", "peut annuler des factures")),
+        ("ar", ("الحسابات: عرض", "إلغاء الفواتير")),
+    ],
+)
+def test_permissions_are_told_in_the_operators_language(
+    console: Client, operator: User, language: str, told: tuple[str, ...]
+) -> None:
+    User.objects.filter(pk=operator.pk).update(language=language)
+    group = Group.objects.create(name="Own")
+
+    page = unescape(console.get(address(Group, "change", group.pk)).content.decode())
+
+    assert [words for words in told if words not in page] == []
+    assert "Can view account" not in page
+
+
+@pytest.mark.parametrize(("language", "told"), [("en", "Period begins"), ("fr", "Début de la période"), ("ar", "بداية الفترة")])
+def test_the_products_own_reasons_are_read_in_the_operators_language(
+    console: Client, operator: User, account: Account, language: str, told: str
+) -> None:
+    User.objects.filter(pk=operator.pk).update(language=language)
+    credits_grant(
+        account_id=account.pk,
+        amount=Decimal(1),
+        kind=Lot.Kind.PLAN,
+        source="plan",
+        reason="Period begins",
+        actor=SYSTEM,
+        idempotency_key="begins",
+    )
+    transaction = LedgerTransaction.objects.get(reason="Period begins")
+
+    listed = console.get(list_address(LedgerTransaction)).content.decode()
+    page = console.get(address(LedgerTransaction, "change", transaction.pk)).content.decode()
+
+    assert told in listed
+    assert told in page

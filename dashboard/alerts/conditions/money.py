@@ -79,8 +79,13 @@ def abusive_users(thresholds: Thresholds, now: datetime) -> list[Finding]:
     return [
         Finding(
             subject="all",
-            title=Text("%(count)s users are over the limit of messages", count=len(over)),
+            title=Text(
+                "%(count)s user is over the limit of messages",
+                "%(count)s users are over the limit of messages",
+                count=len(over),
+            ),
             text=Text(
+                "More than %(limit)s account sent more messages today than its plan and the abuse limit allow.",
                 "More than %(limit)s accounts sent more messages today than their plan and the abuse limit allow.",
                 limit=thresholds["more_than"],
             ),
@@ -98,7 +103,7 @@ def payments(thresholds: Thresholds, now: datetime) -> list[Finding]:
         found.append(
             Finding(
                 subject="review",
-                title=Text("%(count)s payments wait for review", count=review),
+                title=Text("%(count)s payment waits for review", "%(count)s payments wait for review", count=review),
                 text=Text("What the gateway says differs from what was asked for; nothing moved."),
                 figures={"payments": review},
                 link=list_url("billing.payment", state__exact=Payment.State.REVIEW),
@@ -109,7 +114,11 @@ def payments(thresholds: Thresholds, now: datetime) -> list[Finding]:
         found.append(
             Finding(
                 subject="unapplied",
-                title=Text("%(count)s payments brought money that pays nothing", count=unapplied),
+                title=Text(
+                    "%(count)s payment brought money that pays nothing",
+                    "%(count)s payments brought money that pays nothing",
+                    count=unapplied,
+                ),
                 text=Text("Money came that no open invoice waited for: pay an invoice with it, or send it back."),
                 figures={"payments": unapplied},
                 link=list_url("billing.payment", unapplied="1"),
@@ -124,7 +133,11 @@ def payments(thresholds: Thresholds, now: datetime) -> list[Finding]:
         found.append(
             Finding(
                 subject="mismatch",
-                title=Text("%(count)s differences between our books and the gateways", count=standing.open_findings),
+                title=Text(
+                    "%(count)s difference between our books and the gateways",
+                    "%(count)s differences between our books and the gateways",
+                    count=standing.open_findings,
+                ),
                 text=Text("By outcome: %(outcomes)s.", outcomes=outcomes),
                 figures=standing.open_by_outcome,
                 link=list_url("billing.reconciliationrow", state__exact=ReconciliationRow.State.OPEN),
@@ -135,7 +148,11 @@ def payments(thresholds: Thresholds, now: datetime) -> list[Finding]:
         found.append(
             Finding(
                 subject="unreconciled",
-                title=Text("%(count)s days are not compared with their gateways", count=standing.unfinished_days),
+                title=Text(
+                    "%(count)s day is not compared with its gateways",
+                    "%(count)s days are not compared with their gateways",
+                    count=standing.unfinished_days,
+                ),
                 text=Text("The oldest is %(day)s; its note says why.", day=oldest.isoformat()),
                 figures={"days": standing.unfinished_days},
                 link=list_url("billing.reconciliation"),
@@ -147,7 +164,7 @@ def payments(thresholds: Thresholds, now: datetime) -> list[Finding]:
         found.append(
             Finding(
                 subject="disputes",
-                title=Text("%(count)s disputes want an answer soon", count=disputes),
+                title=Text("%(count)s dispute wants an answer soon", "%(count)s disputes want an answer soon", count=disputes),
                 text=Text("Without an answer in time the money goes back."),
                 figures={"disputes": disputes},
                 link=list_url("billing.dispute", state__exact=Dispute.State.OPEN),
@@ -182,7 +199,7 @@ def gateway_webhooks(thresholds: Thresholds, now: datetime) -> list[Finding]:
                 subject=row["gateway"],
                 title=Text("Webhooks of %(gateway)s are not worked", gateway=str(names.get(row["gateway"], row["gateway"]))),
                 text=Text(
-                    "%(failed)s failed, %(waiting)s wait, %(rejected)s could not be verified within an hour.",
+                    "Failed: %(failed)s. Waiting: %(waiting)s. Not verified within an hour: %(rejected)s.",
                     failed=row["failed"],
                     waiting=row["waiting"],
                     rejected=row["rejected"],
@@ -221,7 +238,9 @@ def books(thresholds: Thresholds, now: datetime) -> list[Finding]:
     return [
         Finding(
             subject="books",
-            title=Text("The books were not verified for %(hours)s hours", hours=hours),
+            title=Text(
+                "The books were not verified for %(hours)s hour", "The books were not verified for %(hours)s hours", hours=hours
+            ),
             text=Text("Run the job verify-books now, and see why it did not run."),
             step=1,
             figures={"hours": hours},

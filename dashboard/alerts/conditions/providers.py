@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db.models import OuterRef, Subquery
 
 from billing.events.models import Event
+from billing.events.reasons import reason_said
 from iafactory.common.admin import change_url, list_url
 from iafactory.common.texts import Text
 from routing.health.services import health_read
@@ -51,7 +52,7 @@ def breakers_open(thresholds: Thresholds, now: datetime) -> list[Finding] | None
                 text=Text(
                     "Open since %(since)s UTC: %(reason)s. It is tried again by itself.",
                     since=f"{since:%Y-%m-%d %H:%M}",
-                    reason=state.reason or "?",
+                    reason=reason_said(state.reason) if state.reason else "?",
                 ),
                 figures={"openings": state.openings, "last_failure": state.last_failure},
                 link=change_url("routing.profilehealth", profile),
@@ -86,7 +87,9 @@ def providers_down(thresholds: Thresholds, now: datetime) -> list[Finding] | Non
                 subject=provider,
                 title=Text("Provider %(provider)s is down", provider=provider),
                 text=Text(
-                    "None of its %(count)s routes works: breakers are open, or the last checks failed.", count=len(known)
+                    "Its only route does not work: the breaker is open, or the last checks failed.",
+                    "None of its %(count)s routes works: breakers are open, or the last checks failed.",
+                    count=len(known),
                 ),
                 figures={"routes": bad[:20]},
                 link=change_url("routing.provider", ids[provider]),
@@ -141,7 +144,7 @@ def credentials(thresholds: Thresholds, now: datetime) -> list[Finding]:
                     name=credential.label,
                     provider=credential.provider.slug,
                 ),
-                text=Text("%(trouble)s Credentials of the provider still in use: %(left)s.", trouble=Text(trouble), left=left),
+                text=[Text("Credentials of the provider still in use: %(left)s.", left=left), reason_said(trouble)],
                 level=None if left else Level.CRITICAL,
                 step=0 if left else 1,
                 figures={"enabled": credential.enabled, "left": left},
@@ -167,7 +170,12 @@ def certificate(thresholds: Thresholds, now: datetime) -> list[Finding] | None:
     days = (ends - now) // timedelta(days=1)
     if days >= thresholds["days"]:
         return []
-    text = Text("It ends on %(day)s, in %(days)s days.", day=f"{ends:%Y-%m-%d %H:%M} UTC", days=days)
+    text = Text(
+        "It ends on %(day)s, in %(days)s day.",
+        "It ends on %(day)s, in %(days)s days.",
+        days=days,
+        day=f"{ends:%Y-%m-%d %H:%M} UTC",
+    )
     return [_certificate_trouble(address.hostname, text, None, 1, {"days": days})]
 
 

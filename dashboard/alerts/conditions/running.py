@@ -112,7 +112,7 @@ def queues(thresholds: Thresholds, now: datetime) -> list[Finding] | None:
         found.append(
             Finding(
                 subject="tasks",
-                title=Text("%(count)s tasks wait for a worker", count=tasks),
+                title=Text("%(count)s task waits for a worker", "%(count)s tasks wait for a worker", count=tasks),
                 text=Text("Start more workers, and see which tasks take so long."),
                 figures={"tasks": tasks},
                 link=list_url("django_celery_beat.periodictask"),
@@ -122,7 +122,7 @@ def queues(thresholds: Thresholds, now: datetime) -> list[Finding] | None:
         found.append(
             Finding(
                 subject="bookings",
-                title=Text("%(count)s bookings wait for PostgreSQL", count=bookings),
+                title=Text("%(count)s booking waits for PostgreSQL", "%(count)s bookings wait for PostgreSQL", count=bookings),
                 text=Text("PostgreSQL does not answer or is too slow; with a full queue new calls are refused."),
                 level=Level.CRITICAL,
                 figures={"bookings": bookings},
@@ -144,7 +144,11 @@ def customer_webhooks(thresholds: Thresholds, now: datetime) -> list[Finding]:
         found.append(
             Finding(
                 subject="endpoints",
-                title=Text("%(count)s endpoints of customers take nothing", count=failing),
+                title=Text(
+                    "%(count)s endpoint of customers takes nothing",
+                    "%(count)s endpoints of customers take nothing",
+                    count=failing,
+                ),
                 text=Text("One is its owner's matter; many at once may be ours."),
                 figures={"endpoints": failing},
                 link=list_url("billing.webhookendpoint"),
@@ -159,7 +163,9 @@ def customer_webhooks(thresholds: Thresholds, now: datetime) -> list[Finding]:
         found.append(
             Finding(
                 subject="sending",
-                title=Text("%(count)s messages to customers are overdue", count=overdue),
+                title=Text(
+                    "%(count)s message to customers is overdue", "%(count)s messages to customers are overdue", count=overdue
+                ),
                 text=Text("Workers do not keep up with sending."),
                 figures={"messages": overdue},
                 link=list_url("billing.webhookdelivery", state__exact=WebhookDelivery.State.PENDING),
@@ -185,30 +191,40 @@ def left_undone(thresholds: Thresholds, now: datetime) -> list[Finding]:
     invoices = invoices_undelivered(now=late).filter(HAS_ADDRESS).distinct().count()
     refunds, alerts = stuck.count(), failed.count()
     counts = (
-        ("holds", holds, Text("%(count)s holds outlive their expiry", count=holds), list_url("billing.hold")),
+        (
+            "holds",
+            holds,
+            Text("%(count)s hold outlives its expiry", "%(count)s holds outlive their expiry", count=holds),
+            list_url("billing.hold"),
+        ),
         (
             "renewals",
             renewals,
-            Text("%(count)s renewals fail", count=renewals),
+            Text("%(count)s renewal fails", "%(count)s renewals fail", count=renewals),
             list_url("billing.subscription", state__exact=Subscription.State.ACTIVE),
         ),
         (
             "reminders",
             reminders,
-            Text("%(count)s reminders were not mailed", count=reminders),
+            Text("%(count)s reminder was not mailed", "%(count)s reminders were not mailed", count=reminders),
             list_url("billing.dunningnotice"),
         ),
-        ("invoices", invoices, Text("%(count)s invoices were not mailed", count=invoices), list_url("billing.invoice")),
+        (
+            "invoices",
+            invoices,
+            Text("%(count)s invoice was not mailed", "%(count)s invoices were not mailed", count=invoices),
+            list_url("billing.invoice"),
+        ),
         (
             "refunds",
             refunds,
-            Text("%(count)s refunds are stuck", count=refunds),
+            Text("%(count)s refund is stuck", "%(count)s refunds are stuck", count=refunds),
             list_url("billing.refund", state__exact=Refund.State.PENDING),
         ),
         (
             "alerts",
             alerts,
-            Text("%(count)s alerts could not be delivered", count=alerts),
+            Text("%(count)s alert could not be delivered", "%(count)s alerts could not be delivered", count=alerts),
             list_url("dashboard.alertdelivery", state__exact=AlertDelivery.State.FAILED),
         ),
     )

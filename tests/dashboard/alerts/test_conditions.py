@@ -183,9 +183,9 @@ def test_payments_in_review_unapplied_and_disputed(open_now: Open, account: Acco
     Dispute.objects.filter(pk=dispute.pk).update(respond_by=NOON + timedelta(hours=73))
 
     assert found == [
-        ("disputes", "warning", "1 disputes want an answer soon"),
-        ("review", "warning", "1 payments wait for review"),
-        ("unapplied", "warning", "1 payments brought money that pays nothing"),
+        ("disputes", "warning", "1 dispute wants an answer soon"),
+        ("review", "warning", "1 payment waits for review"),
+        ("unapplied", "warning", "1 payment brought money that pays nothing"),
     ]
     assert open_now("payments") == []
 
@@ -207,8 +207,8 @@ def test_differences_with_gateways_and_days_not_compared(open_now: Open, account
     Reconciliation.objects.filter(pk=run.pk).update(day=date(2026, 11, 17))
 
     assert found == [
-        ("mismatch", "warning", "1 differences between our books and the gateways"),
-        ("unreconciled", "warning", "1 days are not compared with their gateways"),
+        ("mismatch", "warning", "1 difference between our books and the gateways"),
+        ("unreconciled", "warning", "1 day is not compared with its gateways"),
     ]
     assert open_now("payments") == []
 
@@ -237,7 +237,7 @@ def test_webhooks_of_gateways_that_fail_wait_or_cannot_be_verified(open_now: Ope
     assert open_now("gateway_webhooks", rejected_an_hour=21) == []
     assert [subject for subject, _level, _title in found] == ["chargily", "paypal", "payu"]
     assert found[1] == ("paypal", "warning", "Webhooks of PayPal are not worked")
-    assert Alert.objects.get(subject="chargily").text == ("0 failed, 0 wait, 20 could not be verified within an hour.")
+    assert Alert.objects.get(subject="chargily").text == ("Failed: 0. Waiting: 0. Not verified within an hour: 20.")
 
 
 def test_books_that_do_not_agree_or_were_not_verified(open_now: Open) -> None:
@@ -306,7 +306,7 @@ def test_a_breaker_that_stays_open(open_now: Open, routes: list[ModelProfile]) -
 
     assert fresh == []
     assert found == [("groq/a", "warning", "Breaker of groq/a is open")]
-    assert text == "Open since 2026-11-20 11:58 UTC: timeout. It is tried again by itself."
+    assert text == "Open since 2026-11-20 11:58 UTC: no answer in time. It is tried again by itself."
     assert open_now("breaker_open", NOON + HOUR) == []
 
 
@@ -361,7 +361,7 @@ def test_a_credential_that_a_provider_refused(open_now: Open, groq: Provider, ke
     assert (fine, by_hand) == ([], [])
     assert tested == [(str(key.pk), "warning", "Credential main of groq does not work")]
     assert refused == [(str(key.pk), "critical", "Credential main of groq does not work")]
-    assert text == "The provider refused it. Credentials of the provider still in use: 0."
+    assert text == "Credentials of the provider still in use: 0. The provider refused it."
     assert open_now("credentials") == []
 
 
@@ -516,8 +516,8 @@ def test_customers_endpoints_that_take_nothing_and_messages_not_sent(open_now: O
 
     assert shipped == []
     assert found == [
-        ("endpoints", "warning", "1 endpoints of customers take nothing"),
-        ("sending", "warning", "1 messages to customers are overdue"),
+        ("endpoints", "warning", "1 endpoint of customers takes nothing"),
+        ("sending", "warning", "1 message to customers is overdue"),
     ]
     assert open_now("customer_webhooks", endpoints=1, overdue=1) == []
 
@@ -534,7 +534,7 @@ def test_work_that_nobody_did(open_now: Open, account: Account) -> None:
     Refund.objects.update(state="failed")
 
     assert found == [
-        ("holds", "warning", "1 holds outlive their expiry"),
-        ("refunds", "warning", "1 refunds are stuck"),
+        ("holds", "warning", "1 hold outlives its expiry"),
+        ("refunds", "warning", "1 refund is stuck"),
     ]
     assert open_now("left_undone", late) == []
