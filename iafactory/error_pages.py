@@ -1,8 +1,11 @@
 """What is answered where no view answers: JSON for programs, a page for people. `iafactory.urls` names them to Django."""
 
+from typing import Any
+
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
-from django.utils.translation import gettext as _
+from django.utils import translation
+from django.utils.translation import gettext_lazy as _
 
 from iafactory.common.errors import ApiError, error_body
 from iafactory.common.rendering import encode_json
@@ -41,9 +44,13 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return _answer(request, error, _("Something went wrong"))
 
 
-def _answer(request: HttpRequest, error: ApiError, title: str) -> HttpResponse:
+def _answer(request: HttpRequest, error: ApiError, title: Any) -> HttpResponse:
     if request.path.startswith(API_PREFIXES):
         body = encode_json(error_body(error, request.path, translated=True))
         return HttpResponse(body, status=error.status, content_type="application/json")
-    # Without the request, so that nothing else has to work.
-    return HttpResponse(render_to_string("iafactory/error.html", {"title": title, "told": error.text}), status=error.status)
+    # The page of a fault, or of a request that cannot be read, is made without it, so that nothing else has to work.
+    asked = request if error.status in (403, 404) else None
+    # Whoever has signed in reads their own language, else the browser's.
+    with translation.override(getattr(getattr(asked, "user", None), "language", "") or translation.get_language()):
+        page = render_to_string("iafactory/error.html", {"title": title, "told": error.text}, asked)
+    return HttpResponse(page, status=error.status)

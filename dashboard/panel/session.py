@@ -76,6 +76,12 @@ def safe_next(request: HttpRequest, wanted: str) -> str:
     return wanted if allowed and inside and path != reverse("panel:sign-out") else home
 
 
+def own_page(request: HttpRequest, wanted: str) -> str:
+    """`wanted` if it is an address on this very host, else the panel's home: for going back to where a choice was made."""
+    allowed = url_has_allowed_host_and_scheme(wanted, allowed_hosts={request.get_host()}, require_https=request.is_secure())
+    return wanted if allowed and wanted.startswith("/") else reverse("panel:home")
+
+
 def is_htmx(request: HttpRequest) -> bool:
     """Whether htmx asks for a piece of a page."""
     return request.headers.get("HX-Request") == "true"

@@ -27,6 +27,7 @@ from .session import (
     is_impersonating,
     language_use,
     not_in_their_name,
+    own_page,
     panel_page,
     refused,
     safe_next,
@@ -100,8 +101,8 @@ def language_choose(request: HttpRequest) -> HttpResponseBase:
         return not_in_their_name(request)
     language = request.POST.get("language", "")
     wanted = request.POST.get("next", "")
-    # The front page has the choice too.
-    response = HttpResponseRedirect("/" if wanted == "/" else safe_next(request, wanted))
+    # Pages outside of the panel have the choice too.
+    response = HttpResponseRedirect(own_page(request, wanted))
     if language in dict(settings.LANGUAGES):
         language_use(request, language)
         if isinstance(request.user, User):

@@ -43,6 +43,16 @@ def test_a_page_without_the_right_to_it() -> None:
     assert "<h1>Not permitted</h1>" in page.content.decode()
 
 
+def test_who_has_signed_in_reads_their_own_language() -> None:
+    browser = Client(headers={"accept-language": "en"})
+    browser.force_login(User.objects.create_user("sara@example.com", PASSWORD, language="fr"))
+
+    page = browser.get("/nowhere").content.decode()
+
+    assert '<html lang="fr"' in page
+    assert "Cette adresse n’existe pas." in page
+
+
 def test_a_form_that_is_not_of_its_page() -> None:
     page = Client(enforce_csrf_checks=True).post("/admin/login/", {"username": "a", "password": "b"})
 
@@ -69,3 +79,29 @@ def test_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch, path: str, kind: str) 
     assert (answer.status_code, answer["content-type"]) == (500, kind)
     assert b"secret detail" not in answer.content
     assert b"Something went wrong" in answer.content
+
+
+def test_a_page_for_a_missing_address_can_be_read_in_another_language() -> None:
+    browser, path = Client(headers={"accept-language": "en"}), "/nowhere?page=2"
+
+    page = browser.get(path).content.decode()
+    chosen = browser.post("/billing/language", {"language": "fr", "next": path})
+    again = browser.get(path).content.decode()
+
+    assert f'<input type="hidden" name="next" value="{path}">' in page
+    assert (chosen.status_code, chosen["location"]) == (302, path)
+    assert "<h1>Introuvable</h1>" in again
+
+
+@pytest.mark.parametrize("wanted", ["https://evil.example/", "//evil.example/", "/\\evil.example/", "evil", ""])
+def test_choosing_a_language_leads_to_no_other_host(wanted: str) -> None:
+    chosen = Client().post("/billing/language", {"language": "fr", "next": wanted})
+
+    assert chosen["location"] == "/billing/"
+
+
+def test_mailed_links_and_payment_pages_can_be_read_in_another_language() -> None:
+    page = Client().get("/auth/password-reset?token=x").content.decode()
+
+    assert 'name="next" value="/auth/password-reset?token=x"' in page
+    assert "panel/panel.js" in page
