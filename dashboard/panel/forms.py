@@ -9,6 +9,7 @@ from django import forms
 from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
+from billing.invoices.identifiers import IDENTIFIERS as COUNTRY_IDENTIFIERS
 from iafactory.common.errors import ApiError
 
 from .refusals import refusal_text
@@ -264,6 +265,16 @@ class BillingProfileForm(ApiForm):
     vat = forms.CharField(label=_("VAT number"), max_length=64, required=False, widget=forms.TextInput(attrs={"dir": "ltr"}))
 
     IDENTIFIERS = ("nif", "rc", "ai", "nis", "gstin", "vat")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """An identifier has `countries`, where it is asked for, and is `out_of_place` in others, unless it is filled in."""
+        super().__init__(*args, **kwargs)
+        own = {name: code for code, known in COUNTRY_IDENTIFIERS.items() for name in known}
+        for name in self.IDENTIFIERS:
+            field = self.fields[name]
+            others = [str(code) for code, _name in COUNTRIES if code not in COUNTRY_IDENTIFIERS]
+            field.countries = [own[name]] if name in own else others  # type: ignore[attr-defined]
+            field.out_of_place = not self[name].value() and self["country"].value() not in field.countries  # type: ignore[attr-defined]
 
     def refuse(self, error: ApiError) -> None:
         which = str((error.extra or {}).get("identifier", ""))

@@ -2,6 +2,12 @@
 // Small comforts; every page works without them.
 document.addEventListener("change", (event) => {
   if (event.target.matches("[data-submit-on-change]")) event.target.form.requestSubmit();
+  // Fields that only some countries have: shown there, and wherever something stands in them.
+  if (event.target.name === "country") {
+    for (const field of event.target.form.querySelectorAll("[data-countries]")) {
+      field.hidden = !field.dataset.countries.split(" ").includes(event.target.value) && !field.querySelector("input").value;
+    }
+  }
 });
 document.addEventListener("submit", (event) => {
   const question = event.target.dataset.confirm;

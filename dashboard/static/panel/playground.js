@@ -75,7 +75,8 @@ async function price(requestId, list) {
     const response = await fetch(address, { headers: { Accept: "application/json" } });
     if (response.ok) {
       const cost = await response.json();
-      const paid = cost.quota_units ? `${cost.quota_units} ${say("Requests")}` : `${cost.credits} ${say("Credits")}`;
+      const one = new Intl.PluralRules(document.documentElement.lang).select(cost.quota_units) === "one";
+      const paid = cost.quota_units ? `${cost.quota_units} ${say(one ? "Request" : "Requests")}` : `${cost.credits} ${say("Credits")}`;
       fact(list, say("Cost"), paid).dataset.figure = "cost";
       fact(list, say("Tokens"), `${cost.input_tokens} ${say("In")} + ${cost.output_tokens} ${say("Out")}`);
       if (cost.model) fact(list, document.querySelector("label[for=model]").textContent, cost.model);

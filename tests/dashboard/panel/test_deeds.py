@@ -18,7 +18,7 @@ from billing.accounts.selectors import api_key_by_secret
 from billing.events.models import Event
 from billing.events.services import SYSTEM
 from billing.invoices.lines import LineItem
-from billing.invoices.models import Invoice
+from billing.invoices.models import BillingProfile, Invoice
 from billing.invoices.services import invoice_draft, invoice_finalise
 from billing.payments.auto_renewal import consent_in_force
 from billing.payments.models import Payment, SavedCard
@@ -315,6 +315,27 @@ def test_the_billing_address_is_checked_by_the_api(panel: Client, account: Accou
     assert "This identifier cannot be right." in text(wrong)
     assert saved.status_code == 302
     assert (account.billing_profile.name, account.billing_profile.identifiers) == ("Sara SARL", {"nif": "000016001234567"})
+
+
+@pytest.mark.parametrize(
+    ("country", "kept", "shown"),
+    [
+        ("DZ", {}, ["nif", "rc", "ai", "nis"]),
+        ("IN", {}, ["gstin"]),
+        ("FR", {}, ["vat"]),
+        ("FR", {"nif": "000016001234567"}, ["nif", "vat"]),
+    ],
+)
+def test_tax_ids_are_asked_for_where_they_exist_and_shown_where_they_are_kept(
+    panel: Client, account: Account, country: str, kept: dict[str, str], shown: list[str]
+) -> None:
+    BillingProfile.objects.update_or_create(account=account, defaults={"country": country, "identifiers": kept})
+
+    page = panel.get("/billing/settings").content.decode()
+
+    fields = re.findall(r'<div class="field" data-countries="[^"]+"( hidden)?>\s*<label for="profile_(\w+)"', page)
+    assert [name for hidden, name in fields if not hidden] == shown
+    assert len(fields) == 6
 
 
 def test_a_user_opens_three_teams_and_no_fourth(panel: Client, user: User) -> None:
