@@ -26,6 +26,7 @@ from iafactory.common.admin import (
     ReadOnlyAdmin,
     ReasonForm,
     decimal_column,
+    decimal_text,
     json_block,
     link_column,
     linked_filter,
@@ -36,7 +37,7 @@ from iafactory.common.admin import (
 
 from .confirmation import payment_ask_again
 from .manual import GATEWAY, manual_confirm, manual_reject
-from .models import ManualMethod, Payment, PaymentProof, SavedCard
+from .models import ManualMethod, Payment, PaymentProof, SavedCard, method_names
 from .refund_admin import PAYMENT_DEEDS, DisputeForm, RefundForm
 from .services import unapplied_apply, unapplied_to_balance
 
@@ -259,6 +260,9 @@ class PaymentAdmin(DeedsMixin, AccountSearchMixin, ReadOnlyAdmin):
     unapplied = decimal_column("unapplied_amount", _("unapplied"))
     refunded = decimal_column("refunded_amount", _("sent back"))
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Payment]:
+        return method_names(super().get_queryset(request))
+
     @admin.display(description=_("paid by"), ordering="gateway")
     def means(self, payment: Payment) -> str:
         return payment.means_name
@@ -312,7 +316,7 @@ class PaymentAdmin(DeedsMixin, AccountSearchMixin, ReadOnlyAdmin):
     def deed_items(self, row: Payment, name: str) -> list[Any]:
         return [
             format_html(
-                "{}: {} {} · {} · {}", row.reference, row.amount.normalize(), row.currency, row.account, row.means_name
+                "{}: {} {} · {} · {}", row.reference, decimal_text(row.amount), row.currency, row.account, row.means_name
             ),
             *([format_html("{}: {}", _("Transfer number"), row.customer_reference)] if row.customer_reference else []),
             *([self.proof_list(row)] if name in ("confirm", "reject") else []),

@@ -9,11 +9,11 @@ from decimal import Decimal
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, OuterRef, Q, Subquery
 from django.utils.translation import gettext_lazy as _
 
 from billing.accounts.models import Account
-from billing.events.names import means_label
+from billing.events.names import MEANS, means_label
 from billing.invoices.models import MONEY_DIGITS, Invoice
 from iafactory.common import clock
 from iafactory.common.ids import uuid7
@@ -247,8 +247,23 @@ class Payment(models.Model):
     def means_name(self) -> str:
         """How it is paid in the reader's language: the gateway, by hand the way that was chosen."""
         if self.gateway == GatewayName.MANUAL:
-            return means_label(self.method or self.gateway)
+            return means_label(self.printed_means)
         return " · ".join(means_label(code) for code in (self.gateway, self.method) if code)
+
+    @property
+    def printed_means(self) -> str:
+        """How it is paid, as an invoice keeps it: a code that documents have words for, else the name of an operator's way."""
+        code = self.method or self.gateway
+        if self.gateway != GatewayName.MANUAL or code in MEANS:
+            return code
+        if not hasattr(self, "method_name"):
+            self.method_name = ManualMethod.objects.filter(code=code).values_list("name", flat=True).first()
+        return (self.method_name or code)[:64]
+
+
+def method_names(payments: models.QuerySet[Payment]) -> models.QuerySet[Payment]:
+    """`payments` that know the names of their ways of paying by hand: for lists, which would ask for each."""
+    return payments.annotate(method_name=Subquery(ManualMethod.objects.filter(code=OuterRef("method")).values("name")[:1]))
 
 
 class AutoRenewalConsent(models.Model):

@@ -311,7 +311,7 @@ def _apply(payment: Payment, invoice: Invoice, actor: Actor) -> None:
         invoice=invoice,
         amount=payment.unapplied_amount,
         at=payment.paid_at,
-        means=payment.method or payment.gateway,
+        means=payment.printed_means,
         actor=actor,
     )
     if taken <= 0:

@@ -21,7 +21,7 @@ from billing.ledger.models import Hold, Lot, UsageRecord, Wallet
 from billing.ledger.sources import source_names
 from billing.ledger.usage_reports import By, UsageLine, UsageReport, UsageScope, usage_report
 from billing.notices.models import CustomerNotice
-from billing.payments.models import Payment, Refund, SavedCard
+from billing.payments.models import Payment, Refund, SavedCard, method_names
 from billing.subscriptions.extending import extendable
 from billing.subscriptions.models import Subscription
 from dashboard.impersonation.models import Impersonation
@@ -192,7 +192,8 @@ def account_page(account: Account, *, may: Callable[[str], bool], now: datetime)
     if may("billing.view_invoice"):
         page.invoices = list(Invoice.objects.filter(account=account).order_by("-created_at")[:ROWS])
     if may("billing.view_payment"):
-        payments = Payment.objects.filter(account=account).select_related("invoice").order_by("-created_at")[:ROWS]
+        of_account_rows = Payment.objects.filter(account=account).select_related("invoice").order_by("-created_at")
+        payments = method_names(of_account_rows)[:ROWS]
         page.payments = [PaymentLine(payment, _refundable(payment)) for payment in payments]
     if may("billing.view_refund"):
         page.refunds = list(Refund.objects.filter(payment__account=account).select_related("payment")[:ROWS])
