@@ -1,6 +1,6 @@
 """The schedule in the console: read-only, since the code overwrites edits, but on and off and run now."""
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 from celery.exceptions import OperationalError as QueueError
@@ -149,7 +149,7 @@ class JobAdmin(ConsoleAdmin):
 
     @admin.display(description=_("last started, UTC"))
     def last_start(self, job: PeriodicTask) -> str:
-        return EMPTY if job.last_started_at is None else moment_text(job.last_started_at)
+        return EMPTY if job.last_started_at is None else f"{job.last_started_at.astimezone(UTC):%Y-%m-%d %H:%M}"
 
     @admin.display(description=_("last ended well, UTC"))
     def last_success(self, job: PeriodicTask) -> str:
