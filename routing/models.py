@@ -273,7 +273,7 @@ class PlanRouting(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.plan} ({self.strategy})"
+        return f"{self.plan} ({self.get_strategy_display()})"
 
 
 class Budget(models.Model):

@@ -166,7 +166,7 @@ class Membership(models.Model):
         constraints = [models.UniqueConstraint(fields=["account", "user"], name="membership_unique")]
 
     def __str__(self) -> str:
-        return f"{self.user} ({self.role})"
+        return f"{self.user} ({self.get_role_display()})"
 
 
 class Invitation(models.Model):

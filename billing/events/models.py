@@ -5,6 +5,8 @@ from django.utils.translation import gettext_lazy as _
 
 from iafactory.common.ids import uuid7
 
+from .names import kind_label
+
 
 class Event(models.Model):
     """A fact written in the same transaction as the change it tells. The timeline, the audit trail and webhooks read it.
@@ -46,7 +48,7 @@ class Event(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.object_id}"
+        return f"{kind_label(self.kind)} {self.object_id}"
 
 
 class OperatorForm(models.Model):

@@ -105,7 +105,7 @@ class NoticePreference(models.Model):
         constraints = [models.UniqueConstraint(fields=["account", "kind"], name="noticepreference_once")]
 
     def __str__(self) -> str:
-        return f"{self.account} {self.kind}"
+        return f"{self.account} {self.get_kind_display()}"
 
 
 class CustomerNotice(models.Model):

@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from billing.events.admin import AuditedModelAdmin, operator_actor
@@ -49,7 +50,8 @@ class CurrencyMixin:
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if db_field.name in self.currency_fields:
-            return CurrencyField(max_length=3, help_text=_("ISO 4217 code."), label=db_field.verbose_name, initial=None)
+            label = capfirst(db_field.verbose_name)
+            return CurrencyField(max_length=3, help_text=_("ISO 4217 code."), label=label, initial=None)
         return super().formfield_for_dbfield(db_field, request, **kwargs)  # type: ignore[misc]
 
 

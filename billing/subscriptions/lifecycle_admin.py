@@ -20,6 +20,7 @@ from iafactory.common import clock
 from iafactory.common.admin import (
     ReadOnlyAdmin,
     ReasonForm,
+    ValuesFilter,
     arrow,
     change_link,
     decimal_text,
@@ -34,7 +35,7 @@ from iafactory.common.money import ZERO, plain
 from . import changes
 from .deeds import Deed, DeedsMixin
 from .extending import MOST_DAYS, extendable, extension_offer, period_extend
-from .models import CouponRedemption, DunningNotice, DunningStep, JobRun, Subscription
+from .models import MAILS, CouponRedemption, DunningNotice, DunningStep, JobRun, Subscription
 from .price_migration import price_migrate, price_migration_preview
 
 State = Subscription.State
@@ -271,15 +272,23 @@ class DunningStepAdmin(AuditedModelAdmin):
     list_filter = ("is_enabled",)
 
 
+class MailsFilter(ValuesFilter):
+    """Offers the mails that were sent by what they say."""
+
+    def choices(self, changelist: Any) -> Any:
+        for choice in super().choices(changelist):
+            yield choice | {"display": MAILS.get(str(choice["display"]), choice["display"])}
+
+
 @admin.register(DunningNotice)
 class DunningNoticeAdmin(ReadOnlyAdmin):
     """Reminders that were sent, or passed over because a later one was due."""
 
-    list_display = ("moment", "template", "subscription_link", "skipped", "sent_at")
-    list_filter = ("template", "skipped", "created_at")
+    list_display = ("moment", "mail", "subscription_link", "skipped", "sent_at")
+    list_filter = (("template", MailsFilter), "skipped", "created_at")
     list_select_related = ("subscription__plan",)
-    fields = ("subscription_link", "invoice_link", "template", "created_at", "sent_at", "skipped")
-    readonly_fields = ("subscription_link", "invoice_link")
+    fields = ("subscription_link", "invoice_link", "mail", "created_at", "sent_at", "skipped")
+    readonly_fields = ("subscription_link", "invoice_link", "mail")
 
     moment = moment_column("created_at", _("at, UTC"))
     subscription_link = link_column("subscription", "billing.subscription", _("subscription"))
@@ -287,6 +296,10 @@ class DunningNoticeAdmin(ReadOnlyAdmin):
     @admin.display(description=_("invoice"))
     def invoice_link(self, notice: DunningNotice) -> SafeString:
         return change_link("billing.invoice", notice.invoice_id)
+
+    @admin.display(description=_("mail"), ordering="template")
+    def mail(self, notice: DunningNotice) -> str:
+        return notice.template_name
 
 
 @admin.register(CouponRedemption)

@@ -1,6 +1,7 @@
 """What an account has bought and until when; coupons it used, reminders it got, and the jobs that keep it going."""
 
 from decimal import Decimal
+from typing import Any
 
 from django.db import models
 from django.db.models import F, Q
@@ -123,7 +124,7 @@ class Subscription(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.plan} ({self.state})"
+        return f"{self.plan} ({self.get_state_display()})"
 
 
 class PriceMove(models.Model):
@@ -183,7 +184,19 @@ class DunningStep(models.Model):
         ordering = ["offset_hours"]
 
     def __str__(self) -> str:
-        return f"{self.offset_hours:+d} h {self.template}"
+        return f"{self.offset_hours:+d} h {self.get_template_display()}"
+
+
+# What mails about an invoice say: those of the steps, and those that come by themselves.
+MAILS: dict[str, Any] = {
+    **dict(DunningStep.Template.choices),
+    "overage_overdue": _("Payment of what was used beyond the plan is overdue"),
+    "overage_last_warning": _("Last warning about what was used beyond the plan"),
+    "plan_expired": _("The plan has ended unpaid"),
+    "renewal_card_confirm": _("The bank wants the card's payment confirmed"),
+    "renewal_card_expired": _("The saved card has expired"),
+    "renewal_card_failed": _("The saved card was declined"),
+}
 
 
 class DunningNotice(models.Model):
@@ -203,7 +216,12 @@ class DunningNotice(models.Model):
         constraints = [models.UniqueConstraint(fields=["invoice_id", "template"], name="dunningnotice_once")]
 
     def __str__(self) -> str:
-        return f"{self.template} {self.invoice_id}"
+        return f"{self.template_name} {self.invoice_id}"
+
+    @property
+    def template_name(self) -> str:
+        """What the mail says, in the reader's language."""
+        return str(MAILS.get(self.template, self.template))
 
 
 class JobRun(models.Model):

@@ -8,6 +8,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from billing.events.names import kind_label
+from billing.webhooks.catalogue import CATALOGUE
 from iafactory.common import formats, texts
 
 register = template.Library()
@@ -162,6 +164,13 @@ def server_answer(status: Any, error: Any) -> str:
     """What a customer's server answered to a message, or why it could not."""
     words = str(_NOT_DELIVERED.get(str(error), ""))
     return " ".join(part for part in (str(status or ""), words) if part)
+
+
+@register.filter
+def event_words(name: Any) -> str:
+    """What an event of webhooks tells, in words beside its code."""
+    known = CATALOGUE.get(str(name))
+    return "" if known is None else kind_label(known.kind)
 
 
 @register.filter

@@ -62,7 +62,7 @@ class PriceProposalLine(models.Model):
         constraints = [models.UniqueConstraint(fields=["proposal", "profile"], name="proposalline_unique")]
 
     def __str__(self) -> str:
-        return f"{self.profile} ({self.kind})"
+        return f"{self.profile} ({self.get_kind_display()})"
 
     @property
     def applicable(self) -> bool:

@@ -101,3 +101,15 @@ def test_no_page_for_everybody_has_a_serious_fault(
     assert serious_faults(page) == []
     assert too_wide(page) == 0
     assert site.errors == []
+
+
+def test_the_reference_of_the_api_asks_no_other_host(site: Site) -> None:
+    page = site.page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+
+    page.goto("/redoc")
+    page.wait_for_selector(".menu-content a[href*='redocly']")
+
+    assert [address for address in asked if not address.startswith((site.url, "blob:", "data:"))] == []
+    assert site.errors == []
