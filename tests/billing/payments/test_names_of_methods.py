@@ -1,5 +1,7 @@
 """Ways of paying by hand that operators made are called as they named them, in lists and on invoices."""
 
+from decimal import Decimal
+
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -17,7 +19,9 @@ __all__ = ("customer", "shop", "time")
 
 
 def paid_by(account: Account, code: str) -> Payment:
-    pack = CreditPack.objects.create(code=f"pack-{code}", name="Pack", credits=100, currency="DZD", amount=100)
+    pack = CreditPack.objects.create(
+        code=f"pack-{code}", name="Pack", credits=Decimal(100), currency="DZD", amount=Decimal(100)
+    )
     method = manual_method(account=account, currency="DZD", code=code)
     invoice = topup_draft(account=account, pack=pack)
     return manual_payment_begin(invoice=invoice, method=method, purpose="topup", actor=OPERATOR)

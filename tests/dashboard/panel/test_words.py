@@ -53,7 +53,7 @@ def test_a_call_of_the_plan_is_told_as_its_requests_not_as_nothing(account: Acco
 
     page = text_of(f"/billing/usage/{request_id}")
 
-    assert '<p class="figure">1 <span class="figure-unit">of the plan\'s requests</span></p>' in page
+    assert '<p class="figure">1 <span class="figure-unit">request of the plan</span></p>' in page
     assert "<dt>Provider</dt><dd>Groq</dd>" in page
     assert "<dt>Plan</dt><dd>Free</dd>" in page
     assert "840 ms" in page
