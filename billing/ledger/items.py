@@ -3,7 +3,7 @@
 `msgspec` writes `Decimal` as a JSON string, which PostgreSQL reads back exactly.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -146,8 +146,47 @@ def _iso(value: Any) -> str:
 
 encode_items = msgspec.json.Encoder(enc_hook=_iso).encode
 
+
+class _SettleItem(msgspec.Struct):
+    """A `CallItem` without its usage row, which goes straight into the log."""
+
+    id: UUID
+    account_id: UUID
+    held: Decimal
+    charge: Decimal
+    loss_usd: Decimal
+    loss_kind: str
+    reason: str
+    reaped: bool
+    answer: AnswerItem | None
+
+
+def open_parameters(holds: Sequence[HoldItem], *, now: datetime, wait: bool) -> tuple[Any, ...]:
+    """For `OPEN_SQL`; with `wait` it waits for locked wallets."""
+    return encode_items(holds).decode(), now, wait
+
+
+def settle_parameters(calls: Sequence[CallItem], *, now: datetime, wait: bool) -> tuple[Any, ...]:
+    """For `SETTLE_SQL`; with `wait` it waits for locked wallets."""
+    items = [
+        _SettleItem(
+            call.usage.id,
+            call.usage.account_id,
+            call.held,
+            call.charge,
+            call.loss_usd,
+            call.loss_kind,
+            call.reason,
+            call.reaped,
+            call.answer,
+        )
+        for call in calls
+    ]
+    return encode_items(items).decode(), encode_items([call.usage for call in calls]).decode(), now, wait
+
+
 OPEN_SQL = "SELECT * FROM ledger_holds_open(%s::json, %s, %s)"
-SETTLE_SQL = "SELECT * FROM ledger_calls_settle(%s::json, %s, %s)"
+SETTLE_SQL = "SELECT * FROM ledger_calls_settle(%s::json, %s::json, %s, %s)"
 GRANT_SQL = "SELECT * FROM ledger_lots_grant(%s::json, %s)"
 TAKE_SQL = "SELECT ledger_lot_take(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
 GIVE_BACK_SQL = "SELECT ledger_lot_give_back(%s, %s, %s, %s, %s, %s)"

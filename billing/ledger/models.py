@@ -271,8 +271,11 @@ class LedgerEntry(models.Model):
     """One side of a transaction. Append-only."""
 
     id = models.BigAutoField(primary_key=True)
-    transaction = models.ForeignKey(LedgerTransaction, on_delete=models.PROTECT, related_name="entries")
-    ledger_account = models.ForeignKey(LedgerAccount, on_delete=models.PROTECT, db_index=False, related_name="entries")
+    # What an entry belongs to is looked at by the guard that sums entries up, a statement at a time.
+    transaction = models.ForeignKey(LedgerTransaction, on_delete=models.PROTECT, db_constraint=False, related_name="entries")
+    ledger_account = models.ForeignKey(
+        LedgerAccount, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="entries"
+    )
     unit = models.CharField(max_length=8)
     amount = models.DecimalField(max_digits=24, decimal_places=9, help_text=_("Signed: what the account gains."))
     balance_after = models.DecimalField(

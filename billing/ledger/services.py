@@ -28,6 +28,8 @@ from .items import (
     HoldVerdict,
     UsageItem,
     encode_items,
+    open_parameters,
+    settle_parameters,
 )
 from .models import Hold, LedgerAccount, LedgerTransaction, Lot, StoredAnswer, UsageRecord, Wallet
 
@@ -43,7 +45,7 @@ def _rows(sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
     return rows
 
 
-def _json(item: HoldItem | CallItem | GrantItem) -> str:
+def _json(item: GrantItem) -> str:
     return encode_items([item]).decode()
 
 
@@ -228,7 +230,7 @@ def _lot_give_back(lot: Lot, against: str, key: str, reason: str, actor: Actor) 
 
 def hold_open(item: HoldItem, *, now: datetime | None = None) -> HoldVerdict:
     """Open one hold, waiting for the wallet's lock."""
-    return HoldVerdict(*_rows(OPEN_SQL, _json(item), now or clock.now(), True)[0])
+    return HoldVerdict(*_rows(OPEN_SQL, *open_parameters([item], now=now or clock.now(), wait=True))[0])
 
 
 def hold_extend(*, request_id: UUID, credits: Decimal, worst_cost_usd: Decimal, now: datetime | None = None) -> str:
@@ -239,7 +241,7 @@ def hold_extend(*, request_id: UUID, credits: Decimal, worst_cost_usd: Decimal, 
 
 def call_settle(item: CallItem, *, now: datetime | None = None) -> CallVerdict:
     """End one call, waiting for the wallet's lock. Repeating it answers `duplicate` and changes nothing."""
-    return CallVerdict(*_rows(SETTLE_SQL, _json(item), now or clock.now(), True)[0])
+    return CallVerdict(*_rows(SETTLE_SQL, *settle_parameters([item], now=now or clock.now(), wait=True))[0])
 
 
 def holds_reap(*, now: datetime | None = None, limit: int = 500) -> int:

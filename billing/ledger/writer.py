@@ -31,7 +31,8 @@ from .items import (
     HoldItem,
     HoldVerdict,
     UsageItem,
-    encode_items,
+    open_parameters,
+    settle_parameters,
 )
 
 logger = logging.getLogger(__name__)
@@ -119,12 +120,14 @@ class GroupCommit(Generic[Item, Verdict]):
         *,
         name: str,
         sql: str,
+        parameters: Callable[..., tuple[Any, ...]],
         verdict: Callable[..., Verdict],
         queue_limit: int,
         on_unclaimed: Callable[[Item, Verdict], None] | None = None,
     ) -> None:
         self.name = name
         self._sql = sql
+        self._parameters = parameters
         self._verdict: Callable[..., Verdict] = verdict
         self._queue_limit = queue_limit
         self._on_unclaimed: Callable[[Item, Verdict], None] | None = on_unclaimed
@@ -242,9 +245,10 @@ class GroupCommit(Generic[Item, Verdict]):
     async def _commit(self, batch: list[_Waiting[Item, Verdict]], lane: _Lane) -> list[_Waiting[Item, Verdict]]:
         """Send `batch` until PostgreSQL has taken or refused each of its items; returns those whose wallet stayed locked."""
         failures = clashes = 0
+        items = [waiting.item for waiting in batch]
         while True:
             try:
-                parameters = (encode_items([waiting.item for waiting in batch]).decode(), clock.now(), lane is self._patient)
+                parameters = self._parameters(items, now=clock.now(), wait=lane is self._patient)
                 rows = await lane.execute(self._sql, parameters)
                 return self._hand_out(batch, rows, lane)
             except asyncio.CancelledError:
@@ -337,6 +341,7 @@ class LedgerWriter:
         self._holds: GroupCommit[HoldItem, HoldVerdict] = GroupCommit(
             name="holds",
             sql=OPEN_SQL,
+            parameters=open_parameters,
             verdict=HoldVerdict,
             queue_limit=queue_limit,
             on_unclaimed=self._give_back,
@@ -344,6 +349,7 @@ class LedgerWriter:
         self._calls: GroupCommit[CallItem, CallVerdict] = GroupCommit(
             name="settles",
             sql=SETTLE_SQL,
+            parameters=settle_parameters,
             verdict=CallVerdict,
             queue_limit=queue_limit,
         )

@@ -335,6 +335,8 @@ def test_a_grant_key_grants_once() -> None:
         "DELETE FROM billing_ledgerentry",
         "UPDATE billing_ledgertransaction SET reason = 'x'",
         "DELETE FROM billing_ledgertransaction",
+        "UPDATE billing_ledgeraccount SET kind = 'wallet'",
+        "DELETE FROM billing_ledgeraccount",
         "DELETE FROM billing_event",
         "TRUNCATE billing_ledgerentry",
     ],
@@ -352,6 +354,17 @@ def test_the_database_refuses_entries_that_do_not_balance() -> None:
 
     with pytest.raises((IntegrityError, InternalError), match="sum to zero"), transaction.atomic():
         LedgerEntry.objects.create(transaction=tx, ledger_account_id=account.pk, unit="credit", amount=D(1))
+
+
+@pytest.mark.parametrize("missing", ["transaction_id", "ledger_account_id"])
+def test_the_database_refuses_entries_that_belong_to_nothing(missing: str) -> None:
+    account = account_make(credits=5)
+    [tx] = LedgerTransaction.objects.filter(account=account)
+    fields = {"transaction_id": tx.pk, "ledger_account_id": account.pk, missing: uuid7()}
+    entries = [LedgerEntry(**fields, unit="credit", amount=amount) for amount in (D(1), D(-1))]
+
+    with pytest.raises((IntegrityError, InternalError), match="no transaction or account"), transaction.atomic():
+        LedgerEntry.objects.bulk_create(entries)
 
 
 def test_the_database_refuses_a_negative_wallet() -> None:

@@ -25,7 +25,16 @@ from django.db import connection
 
 from billing.accounts.models import Account
 from billing.ledger import writer as writer_module
-from billing.ledger.items import OPEN_SQL, SETTLE_SQL, CallItem, CallVerdict, HoldItem, HoldVerdict, encode_items
+from billing.ledger.items import (
+    OPEN_SQL,
+    SETTLE_SQL,
+    CallItem,
+    CallVerdict,
+    HoldItem,
+    HoldVerdict,
+    open_parameters,
+    settle_parameters,
+)
 from billing.ledger.models import Hold, LedgerTransaction, UsageRecord, Wallet
 from billing.ledger.services import due_wallets_roll
 from billing.ledger.writer import LedgerRejected, LedgerUnavailable, LedgerWriter
@@ -126,9 +135,9 @@ def test_who_is_ready_at_the_same_instant_shares_a_commit(monkeypatch: pytest.Mo
     sizes: list[int] = []
     holds = [hold_item_for(account_make(credits=10).pk, "1") for _ in range(2)]
 
-    def encode(items: list[HoldItem]) -> bytes:
+    def parameters(items: list[HoldItem], **fields: Any) -> tuple[Any, ...]:
         sizes.append(len(items))
-        return encode_items(items)
+        return open_parameters(items, **fields)
 
     async def scenario() -> None:
         async with running() as writer:
@@ -141,7 +150,7 @@ def test_who_is_ready_at_the_same_instant_shares_a_commit(monkeypatch: pytest.Mo
             await opened(writer, holds[1])
             await first
 
-    monkeypatch.setattr(writer_module, "encode_items", encode)
+    monkeypatch.setattr(writer_module, "open_parameters", parameters)
     asyncio.run(scenario())
 
     assert sizes == [2]
@@ -353,8 +362,9 @@ def test_processes_and_services_on_the_same_wallets_never_deadlock() -> None:
         """A batch over all wallets that waits for each of them."""
         holds = [hold_item_for(account.pk, "1") for account in order]
         with connection.cursor() as cursor:
-            cursor.execute(OPEN_SQL, [encode_items(holds).decode(), clock.now(), True])
-            cursor.execute(SETTLE_SQL, [encode_items([call_item_for(h, "1") for h in holds]).decode(), clock.now(), True])
+            cursor.execute(OPEN_SQL, open_parameters(holds, now=clock.now(), wait=True))
+            calls = [call_item_for(hold, "1") for hold in holds]
+            cursor.execute(SETTLE_SQL, settle_parameters(calls, now=clock.now(), wait=True))
             return len(cursor.fetchall())
 
     jobs = [
