@@ -247,8 +247,9 @@ class LedgerTransaction(models.Model):
     kind = models.CharField(max_length=16, choices=Kind)
     idempotency_key = models.CharField(max_length=200, null=True)
     at = models.DateTimeField(db_index=True)
+    # Looked at by the guard that sums entries up, a statement at a time; so is what an entry belongs to.
     account = models.ForeignKey(
-        Account, on_delete=models.PROTECT, null=True, db_index=False, related_name="ledger_transactions"
+        Account, on_delete=models.PROTECT, db_constraint=False, null=True, db_index=False, related_name="ledger_transactions"
     )
     reason = models.CharField(max_length=500, blank=True)
     actor = models.CharField(max_length=254, blank=True, help_text=_("Who caused it; empty: a call."))
@@ -271,7 +272,6 @@ class LedgerEntry(models.Model):
     """One side of a transaction. Append-only."""
 
     id = models.BigAutoField(primary_key=True)
-    # What an entry belongs to is looked at by the guard that sums entries up, a statement at a time.
     transaction = models.ForeignKey(LedgerTransaction, on_delete=models.PROTECT, db_constraint=False, related_name="entries")
     ledger_account = models.ForeignKey(
         LedgerAccount, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="entries"

@@ -38,6 +38,10 @@ from .items import (
 logger = logging.getLogger(__name__)
 
 BATCH_LIMIT = 256
+# What was answered in one batch comes back as one: a batch of all would wait for all, again and again. So a queue is taken in
+# parts, of a size from which on a call costs little more than in the largest.
+BATCH_PARTS = 4
+BATCH_WORTH_IT = 16
 RETRY_PAUSE_SECONDS = 0.005
 LOCK_TIMEOUT_MS = 5000
 # How long the patient connection waits for one locked wallet before it turns to the next.
@@ -231,7 +235,8 @@ class GroupCommit(Generic[Item, Verdict]):
 
     def _take(self, queue: deque[_Waiting[Item, Verdict]]) -> list[_Waiting[Item, Verdict]]:
         batch: list[_Waiting[Item, Verdict]] = []
-        while queue and len(batch) < BATCH_LIMIT:
+        limit = min(max(BATCH_WORTH_IT, len(queue) // BATCH_PARTS), BATCH_LIMIT)
+        while queue and len(batch) < limit:
             waiting = queue.popleft()
             if self._on_unclaimed is not None and waiting.future.done():
                 continue

@@ -1,4 +1,4 @@
-"""Settles in fewer statements, and one look at all entries of a statement instead of a foreign key's at each of them."""
+"""Settles in fewer statements, and one look at all entries of a statement instead of foreign keys at each of them."""
 
 from pathlib import Path
 
@@ -32,6 +32,18 @@ class Migration(migrations.Migration):
                 on_delete=django.db.models.deletion.PROTECT,
                 related_name="entries",
                 to="billing.ledgeraccount",
+            ),
+        ),
+        migrations.AlterField(
+            model_name="ledgertransaction",
+            name="account",
+            field=models.ForeignKey(
+                db_constraint=False,
+                db_index=False,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="ledger_transactions",
+                to="billing.account",
             ),
         ),
         migrations.AlterField(

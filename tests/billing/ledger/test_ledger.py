@@ -356,14 +356,24 @@ def test_the_database_refuses_entries_that_do_not_balance() -> None:
         LedgerEntry.objects.create(transaction=tx, ledger_account_id=account.pk, unit="credit", amount=D(1))
 
 
-@pytest.mark.parametrize("missing", ["transaction_id", "ledger_account_id"])
+@pytest.mark.parametrize("missing", ["transaction", "ledger account", "account"])
 def test_the_database_refuses_entries_that_belong_to_nothing(missing: str) -> None:
     account = account_make(credits=5)
-    [tx] = LedgerTransaction.objects.filter(account=account)
-    fields = {"transaction_id": tx.pk, "ledger_account_id": account.pk, missing: uuid7()}
-    entries = [LedgerEntry(**fields, unit="credit", amount=amount) for amount in (D(1), D(-1))]
+    nowhere = uuid7()
+    tx = LedgerTransaction.objects.create(
+        id=uuid7(), kind="correction", at=clock.now(), account_id=nowhere if missing == "account" else account.pk
+    )
+    entries = [
+        LedgerEntry(
+            transaction_id=nowhere if missing == "transaction" else tx.pk,
+            ledger_account_id=nowhere if missing == "ledger account" else account.pk,
+            unit="credit",
+            amount=amount,
+        )
+        for amount in (D(1), D(-1))
+    ]
 
-    with pytest.raises((IntegrityError, InternalError), match="no transaction or account"), transaction.atomic():
+    with pytest.raises((IntegrityError, InternalError), match="belong to nothing"), transaction.atomic():
         LedgerEntry.objects.bulk_create(entries)
 
 

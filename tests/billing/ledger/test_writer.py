@@ -156,6 +156,25 @@ def test_who_is_ready_at_the_same_instant_shares_a_commit(monkeypatch: pytest.Mo
     assert sizes == [2]
 
 
+@pytest.mark.parametrize(("queued", "sizes"), [(16, [16]), (40, [16, 16, 8]), (100, [25, 18, 16, 16, 16, 9])])
+def test_a_queue_is_taken_in_parts(monkeypatch: pytest.MonkeyPatch, queued: int, sizes: list[int]) -> None:
+    taken: list[int] = []
+    account = account_make(credits=1000)
+
+    def parameters(items: list[HoldItem], **fields: Any) -> tuple[Any, ...]:
+        taken.append(len(items))
+        return open_parameters(items, **fields)
+
+    async def scenario() -> None:
+        async with running() as writer:
+            await asyncio.gather(*(opened(writer, hold_item_for(account.pk, "1")) for _ in range(queued)))
+
+    monkeypatch.setattr(writer_module, "open_parameters", parameters)
+    asyncio.run(scenario())
+
+    assert taken == sizes
+
+
 def test_one_plan_serves_all_batch_sizes() -> None:
     async def scenario() -> list[tuple[Any, ...]]:
         lane = writer_module._Lane("test", lock_timeout_ms=1000)
