@@ -70,8 +70,7 @@ class Text:
 
 def shipped(name: str) -> str:
     """A name or description that may have come with the product: translated as it was shipped, else as an operator wrote it."""
-    # The translation of the empty text is the catalogue's own head.
-    return gettext(name) if name else ""
+    return gettext(name)
 
 
 def text_of(label: Any) -> Text:

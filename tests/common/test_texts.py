@@ -14,7 +14,14 @@ from iafactory.local.translations import refusals
 
 LANGUAGES = ("en", "fr", "ar")
 # Words that French has too, and figures without words.
-SAME = ("image", "Pack %(name)s", "%(outcome)s (%(count)s)", "%(count)s %(unit)s × %(usd)s USD%(per)s = %(cost)s USD")
+SAME = (
+    "image",
+    "Pack %(name)s",
+    "Service %(name)s",
+    "%(failure)s: %(said)s",
+    "%(outcome)s (%(count)s)",
+    "%(count)s %(unit)s × %(usd)s USD%(per)s = %(cost)s USD",
+)
 MESSAGES = [(one.text, one.plural) for one in {one.key: one for one in refusals()[0]}.values() if one.text not in SAME]
 
 
