@@ -12,6 +12,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from billing.accounts.models import Account
+from billing.events.reasons import reason_text
 from billing.plans.models import Plan
 from iafactory.common import clock
 from iafactory.common.crypto import EncryptedTextField
@@ -341,7 +342,7 @@ class HealthCheck(models.Model):
         indexes = [models.Index(fields=["profile", "-checked_at"], name="healthcheck_profile_at")]
 
     def __str__(self) -> str:
-        return f"{self.profile} {'answered' if self.ok else self.failure}"
+        return f"{self.profile} {gettext('answered') if self.ok else reason_text(self.failure)}"
 
 
 def model_price_at(profile: ModelProfile, at: datetime) -> ModelPrice | None:
