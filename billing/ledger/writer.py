@@ -41,7 +41,7 @@ BATCH_LIMIT = 256
 # What was answered in one batch comes back as one: a batch of all would wait for all, again and again. So a queue is taken in
 # parts, of a size from which on a call costs little more than in the largest.
 BATCH_PARTS = 4
-BATCH_WORTH_IT = 16
+BATCH_WORTH_IT = 20
 RETRY_PAUSE_SECONDS = 0.005
 LOCK_TIMEOUT_MS = 5000
 # How long the patient connection waits for one locked wallet before it turns to the next.

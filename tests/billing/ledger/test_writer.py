@@ -156,7 +156,7 @@ def test_who_is_ready_at_the_same_instant_shares_a_commit(monkeypatch: pytest.Mo
     assert sizes == [2]
 
 
-@pytest.mark.parametrize(("queued", "sizes"), [(16, [16]), (40, [16, 16, 8]), (100, [25, 18, 16, 16, 16, 9])])
+@pytest.mark.parametrize(("queued", "sizes"), [(20, [20]), (50, [20, 20, 10]), (100, [25, 20, 20, 20, 15])])
 def test_a_queue_is_taken_in_parts(monkeypatch: pytest.MonkeyPatch, queued: int, sizes: list[int]) -> None:
     taken: list[int] = []
     account = account_make(credits=1000)
