@@ -256,9 +256,12 @@ class Payment(models.Model):
         code = self.method or self.gateway
         if self.gateway != GatewayName.MANUAL or code in MEANS:
             return code
-        if not hasattr(self, "method_name"):
-            self.method_name = ManualMethod.objects.filter(code=code).values_list("name", flat=True).first()
-        return (self.method_name or code)[:64]
+        # Lists bring it along (`method_names`).
+        if "method_name" in self.__dict__:
+            name = self.__dict__["method_name"]
+        else:
+            name = ManualMethod.objects.filter(code=code).values_list("name", flat=True).first()
+        return (name or code)[:64]
 
 
 def method_names(payments: models.QuerySet[Payment]) -> models.QuerySet[Payment]:
