@@ -20,7 +20,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from kombu.exceptions import OperationalError as QueueError
 
@@ -28,6 +28,7 @@ from billing.accounts.admin import AccountSearchMixin
 from billing.accounts.models import Account, ApiKey
 from billing.accounts.selectors import accounts_matching
 from billing.events.admin import operator_actor
+from billing.events.reasons import reason_text
 from billing.events.services import event_record
 from billing.plans.models import ServicePrice
 from iafactory.common import clock
@@ -309,7 +310,7 @@ class LotAdmin(AccountSearchMixin, ReadOnlyAdmin):
                     change_link("billing.ledgertransaction", entry.transaction_id, entry.transaction.get_kind_display()),
                     moved.copy_sign(entry.amount),
                     entry.balance_after,
-                    entry.transaction.reason[:80],
+                    reason_text(entry.transaction.reason)[:80],
                 )
             )
         headings = (_("at, UTC"), _("transaction"), _("moved"), _("wallet then"), _("reason"))
@@ -609,6 +610,10 @@ def token_lines(usage: UsageRecord) -> Iterator[tuple[Any, int, Decimal | None]]
         yield _("output, reasoning"), apart, reasoning_price
 
 
+def _attempts(usage: UsageRecord) -> str:
+    return ngettext("%d attempt", "%d attempts", usage.attempts) % usage.attempts
+
+
 def _is_service(usage: UsageRecord) -> bool:
     """Whether another service charged this, at a fixed price."""
     return usage.endpoint.startswith(SERVICE_ENDPOINT)
@@ -746,7 +751,7 @@ class UsageRecordAdmin(CsvListMixin, AccountSearchMixin, ReadOnlyAdmin):
             (usage.fallback, _("fallback")),
             (usage.budget_fallback, _("budget fallback")),
             (usage.estimated, _("tokens estimated")),
-            (usage.attempts > 1, _("%d attempts") % usage.attempts),
+            (usage.attempts > 1, _attempts(usage)),
         )
         return ", ".join(str(text) for applies, text in marks if applies) or EMPTY
 
@@ -759,7 +764,7 @@ class UsageRecordAdmin(CsvListMixin, AccountSearchMixin, ReadOnlyAdmin):
     def route(self, usage: UsageRecord) -> str:
         served = " / ".join(part for part in (usage.provider, usage.model) if part) or str(_("nobody"))
         profile = f" ({usage.profile})" if usage.profile else ""
-        return in_order(f"{served}{profile}") + ", " + str(_("%d attempts") % usage.attempts)
+        return in_order(f"{served}{profile}") + ", " + _attempts(usage)
 
     @admin.display(description=_("why this one"))
     def why(self, usage: UsageRecord) -> SafeString:
@@ -779,7 +784,7 @@ class UsageRecordAdmin(CsvListMixin, AccountSearchMixin, ReadOnlyAdmin):
 
     def _verdict(self, usage: UsageRecord, route: str, reasons: dict[str, Any]) -> str:
         served = str(_("served")) if route == usage.profile else ""
-        return ", ".join(part for part in (served, str(reasons.get(route, ""))) if part)
+        return ", ".join(part for part in (served, reason_text(str(reasons.get(route, "")))) if part)
 
     def _way_of_choosing(self, choice: dict[str, Any]) -> str:
         drawn = choice.get("drawn")
@@ -936,7 +941,7 @@ class UsageRecordAdmin(CsvListMixin, AccountSearchMixin, ReadOnlyAdmin):
                 # In credits a loss lowers the account: what the customer did not pay.
                 -entry.amount if entry.unit == "credit" else entry.amount,
                 entry.unit,
-                entry.transaction.reason,
+                reason_text(entry.transaction.reason),
             )
             for entry in self._entries(usage)
             if entry.ledger_account.kind in LOSS_KINDS

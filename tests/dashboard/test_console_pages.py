@@ -294,6 +294,24 @@ def test_usage_page_explains_the_price(console: Client, account: Account) -> Non
     assert "fallback, 2 attempts" in page
 
 
+def test_usage_page_counts_one_attempt_as_one(console: Client, account: Account) -> None:
+    request_id = call(account)
+    UsageRecord.objects.filter(pk=request_id).update(attempts=1)
+
+    assert "(groq/llama-3.3-70b), 1 attempt " in text_of(console.get(address(UsageRecord, "change", request_id))) + " "
+
+
+def test_usage_page_says_why_in_the_operators_language(operator: User, console: Client, account: Account) -> None:
+    request_id = call(account)
+    UsageRecord.objects.filter(pk=request_id).update(choice={"left_out": {"other/m": "breaker open: overloaded"}})
+    User.objects.filter(pk=operator.pk).update(language="fr")
+
+    page = text_of(console.get(address(UsageRecord, "change", request_id)))
+
+    assert "disjoncteur ouvert" in page
+    assert "breaker open" not in page
+
+
 def test_usage_page_tells_units_and_their_prices(console: Client, account: Account) -> None:
     request_id = call(account)
     row = UsageRecord.objects.get(pk=request_id)
